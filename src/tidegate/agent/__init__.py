@@ -1,0 +1,1 @@
+"""Node agent, holder and coordinator."""

@@ -1,0 +1,1 @@
+"""The public async Python API."""

@@ -1,0 +1,1 @@
+"""Observe, decide, act: level-triggered ticks of bounded work."""

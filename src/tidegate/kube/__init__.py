@@ -1,0 +1,1 @@
+"""Thin async Kubernetes API client behind one seam: exchange(request) -> response."""

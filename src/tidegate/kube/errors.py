@@ -1,0 +1,51 @@
+"""Errors of the API client, split by whose fault: ours, the server's, or the road between.
+
+``ApiError`` carries the server's ``Status`` as it came. Foreign errors (aiohttp, sockets) are mapped once, at
+the transport, to ``Unreachable``; the original is chained.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class KubeError(Exception):
+    """Anything that kept an API call from being answered as asked."""
+
+
+class Unreachable(KubeError):
+    """No answer: refused, reset, timed out. Nothing is known about what the server did."""
+
+
+class ApiError(KubeError):
+    """The server answered with a ``Status`` of failure (``code``, ``reason`` and ``message`` as it sent them)."""
+
+    def __init__(self, code: int, reason: str, message: str, status: dict[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.reason = reason
+        self.message = message
+        self.status = status or {
+            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+            "message": message, "reason": reason, "code": code,
+        }  # fmt: skip
+
+    @property
+    def is_not_found(self) -> bool:
+        return self.code == 404
+
+    @property
+    def is_conflict(self) -> bool:
+        """409 for a stale resourceVersion, a failed precondition or a name already taken."""
+        return self.code == 409
+
+    @property
+    def is_expired(self) -> bool:
+        """410: the resourceVersion asked for is compacted away; list again."""
+        return self.code == 410
+
+
+def from_status(status: dict[str, Any]) -> ApiError:
+    """An ``ApiError`` from a decoded ``Status`` object."""
+    code = int(status.get("code") or 500)
+    return ApiError(code, str(status.get("reason") or ""), str(status.get("message") or "unknown error"), status)

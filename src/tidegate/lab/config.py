@@ -1,0 +1,71 @@
+"""What a lab is asked to be: settings of one lab, and the add-ons composed into it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A built-in image: every reference ``repository:TAG`` runs ``entrypoint`` ("module:function", an Entrypoint)."""
+
+    repository: str
+    entrypoint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Addressing:
+    """The lab's loopback addresses. ``block`` b owns 127.b, 127.(b+1) and 127.(b+2): two labs never meet."""
+
+    block: int = 16
+    api_port: int = 6443
+
+    @property
+    def api_host(self) -> str:
+        return f"127.{self.block}.0.1"
+
+    @property
+    def server(self) -> str:
+        """URL of the API server, as a kubeconfig has it."""
+        return f"http://{self.api_host}:{self.api_port}"
+
+    def node(self, index: int) -> str:
+        """Address of node ``index`` (1, 2, ...)."""
+        return f"127.{self.block}.0.{10 + index}"
+
+    def pod_prefix(self, index: int) -> str:
+        """First three octets of the pods on node ``index``."""
+        return f"127.{self.block + 1}.{index}"
+
+    @property
+    def service_prefix(self) -> str:
+        """First two octets of ClusterIPs."""
+        return f"127.{self.block + 2}"
+
+
+@dataclass(frozen=True, slots=True)
+class Addon:
+    """Images and manifests composed into a lab from outside (agents, fence): the lab itself knows none of them."""
+
+    name: str
+    images: tuple[Image, ...] = ()
+    manifests: Callable[[LabConfig], list[dict[str, Any]]] = lambda config: []
+
+
+@dataclass(frozen=True, slots=True)
+class LabConfig:
+    """Settings of one lab."""
+
+    name: str = "default"
+    nodes: int = 3
+    seed: int = 0
+    addressing: Addressing = field(default_factory=Addressing)
+    min_sync_seconds: float = 1.0
+    """kube-proxy's minSyncPeriod (default 1 s), counted from the COMPLETION of the last sync."""
+    addons: tuple[Addon, ...] = ()
+
+    @property
+    def node_names(self) -> tuple[str, ...]:
+        return tuple(f"node-{index}" for index in range(1, self.nodes + 1))

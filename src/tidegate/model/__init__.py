@@ -1,0 +1,1 @@
+"""Frozen nouns decoded from Kubernetes JSON."""

@@ -1,0 +1,1 @@
+"""Load, timeline, verdict and report over a lab."""

@@ -1,0 +1,1 @@
+"""Who gets traffic and why; label arithmetic."""
