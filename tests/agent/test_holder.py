@@ -24,9 +24,7 @@ async def ask(container="web", ip="127.17.1.2", line=None):
     began = asyncio.get_running_loop().time()
     reader, writer = await asyncio.open_connection(*GATE)
     writer.write(line or f"PROXY TCP4 127.16.0.11 {ip} 40000 15299\r\n".encode())
-    writer.write(
-        f"GET /gate/{container} HTTP/1.1\r\nHost: {ip}:15299\r\nUser-Agent: kube-lifecycle/1.36\r\n\r\n".encode()
-    )
+    writer.write(f"GET /gate/{container} HTTP/1.1\r\nHost: {ip}:15299\r\nUser-Agent: kube-lifecycle\r\n\r\n".encode())
     answer = await reader.read()
     writer.close()
     return answer.partition(b"\r\n")[0], asyncio.get_running_loop().time() - began
@@ -133,7 +131,7 @@ def test_a_kubelet_that_is_gone_when_the_hold_ends_is_reported_as_gone():
     agent = Agent(release_after=4)
 
     async def story(_):
-        reader, writer = await asyncio.open_connection(*GATE)
+        _, writer = await asyncio.open_connection(*GATE)
         writer.write(b"PROXY TCP4 127.16.0.11 127.17.1.2 4 15299\r\nGET /gate/web HTTP/1.1\r\n\r\n")
         await asyncio.sleep(1)
         writer.close()
@@ -165,7 +163,7 @@ def test_containers_of_one_pod_are_held_apart():
 )
 def test_garbage_is_dropped_and_the_next_hold_still_works(first):
     async def story(_):
-        reader, writer = await asyncio.open_connection(*GATE)
+        _, writer = await asyncio.open_connection(*GATE)
         writer.write(first)
         await asyncio.sleep(6)
         writer.close()

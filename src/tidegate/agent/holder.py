@@ -1,12 +1,12 @@
-"""The holder: a tiny process that keeps the kubelet's preStop call open until the agent says the drain is over.
+"""The holder: a tiny process that keeps the kubelet's preStop call open until the agent ends it.
 
-It stands apart from the agent because the kubelet's hook fails OPEN: a closed connection is SIGTERM at once
-(k8s pkg/kubelet/lifecycle/handlers.go, measured in the project's fence facts). So this file imports the standard
-library only and does three things: learn which pod is asking, ask the agent over a UNIX socket, hold. When the
-agent is silent or gone it holds for the fallback sleep instead: a gate is never worse than ``sleep 15``.
+It stands apart from the agent because the kubelet's hook fails OPEN: a closed connection is SIGTERM at
+once (k8s pkg/kubelet/lifecycle/handlers.go, confirmed on a real kubelet). So this file imports the standard
+library only and does three things: learn which pod is asking, ask the agent over a UNIX socket, hold. When
+the agent is silent or gone it holds for the fallback sleep: a gate is never worse than ``sleep 15``.
 
-Wire to the agent, JSON lines, one connection per hold:
-``{"hold": {"ip", "port", "container"}}`` -> ``{"heartbeat": n}`` each second ... ``{"release": {...}}`` -> ``{"answered": n}``.
+Wire to the agent, JSON lines, one connection per hold: ``{"hold": {"ip", "port", "container"}}``, then from
+the agent ``{"heartbeat": n}`` each second and at last ``{"release": {...}}``, confirmed by ``{"answered": n}``.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class HolderSettings:
     port: int = 15299
     agent_socket: str = "agent.sock"
     original_destination: str = "sockopt"
-    """How the pod's IP is learned: "sockopt" (SO_ORIGINAL_DST of the nft redirect) or "proxy" (PROXY v1 first line)."""
+    """How the pod's IP is learned: "sockopt" (SO_ORIGINAL_DST of a redirect) or "proxy" (PROXY v1 line)."""
     fallback_seconds: float = 15.0
     """What the field sleeps today; counted from the kubelet's call."""
     silence_seconds: float = 3.0
@@ -62,7 +62,7 @@ class HolderSettings:
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> HolderSettings:
-        """Settings from ``TIDEGATE_HOLDER_*``, ``TIDEGATE_AGENT_SOCKET`` and ``TIDEGATE_ORIGINAL_DESTINATION``."""
+        """Settings from the ``TIDEGATE_*`` variables below."""
         usual = cls()
         return cls(
             host=env.get("TIDEGATE_HOLDER_HOST", usual.host),
@@ -91,7 +91,7 @@ class Hold:
 
 
 class Holder:
-    """All holds of one node, keyed by (pod IP, container): a kubelet that asks again joins the hold it left."""
+    """All holds of one node by (pod IP, container): a kubelet that asks again joins the hold it left."""
 
     def __init__(self, settings: HolderSettings, log: Callable[[str], None]) -> None:
         self.settings = settings
@@ -124,9 +124,7 @@ class Holder:
             self._connections -= 1
             writer.close()
 
-    async def _destination(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> tuple[str, int]:
+    async def _destination(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> tuple[str, int]:
         if self.settings.original_destination == "proxy":
             return parse_proxy_line(await reader.readuntil(b"\n"))
         return original_destination(writer.get_extra_info("socket"))
@@ -166,9 +164,7 @@ class Holder:
         writer: asyncio.StreamWriter | None = None
         try:
             async with asyncio.timeout(silence):
-                reader, writer = await asyncio.open_unix_connection(
-                    self.settings.agent_socket, limit=64 * 1024
-                )
+                reader, writer = await asyncio.open_unix_connection(self.settings.agent_socket, limit=64 * 1024)
                 question = {"hold": {"ip": hold.ip, "port": hold.port, "container": hold.container}}
                 writer.write(json.dumps(question).encode() + b"\n")
             while True:
@@ -176,8 +172,8 @@ class Holder:
                     line = await reader.readuntil(b"\n")
                 message: Any = json.loads(line)
                 if "release" in message:
-                    # Confirmed BEFORE the kubelet hears of it, with the count of its connections still open: an agent
-                    # that hears nothing back records the hold as dead.
+                    # Confirmed before the kubelet hears of it, with the count of its connections still
+                    # open: an agent that hears nothing back records the hold as dead.
                     writer.write(json.dumps({"answered": hold.waiting}).encode() + b"\n")
                     return str(message["release"]["result"])
         except TimeoutError:
@@ -190,7 +186,7 @@ class Holder:
 
 
 async def _wait_or_close(hold: Hold, reader: asyncio.StreamReader) -> None:
-    """Until the hold is over, or the kubelet hangs up (which ends nothing: a restarted kubelet asks again)."""
+    """Until the hold is over or the kubelet hangs up (which ends nothing: restarted, it asks again)."""
     loop = asyncio.get_running_loop()
     over = loop.create_task(hold.over.wait())
     closed = loop.create_task(_drained(reader))
@@ -237,7 +233,7 @@ async def _answer(writer: asyncio.StreamWriter, status: int, text: str) -> None:
 
 
 def parse_proxy_line(line: bytes) -> tuple[str, int]:
-    """Destination of a ``PROXY TCP4 <src> <dst> <sport> <dport>`` line (haproxy proxy-protocol.txt, version 1)."""
+    """Destination of ``PROXY TCP4 <src> <dst> <sport> <dport>`` (haproxy proxy-protocol.txt, v1)."""
     words = line.decode("latin-1").split()
     if len(words) != 6 or words[0] != "PROXY" or words[1] not in ("TCP4", "TCP6"):
         raise ValueError("not a PROXY v1 line")
