@@ -112,11 +112,15 @@ class Api(Protocol):
         """``resource_version`` "" is a quorum read, "0" any cached state."""
         ...
 
-    def watch(self, resource: Resource, select: Selection = ALL, resource_version: str = "") -> AsyncIterator[WatchEvent]:
+    def watch(
+        self, resource: Resource, select: Selection = ALL, resource_version: str = ""
+    ) -> AsyncIterator[WatchEvent]:
         """Events after ``resource_version``; raises ApiError 410 when that is too old; ends when the server ends it."""
         ...
 
-    async def create(self, resource: Resource, obj: JsonObject, namespace: str = "", subresource: str = "") -> JsonObject: ...
+    async def create(
+        self, resource: Resource, obj: JsonObject, namespace: str = "", subresource: str = ""
+    ) -> JsonObject: ...
 
     async def replace(self, resource: Resource, obj: JsonObject, subresource: str = "") -> JsonObject:
         """PUT by the object's own metadata (name, namespace, resourceVersion)."""
@@ -124,4 +128,6 @@ class Api(Protocol):
 
     async def patch(self, resource: Resource, name: str, patch: Patch, namespace: str = "") -> JsonObject: ...
 
-    async def delete(self, resource: Resource, name: str, namespace: str = "", options: Deletion = Deletion()) -> JsonObject: ...
+    async def delete(
+        self, resource: Resource, name: str, namespace: str = "", options: Deletion = Deletion()
+    ) -> JsonObject: ...

@@ -6,9 +6,10 @@ loop (``kube/wire.py``) and straight into a server in the same process (virtual 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,8 @@ class Request:
     @property
     def target(self) -> str:
         """Path and query as sent on the request line."""
-        return f"{self.path}?{urlencode(self.query)}" if self.query else self.path
+        path = quote(self.path, safe="/:@!$&'()*+,;=~")
+        return f"{path}?{urlencode(self.query)}" if self.query else path
 
     def param(self, name: str, default: str = "") -> str:
         """The first value of a query parameter."""
@@ -35,6 +37,9 @@ class Request:
         return [value for key, value in self.query if key == name]
 
 
+Upgrade = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
 @dataclass(slots=True)
 class Response:
     """One HTTP response. ``chunks`` ends when the body does; closing it early ends the exchange."""
@@ -42,9 +47,15 @@ class Response:
     status: int
     headers: Mapping[str, str]
     chunks: AsyncIterator[bytes]
+    body: bytes | None = None
+    """The whole body where it was known from the start (``chunks`` then yields it); ``None`` for a stream."""
+    upgrade: Upgrade | None = None
+    """With status 101: takes the connection over once the header is sent."""
 
     async def read(self) -> bytes:
         """The whole body."""
+        if self.body is not None:
+            return self.body
         return b"".join([chunk async for chunk in self.chunks])
 
     async def close(self) -> None:
@@ -65,10 +76,10 @@ async def _once(body: bytes) -> AsyncIterator[bytes]:
 def whole(status: int, body: bytes, content_type: str = "application/json", **headers: str) -> Response:
     """A response whose body is known already. Extra headers: ``retry_after="1"`` -> ``retry-after: 1``."""
     extra = {name.replace("_", "-"): value for name, value in headers.items()}
-    return Response(status, {"content-type": content_type, **extra}, _once(body))
+    return Response(status, {"content-type": content_type, **extra}, _once(body), body)
 
 
 def parse_target(target: str) -> tuple[str, tuple[tuple[str, str], ...]]:
-    """Split a request line's target into raw path and decoded query pairs."""
+    """Split a request line's target into decoded path and decoded query pairs."""
     path, _, query = target.partition("?")
-    return path, tuple(parse_qsl(query, keep_blank_values=True))
+    return unquote(path), tuple(parse_qsl(query, keep_blank_values=True))

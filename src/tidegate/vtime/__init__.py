@@ -1,1 +1,19 @@
-"""Time: the wall clock and a seeded virtual event loop with an in-memory network."""
+"""Time and the ground under every process of ours: the wall clock, or a seeded virtual one.
+
+Code above this package is plain asyncio. On an ordinary loop it meets real time, sockets and signals; on a
+``VirtualLoop`` the same code meets virtual time, an in-memory TCP and modelled processes, and the same seed
+gives the same run. Public surface: ``now``, ``run``, ``VirtualLoop``, ``Deadlock``, ``Program``, ``Entrypoint``,
+``Process``, ``Nursery``, ``read_text``, ``socket_inodes``.
+"""
+
+from tidegate.vtime.clock import now
+from tidegate.vtime.loop import Deadlock, VirtualLoop, run
+from tidegate.vtime.nursery import Nursery
+from tidegate.vtime.proc import read_text, socket_inodes
+from tidegate.vtime.process import Process
+from tidegate.vtime.program import Entrypoint, Program, entrypoint
+
+__all__ = [
+    "Deadlock", "Entrypoint", "Nursery", "Process", "Program", "VirtualLoop",
+    "entrypoint", "now", "read_text", "run", "socket_inodes",
+]  # fmt: skip

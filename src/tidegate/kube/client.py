@@ -1,0 +1,163 @@
+"""A Kubernetes API over an exchange: list, watch, patch, delete, and errors as the server sent them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+
+from tidegate.kube.api import ALL, Deletion, JsonObject, Listing, Patch, Resource, Selection, WatchEvent
+from tidegate.kube.errors import ApiError, Unreachable, from_status
+from tidegate.kube.exchange import Exchange, Request, Response
+
+_PATCH_TYPES = {
+    "merge": "application/merge-patch+json",
+    "json": "application/json-patch+json",
+    "strategic": "application/strategic-merge-patch+json",
+}
+_WATCH_SECONDS = 290
+"""Asked of the server for each watch: under the five minutes after which load balancers cut idle connections."""
+
+LIST_PAGE = 500
+"""Objects per page: kubectl's chunk size."""
+
+FIELD_MANAGER = "tidegate"
+
+
+class KubeClient:
+    """Speaks ``kube.api.Api`` over ``exchange``."""
+
+    def __init__(self, exchange: Exchange, server: str = "") -> None:
+        self._exchange = exchange
+        self.server = server
+
+    async def request(self, request: Request) -> Response:
+        """Any request. Raises ``ApiError`` for an answer of 400 or more."""
+        response = await self._exchange(request)
+        if response.status >= 400:
+            raise _error(response.status, await response.read())
+        return response
+
+    async def _call(self, method: str, path: str, query: dict[str, str], body: bytes = b"", kind: str = "") -> Any:
+        headers = {"accept": "application/json"}
+        if body:
+            headers["content-type"] = kind or "application/json"
+        response = await self.request(Request(method, path, tuple(query.items()), headers, body))
+        return _decode(await response.read())
+
+    async def get(self, resource: Resource, name: str, namespace: str = "") -> JsonObject:
+        found: JsonObject = await self._call("GET", resource.path(namespace, name), {})
+        return found
+
+    async def list(self, resource: Resource, select: Selection = ALL, resource_version: str = "") -> Listing:
+        query = _select(select)
+        if resource_version:
+            query["resourceVersion"] = resource_version
+        else:
+            query["limit"] = str(LIST_PAGE)
+        items: list[JsonObject] = []
+        while True:
+            page = await self._call("GET", resource.path(select.namespace), query)
+            items += page.get("items") or []
+            metadata = page.get("metadata") or {}
+            if not metadata.get("continue"):
+                break
+            query["continue"] = metadata["continue"]
+        for item in items:  # a list leaves out what every item has in common
+            item.setdefault("apiVersion", resource.api_version)
+            item.setdefault("kind", resource.kind)
+        return Listing(items, str(metadata.get("resourceVersion") or ""))
+
+    async def watch(
+        self, resource: Resource, select: Selection = ALL, resource_version: str = ""
+    ) -> AsyncIterator[WatchEvent]:
+        query = {**_select(select), "watch": "true", "allowWatchBookmarks": "true"}
+        query["timeoutSeconds"] = str(_WATCH_SECONDS)
+        if resource_version:
+            query["resourceVersion"] = resource_version
+        request = Request("GET", resource.path(select.namespace), tuple(query.items()), {"accept": "application/json"})
+        response = await self.request(request)
+        rest = b""
+        try:
+            async for chunk in response.chunks:
+                *lines, rest = (rest + chunk).split(b"\n")
+                for line in lines:
+                    if line:
+                        yield _event(line)
+        finally:
+            await response.close()
+
+    async def create(
+        self, resource: Resource, obj: JsonObject, namespace: str = "", subresource: str = ""
+    ) -> JsonObject:
+        metadata = obj.get("metadata") or {}
+        space = namespace or str(metadata.get("namespace") or "")
+        name = str(metadata.get("name") or "") if subresource else ""
+        path = resource.path(space, name, subresource)
+        made: JsonObject = await self._call("POST", path, {"fieldManager": FIELD_MANAGER}, msgspec.json.encode(obj))
+        return made
+
+    async def replace(self, resource: Resource, obj: JsonObject, subresource: str = "") -> JsonObject:
+        metadata = obj["metadata"]
+        path = resource.path(str(metadata.get("namespace") or ""), metadata["name"], subresource)
+        stored: JsonObject = await self._call("PUT", path, {"fieldManager": FIELD_MANAGER}, msgspec.json.encode(obj))
+        return stored
+
+    async def patch(self, resource: Resource, name: str, patch: Patch, namespace: str = "") -> JsonObject:
+        query = {"fieldManager": FIELD_MANAGER}
+        if patch.dry_run:
+            query["dryRun"] = "All"
+        path = resource.path(namespace, name, patch.subresource)
+        body = msgspec.json.encode(patch.body)
+        stored: JsonObject = await self._call("PATCH", path, query, body, _PATCH_TYPES[patch.style])
+        return stored
+
+    async def delete(
+        self, resource: Resource, name: str, namespace: str = "", options: Deletion = Deletion()
+    ) -> JsonObject:
+        body: JsonObject = {"kind": "DeleteOptions", "apiVersion": "v1"}
+        if options.grace_seconds is not None:
+            body["gracePeriodSeconds"] = options.grace_seconds
+        if options.propagation:
+            body["propagationPolicy"] = options.propagation
+        preconditions = {"uid": options.uid, "resourceVersion": options.resource_version}
+        if any(preconditions.values()):
+            body["preconditions"] = {key: value for key, value in preconditions.items() if value}
+        query = {"dryRun": "All"} if options.dry_run else {}
+        path = resource.path(namespace, name)
+        answer: JsonObject = await self._call("DELETE", path, query, msgspec.json.encode(body))
+        return answer
+
+
+def _select(select: Selection) -> dict[str, str]:
+    query = {}
+    if select.labels:
+        query["labelSelector"] = select.labels
+    if select.fields:
+        query["fieldSelector"] = select.fields
+    return query
+
+
+def _decode(body: bytes) -> Any:
+    try:
+        return msgspec.json.decode(body)
+    except msgspec.DecodeError as error:
+        raise Unreachable(f"the server did not answer in JSON: {body[:80]!r}") from error
+
+
+def _event(line: bytes) -> WatchEvent:
+    decoded = _decode(line)
+    if decoded.get("type") == "ERROR":
+        raise from_status(decoded.get("object") or {})
+    return WatchEvent(decoded["type"], decoded["object"])
+
+
+def _error(status: int, body: bytes) -> ApiError:
+    try:
+        decoded = msgspec.json.decode(body)
+    except msgspec.DecodeError:
+        decoded = None
+    if isinstance(decoded, dict) and decoded.get("kind") == "Status":
+        return from_status({**decoded, "code": decoded.get("code") or status})
+    return ApiError(status, "", f"the server answered {status}: {body[:200].decode('utf-8', 'replace')}")

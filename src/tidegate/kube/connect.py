@@ -1,0 +1,38 @@
+"""From a server's URL or a kubeconfig to an API client, in either runtime."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+from tidegate.kube.client import KubeClient
+from tidegate.kube.exchange import Exchange
+from tidegate.kube.kubeconfig import Cluster, load
+
+
+@contextlib.asynccontextmanager
+async def open_api(server: str = "", *, kubeconfig: str = "", context: str = "") -> AsyncIterator[KubeClient]:
+    """An API client for ``server``, else for the cluster a kubeconfig names.
+
+    On a virtual loop a server hosted on that loop is asked in process, without sockets. Raises ``ConfigError``.
+    """
+    cluster = Cluster(server) if server else load(kubeconfig, context)
+    async with open_cluster(cluster) as api:
+        yield api
+
+
+@contextlib.asynccontextmanager
+async def open_cluster(cluster: Cluster) -> AsyncIterator[KubeClient]:
+    """An API client for a cluster already loaded."""
+    hosted: dict[str, Exchange] = getattr(asyncio.get_running_loop(), "hosted", {})
+    if cluster.server in hosted:
+        yield KubeClient(hosted[cluster.server], cluster.server)
+        return
+    from tidegate.kube.http import HttpTransport  # late: importing aiohttp costs 0.12 s
+
+    transport = HttpTransport(cluster)
+    try:
+        yield KubeClient(transport, cluster.server)
+    finally:
+        await transport.close()

@@ -1,0 +1,69 @@
+"""The road to a real API server: aiohttp, TLS, tokens. The only file that imports aiohttp."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator
+
+import aiohttp
+from yarl import URL
+
+from tidegate.kube.errors import Unreachable
+from tidegate.kube.exchange import Request, Response
+from tidegate.kube.kubeconfig import Cluster
+
+_CONNECT_SECONDS = 10.0
+_READ_SECONDS = 330.0
+"""Silence after which a stream is given up: above the 290 s a watch asks for."""
+
+
+class HttpTransport:
+    """An ``Exchange`` with one API server. ``await close()`` when done."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._session: aiohttp.ClientSession | None = None
+        self._tls: ssl.SSLContext | bool = True
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=_READ_SECONDS)
+            connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=60)
+            self._session = aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=True)
+            self._tls = self._cluster.tls()
+        return self._session
+
+    async def __call__(self, request: Request) -> Response:
+        session = self._open()
+        headers = {**self._cluster.headers(), **request.headers}
+        url = URL(self._cluster.server.rstrip("/") + request.target, encoded=True)
+        try:
+            answer = await session.request(
+                request.method, url, data=request.body or None, headers=headers,
+                ssl=self._tls, server_hostname=self._cluster.tls_server_name or None, proxy=self._cluster.proxy or None,
+            )  # fmt: skip
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise Unreachable(f"{self._cluster.server}: {_plain(error)}") from error
+        headers = {name.lower(): value for name, value in answer.headers.items()}
+        return Response(answer.status, headers, self._chunks(answer))
+
+    async def _chunks(self, answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+        try:
+            async for chunk in answer.content.iter_any():
+                yield chunk
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise Unreachable(f"{self._cluster.server}: {_plain(error)}") from error
+        finally:
+            answer.close() if not answer.content.at_eof() else answer.release()
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+
+def _plain(error: BaseException) -> str:
+    """One line a person can act on."""
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return f"cannot connect ({error.os_error.strerror or error.os_error})"
+    return str(error) or type(error).__name__

@@ -1,0 +1,45 @@
+"""The one door to /proc: the machine's, or the virtual network's rendered in the same format."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+
+from tidegate.vtime.loop import VirtualLoop
+
+_SOCKET_LINK = re.compile(r"socket:\[(\d+)\]")
+
+
+def _virtual() -> VirtualLoop | None:
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+    return loop if isinstance(loop, VirtualLoop) else None
+
+
+def read_text(path: str) -> str:
+    """The text of a file under /proc. Raises ``OSError`` as ``open`` does."""
+    loop = _virtual()
+    if loop is not None:
+        return loop.network.read_text(path)
+    with open(path, encoding="ascii", errors="replace") as file:
+        return file.read()
+
+
+def socket_inodes(pid: int) -> frozenset[int]:
+    """Inodes of the sockets process ``pid`` holds open (Linux: links in /proc/PID/fd). Raises ``OSError``."""
+    loop = _virtual()
+    if loop is not None:
+        return loop.network.socket_inodes(pid)
+    found = []
+    folder = f"/proc/{pid}/fd"
+    for name in os.listdir(folder):
+        try:
+            link = _SOCKET_LINK.match(os.readlink(f"{folder}/{name}"))
+        except OSError:  # closed between the listing and the read
+            continue
+        if link:
+            found.append(int(link[1]))
+    return frozenset(found)
