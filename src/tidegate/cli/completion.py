@@ -1,0 +1,23 @@
+"""``tidegate completion SHELL``: what to source."""
+
+from __future__ import annotations
+
+import click
+from click.shell_completion import get_completion_class
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print the completion script of a shell.
+
+    \b
+    bash:  source <(tidegate completion bash)
+    zsh:   source <(tidegate completion zsh)
+    fish:  tidegate completion fish | source
+    """
+    from tidegate.cli.main import tidegate
+
+    kind = get_completion_class(shell)
+    assert kind is not None
+    click.echo(kind(tidegate, {}, "tidegate", "_TIDEGATE_COMPLETE").source())
