@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from kernel_world import NODE_1, NODE_2, POD_1, POD_2, WEB, World, dial, pod, story, web
+from .kernel_world import NODE_1, NODE_2, POD_1, POD_2, WEB, World, dial, pod, story, web
 
 
 def test_a_connection_reaches_an_endpoint_and_the_pod_sees_the_real_client(tmp_path):
