@@ -20,7 +20,7 @@ class Reference:
 
 
 def parse(image: str) -> Reference:
-    """Take a reference apart as distribution/reference does: a colon before a slash belongs to the registry."""
+    """Take a reference apart as distribution/reference does: a colon before a slash is the registry's."""
     name, _, _digest = image.partition("@")
     head, slash, tail = name.rpartition("/")
     last, _, tag = tail.partition(":")
@@ -40,7 +40,7 @@ class Images:
                 self._entrypoints[image.repository] = image.entrypoint
 
     def entrypoint(self, image: str) -> str | None:
-        """The entry point ("module:function") a reference runs, or None for an image the lab does not have."""
+        """The entry point ("module:function") of a reference, or None for an image the lab does not have."""
         return self._entrypoints.get(parse(image).repository)
 
     def modules(self) -> tuple[str, ...]:

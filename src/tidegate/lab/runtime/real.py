@@ -1,0 +1,164 @@
+"""Containers as OS processes of this machine, each in a session of its own, forked by a preloaded zygote."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from datetime import datetime
+from typing import Any
+
+from tidegate import vtime
+from tidegate.lab.runtime import processes
+from tidegate.lab.runtime.logs import ContainerLog, LogBook
+from tidegate.lab.runtime.spawner import Birth, Child, Spawner
+from tidegate.lab.runtime.spec import ContainerSpec
+from tidegate.lab.runtime.zygote import CONTAINER_MARK
+
+_OUTPUT_GRACE_SECONDS = 0.5
+"""How long the output of an ended container may trail its exit: pipes are read by the same loop, later."""
+
+_INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV")
+
+
+class _Pipe(asyncio.Protocol):
+    """The reading end of a container's output."""
+
+    def __init__(self, stream: str, log: ContainerLog) -> None:
+        self._stream = stream
+        self._log = log
+        self.ended = asyncio.get_running_loop().create_future()
+
+    def data_received(self, data: bytes) -> None:
+        self._log.write(self._stream, data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+
+class _Output(asyncio.Protocol):
+    """Collects what a command writes."""
+
+    def __init__(self) -> None:
+        self.chunks: list[bytes] = []
+        self.ended = asyncio.get_running_loop().create_future()
+
+    def data_received(self, data: bytes) -> None:
+        self.chunks.append(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+
+class RealProcess:
+    """A container that runs as an OS process."""
+
+    def __init__(self, spawner: Spawner, child: Child, started_at: datetime) -> None:
+        self._spawner = spawner
+        self._child = child
+        self.pid = child.pid
+        self.started_at = started_at
+
+    async def wait(self) -> int:
+        """The exit code; known before the last output has been read."""
+        return await asyncio.shield(self._child.exit)
+
+    def signal(self, number: int) -> None:
+        """To the first process only; what it leaves behind is killed when it ends."""
+        self._spawner.signal(self._child, number)
+
+
+class RealRuntime:
+    """``Runtime`` over a zygote. ``modules`` are loaded before the first fork."""
+
+    def __init__(self, lab: str, modules: tuple[str, ...] = (), book: LogBook | None = None) -> None:
+        self.book = book or LogBook()
+        self._spawner = Spawner(lab, modules)
+        self._lab = lab
+        self._tasks: dict[asyncio.Task[None], None] = {}
+
+    @property
+    def zygote_pid(self) -> int:
+        """0 when none runs."""
+        return self._spawner.pid
+
+    def open(self) -> None:
+        """Start the zygote now, so that the first container does not wait for it."""
+        self._spawner.launch()
+
+    async def close(self) -> None:
+        """End every container."""
+        await self._spawner.close()
+        for task in list(self._tasks):
+            task.cancel()
+
+    def _environment(self, spec: ContainerSpec, beside: str = "") -> dict[str, str]:
+        machine = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+        marks = {processes.MARK: self._lab, CONTAINER_MARK: spec.identity + beside}
+        return {**machine, **spec.env, **marks}
+
+    async def start(self, spec: ContainerSpec) -> RealProcess:
+        """Raises ``StartError``; then nothing was started and no log exists."""
+        readers, writers = zip(*(os.pipe2(os.O_CLOEXEC) for _ in range(2)), strict=True)
+        birth = Birth(spec.argv, self._environment(spec), spec.container, spec.entrypoint, spec.working_directory)
+        try:
+            child = await self._spawner.start(birth, list(writers))
+        except BaseException:
+            _close(readers)
+            raise
+        finally:
+            _close(writers)
+        started_at = vtime.now()
+        log = self.book.open(spec)
+        pipes = []
+        for stream, reader in zip(("stdout", "stderr"), readers, strict=True):
+            pipes.append((await _read_pipe(reader, _Pipe(stream, log)))[1])
+        task = asyncio.get_running_loop().create_task(_close_log(child, pipes, log))
+        self._tasks[task] = None
+        task.add_done_callback(lambda done: self._tasks.pop(done, None))
+        return RealProcess(self._spawner, child, started_at)
+
+    async def run(
+        self, spec: ContainerSpec, command: tuple[str, ...], timeout: float | None = None
+    ) -> tuple[int, bytes]:
+        """Run a command to its end; it is killed when the time is up or the caller is cancelled."""
+        reader, writer = os.pipe2(os.O_CLOEXEC)
+        birth = Birth(command, self._environment(spec, "/exec"), "exec", cwd=spec.working_directory)
+        try:
+            child = await self._spawner.start(birth, [writer, writer])
+        except BaseException:
+            _close((reader,))
+            raise
+        finally:
+            _close((writer,))
+        transport, output = await _read_pipe(reader, _Output())
+        try:
+            async with asyncio.timeout(timeout):
+                code = await asyncio.shield(child.exit)
+                await _settled([output.ended])
+                return code, b"".join(output.chunks)
+        finally:
+            self._spawner.signal(child, signal.SIGKILL)
+            transport.close()
+
+
+async def _read_pipe(descriptor: int, protocol: Any) -> tuple[Any, Any]:
+    loop = asyncio.get_running_loop()
+    return await loop.connect_read_pipe(lambda: protocol, os.fdopen(descriptor, "rb", buffering=0))
+
+
+async def _settled(futures: list[asyncio.Future[None]]) -> None:
+    await asyncio.wait(futures, timeout=_OUTPUT_GRACE_SECONDS)
+
+
+async def _close_log(child: Child, pipes: list[_Pipe], log: ContainerLog) -> None:
+    await asyncio.shield(child.exit)
+    await _settled([pipe.ended for pipe in pipes])
+    log.close()
+
+
+def _close(descriptors: tuple[int, ...]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
