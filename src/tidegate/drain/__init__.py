@@ -1,1 +1,41 @@
-"""The drain table, the fence, acknowledgements: when is it safe to end a pod?"""
+"""When is it safe to end a pod? The drain table, the fence, acknowledgements.
+
+Read ``table.py`` first: it is the whole protocol on one screen. ``docs/protocol.md`` is drawn from it.
+
+Public surface:
+
+- ``begin(pod, mode, policy, forced) -> Drain``, ``step(drain, event) -> Drain`` (raises ``EventError``, which changes
+  nothing), ``Drain.state / .stragglers / .result``, ``waiting_for(drain) -> sentences``.
+- events (event.py): ``Cut SourceClean SourceDirty FenceWritten ObserversListed Acknowledged SocketsRead Tombstoned
+  DeadlinePassed Bypassed Refused Resumed Restored Released Gone``, all keyword-only, all with ``at``.
+- ``acknowledge(facts, endpoints, epoch) -> Acknowledgement``; ``unreachable``, ``assumed``; ``quorum``, ``stragglers``.
+- fence.py: ``Epoch``, ``FenceWrite.counts_for``, ``next_epoch``, ``write_due_at``, ``fence_service``, ``fence_slice``,
+  ``read_slice``.
+- source.py: ``look(question) -> Source``: do the EndpointSlices still send traffic? ``gate_exception``: reasons to
+  answer a gate at once.
+- deadline.py: ``Budget``, ``gate_deadline``, ``label_deadline``.
+"""
+
+from __future__ import annotations
+
+from tidegate.drain.acknowledgement import (
+    Acknowledgement,
+    Evidence,
+    Verdict,
+    acknowledge,
+    assumed,
+    quorum,
+    stragglers,
+    unreachable,
+)
+from tidegate.drain.deadline import DEFAULT_BUDGET, Budget, gate_deadline, label_deadline
+from tidegate.drain.progress import Drain, EpochTooEarly, EventError, begin
+from tidegate.drain.result import waiting_for
+from tidegate.drain.state import Mode, Policy, State
+from tidegate.drain.table import TRANSITIONS, UnlistedEvent, step
+
+__all__ = [
+    "DEFAULT_BUDGET", "TRANSITIONS", "Acknowledgement", "Budget", "Drain", "EpochTooEarly", "EventError", "Evidence",
+    "Mode", "Policy", "State", "UnlistedEvent", "Verdict", "acknowledge", "assumed", "begin", "gate_deadline",
+    "label_deadline", "quorum", "step", "stragglers", "unreachable", "waiting_for",
+]  # fmt: skip

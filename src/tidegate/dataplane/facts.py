@@ -1,0 +1,101 @@
+"""Facts: what one data plane was seen to do, in one shape for every kind of data plane.
+
+A parser turns a raw dump into ``Facts`` and never raises: what it does not understand stands in ``unreadable``,
+and an unreadable fact blocks every acknowledgement drawn from it. Garbage never reads as clean.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tidegate.model.endpoint import Endpoint
+from tidegate.model.epoch import Epoch
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """Something that was not understood: why, and where in the dump."""
+
+    reason: str
+    where: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.reason}" if self.where else self.reason
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """New connections to ``address:port`` go to one of ``endpoints``.
+
+    ``via`` is ``cluster-ip``, ``node-port`` (address empty: any address of the node) or ``redirect``; ``service`` is
+    ``namespace/name:port`` where the dump tells, else empty.
+    """
+
+    via: str
+    address: str
+    port: int
+    protocol: str
+    endpoints: tuple[Endpoint, ...]
+    service: str = ""
+
+    def __str__(self) -> str:
+        frontend = f"{self.via} {self.address or '*'}:{self.port}/{self.protocol}"
+        return f"{self.service} ({frontend})" if self.service else frontend
+
+
+@dataclass(frozen=True, slots=True)
+class Tracked:
+    """One connection tracked by the data plane. ``state`` is SYN_SENT, SYN_RECV, ESTABLISHED, CLOSING or (UDP) NONE."""
+
+    protocol: str
+    state: str
+    source: Endpoint
+    destination: Endpoint
+    endpoint: Endpoint
+
+    @property
+    def is_opening(self) -> bool:
+        """Bound to its endpoint, but not yet in the pod's socket table: routed although the route may be gone."""
+        return self.protocol == "UDP" or self.state in ("SYN_SENT", "SYN_RECV")
+
+    def __str__(self) -> str:
+        return f"{self.state} {self.source} -> {self.destination} -> {self.endpoint}"
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """One dump of one data plane, understood. ``at`` is the dump's own instant, in seconds since 1970.
+
+    ``fence`` has an epoch for each fence Service and address family seen; empty when none was.
+    """
+
+    source: str
+    dump: str
+    at: float = 0.0
+    routes: tuple[Route, ...] = ()
+    fence: tuple[Epoch, ...] = ()
+    tracked: tuple[Tracked, ...] = ()
+    unreadable: tuple[Unreadable, ...] = ()
+
+    def routes_to(self, endpoint: Endpoint) -> tuple[Route, ...]:
+        """The routes by which a new connection can reach ``endpoint``."""
+        return tuple(route for route in self.routes if any(endpoint.covers(to) for to in route.endpoints))
+
+    def opening_to(self, endpoint: Endpoint) -> tuple[Tracked, ...]:
+        """Connections on their way to ``endpoint`` that no route shows any more."""
+        return tuple(entry for entry in self.tracked if entry.is_opening and endpoint.covers(entry.endpoint))
+
+    def to_json(self) -> dict[str, Any]:
+        """The shape ``tidegate inspect`` prints."""
+        return {
+            "routes": [
+                {
+                    "via": route.via, "service": route.service, "address": route.address, "port": route.port,
+                    "protocol": route.protocol, "endpoints": [str(endpoint) for endpoint in route.endpoints],
+                }
+                for route in self.routes
+            ],
+            "fence": {epoch.install: epoch.number for epoch in self.fence},
+            "unreadable": [str(unreadable) for unreadable in self.unreadable],
+        }  # fmt: skip

@@ -1,0 +1,139 @@
+"""``/proc/net/tcp`` and ``/proc/net/tcp6`` -> sockets, and the question whether a pod is quiet.
+
+Quiet means: no inbound connection is left in a state that can still carry an answer. A connection counts when its
+local port is one the pod listens on; its own outgoing connections (a database pool) do not. The dump must show the
+LISTEN socket of every endpoint asked about, else we are looking into the wrong network namespace (a sandboxed
+runtime keeps its sockets to itself) and the answer is unreadable, not "none".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+from tidegate.dataplane.facts import Unreadable
+from tidegate.model.endpoint import Endpoint, canonical
+
+# include/net/tcp_states.h; 0x0C (NEW_SYN_RECV) is printed as 03 by the kernel.
+STATES = {
+    0x01: "ESTABLISHED", 0x02: "SYN_SENT", 0x03: "SYN_RECV", 0x04: "FIN_WAIT1", 0x05: "FIN_WAIT2", 0x06: "TIME_WAIT",
+    0x07: "CLOSE", 0x08: "CLOSE_WAIT", 0x09: "LAST_ACK", 0x0A: "LISTEN", 0x0B: "CLOSING",
+}  # fmt: skip
+ANSWERING = frozenset({"SYN_RECV", "ESTABLISHED", "CLOSE_WAIT"})
+"""We have not closed: an answer may come at any time. SYN_RECV is a handshake that one packet turns into one."""
+FLUSHING = frozenset({"FIN_WAIT1", "CLOSING", "LAST_ACK"})
+"""We have closed, but bytes of the answer (or our FIN, which counts as one) may not have been taken by the peer."""
+WILDCARDS = ("0.0.0.0", "::")
+
+
+@dataclass(frozen=True, slots=True)
+class Socket:
+    """One line of the table. ``unsent`` is tx_queue: bytes written by the app and not yet acknowledged by the peer."""
+
+    local: Endpoint
+    remote: Endpoint
+    state: str
+    unsent: int
+    inode: int
+
+    @property
+    def can_answer(self) -> bool:
+        return self.state in ANSWERING or (self.state in FLUSHING and self.unsent > 0)
+
+    def __str__(self) -> str:
+        unsent = f", {self.unsent} bytes unsent" if self.unsent else ""
+        return f"{self.remote} -> {self.local} {self.state}{unsent}"
+
+
+@dataclass(frozen=True, slots=True)
+class Quiet:
+    """The answer to "is anything in flight?": the connections that are, or why it cannot be told."""
+
+    live: tuple[Socket, ...] = ()
+    unreadable: tuple[Unreadable, ...] = ()
+
+    @property
+    def is_quiet(self) -> bool:
+        return not self.live and not self.unreadable
+
+    def __str__(self) -> str:
+        if self.unreadable:
+            return f"sockets unreadable: {'; '.join(str(unreadable) for unreadable in self.unreadable)}"
+        if not self.live:
+            return "nothing in flight"
+        clients = ", ".join(str(socket.remote) for socket in self.live[:3])
+        more = f" and {len(self.live) - 3} more" if len(self.live) > 3 else ""
+        return f"{len(self.live)} in flight: {clients}{more}"
+
+
+def parse(text: str, where: str = "/proc/net/tcp") -> tuple[Socket, ...] | Unreadable:
+    """All sockets of one table, IPv4 or IPv6 (told by the length of the address). Never raises."""
+    header, *lines = text.splitlines() or [""]
+    if "local_address" not in header:
+        return Unreadable("no header line", where)
+    sockets = []
+    for number, line in enumerate(lines, start=2):
+        if line.strip():
+            try:
+                sockets.append(_socket(line.split()))
+            except (ValueError, IndexError, KeyError) as error:
+                return Unreadable(f"{error!r}: {line.strip()[:80]!r}", f"{where}:{number}")
+    return tuple(sockets)
+
+
+def _socket(fields: list[str]) -> Socket:
+    tx_queue, separator, _ = fields[4].partition(":")
+    if not separator:
+        raise ValueError("no queues")
+    state = STATES[int(fields[3], 16)]
+    return Socket(_endpoint(fields[1]), _endpoint(fields[2]), state, int(tx_queue, 16), int(fields[9]))
+
+
+def _endpoint(text: str) -> Endpoint:
+    """``0100007F:1F90`` -> 127.0.0.1:8080. The kernel prints each 32-bit word of the address in host byte order."""
+    address, separator, port = text.partition(":")
+    if not separator or len(address) not in (8, 32):
+        raise ValueError("no address")
+    words = [bytes.fromhex(address[start : start + 8])[::-1] for start in range(0, len(address), 8)]
+    return Endpoint(canonical(str(ip_address(b"".join(words)))), int(port, 16))
+
+
+def owned_by(sockets: Iterable[Socket], inodes: frozenset[int]) -> tuple[Socket, ...]:
+    """The sockets among ``sockets`` that belong to a process holding ``inodes`` (from its ``/proc/PID/fd``)."""
+    return tuple(socket for socket in sockets if socket.inode in inodes)
+
+
+def quiet(
+    tables: Iterable[tuple[Socket, ...] | Unreadable], endpoints: Iterable[Endpoint], kubelet: Iterable[Socket] = ()
+) -> Quiet:
+    """Whether the pod that serves ``endpoints`` has anything in flight.
+
+    ``tables`` are the pod's socket tables (tcp and tcp6 of its network namespace), ``kubelet`` the sockets the kubelet
+    holds (``owned_by``): a probe, or the gate's own call, is not a client.
+    """
+    unreadable: list[Unreadable] = []
+    sockets: list[Socket] = []
+    for table in tables:
+        if isinstance(table, Unreadable):
+            unreadable.append(table)
+        else:
+            sockets += table
+    listening = [socket.local for socket in sockets if socket.state == "LISTEN"]
+    live: list[Socket] = []
+    probes = {(socket.local, socket.remote) for socket in kubelet}
+    for endpoint in sorted(set(endpoints)):
+        ports = {at.port for at in listening if _serves(at, endpoint)}
+        if not ports:
+            unreadable.append(Unreadable(f"no LISTEN socket for {endpoint}: is this the pod's own network?"))
+        for socket in sockets:
+            inbound = socket.local.port in ports and endpoint.covers(socket.local)
+            if inbound and socket.can_answer and (socket.remote, socket.local) not in probes:
+                live.append(socket)
+    return Quiet(tuple(dict.fromkeys(live)), tuple(unreadable))
+
+
+def _serves(listening: Endpoint, endpoint: Endpoint) -> bool:
+    if listening.address in WILDCARDS:
+        return not endpoint.port or listening.port == endpoint.port
+    return endpoint.covers(listening)

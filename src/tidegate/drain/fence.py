@@ -1,0 +1,105 @@
+"""The fence: a Service of ours whose only endpoint shows an epoch, and the rules of writing it.
+
+Every data plane copies it into its own tables in order with everything else it learns about EndpointSlices. One that
+shows epoch E has applied all that was written before E. So an epoch proves something about a drain only when its
+write was sent after that drain's clean LIST had finished (``counts_for``); one write serves any number of drains.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tidegate.model.endpoint import Endpoint
+from tidegate.model.epoch import Epoch, earliest
+from tidegate.model.names import FENCE_INSTALL, FENCE_PORT, LATEST_EPOCH, SYSTEM_NAMESPACE, fence_name
+
+__all__ = [
+    "COALESCE_SECONDS", "Epoch", "FenceWrite", "earliest", "fence_service", "fence_slice", "first_epoch", "next_epoch",
+    "read_slice", "write_due_at",
+]  # fmt: skip
+
+COALESCE_SECONDS = 0.1
+"""At most one write in this time: a write makes every kube-proxy sync once."""
+
+
+@dataclass(frozen=True, slots=True)
+class FenceWrite:
+    """A write of ``epoch`` that the API server took. ``sent_at`` in the writer's monotonic seconds."""
+
+    epoch: Epoch
+    sent_at: float
+
+    def counts_for(self, clean_at: float | None) -> bool:
+        """Whether it fences a drain whose clean LIST finished at ``clean_at`` (same clock; None: none has)."""
+        return clean_at is not None and clean_at < self.sent_at
+
+
+def write_due_at(last_sent_at: float | None, now: float) -> float:
+    """When the next write may be sent: at once, unless one was sent in the last ``COALESCE_SECONDS``."""
+    return now if last_sent_at is None else max(now, last_sent_at + COALESCE_SECONDS)
+
+
+def first_epoch(install: str) -> Epoch:
+    """The epoch a fence is installed with."""
+    return Epoch(install, 0)
+
+
+def next_epoch(found: Epoch, written: Epoch | None = None) -> Epoch:
+    """The epoch to write over ``found``, after ``written`` (our own last try).
+
+    A writer that lost a conflict never adopts what it finds: the winner's write may have been sent before our list.
+    """
+    latest = written if written is not None and written.reaches(found) else found
+    return latest.next()
+
+
+def fence_service(install: str) -> dict[str, Any]:
+    """Manifest of the fence's Service: no selector, so nobody but us writes its slices."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": fence_name(install), "namespace": SYSTEM_NAMESPACE, "labels": {FENCE_INSTALL: install}},
+        "spec": {"type": "ClusterIP", "ports": [{"name": "fence", "port": FENCE_PORT, "protocol": "TCP"}]},
+    }
+
+
+def fence_slice(epoch: Epoch, resource_version: str = "", family: str = "IPv4") -> dict[str, Any]:
+    """Manifest of the fence's EndpointSlice showing ``epoch``.
+
+    ``resource_version`` of the slice it replaces makes the write lose, not overwrite, when another writer was first.
+    """
+    endpoint = epoch.endpoint4() if family == "IPv4" else epoch.endpoint6()
+    name = fence_name(epoch.install)
+    metadata: dict[str, Any] = {
+        "name": f"{name}-{family.lower()}",
+        "namespace": SYSTEM_NAMESPACE,
+        "labels": {
+            "kubernetes.io/service-name": name,
+            "endpointslice.kubernetes.io/managed-by": "tidegate.dev",
+            FENCE_INSTALL: epoch.install,
+        },
+        "annotations": {LATEST_EPOCH: str(epoch)},
+    }
+    if resource_version:
+        metadata["resourceVersion"] = resource_version
+    return {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": metadata,
+        "addressType": family,
+        "endpoints": [{"addresses": [endpoint.address], "conditions": {"ready": True}}],
+        "ports": [{"name": "fence", "port": endpoint.port, "protocol": "TCP"}],
+    }
+
+
+def read_slice(slice_: dict[str, Any]) -> Epoch:
+    """The epoch an EndpointSlice of the fence shows, from its endpoint alone. Raises ``ValueError``."""
+    try:
+        install = slice_["metadata"]["labels"][FENCE_INSTALL]
+        [endpoint], [port] = slice_["endpoints"], slice_["ports"]
+        [address] = endpoint["addresses"]
+        shown = Endpoint(str(address), int(port["port"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"not a fence's slice: {error!r}") from error
+    return Epoch.of_endpoint(str(install), shown)

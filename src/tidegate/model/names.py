@@ -1,0 +1,133 @@
+"""Every name Tidegate writes on Kubernetes objects, in one typed file: keys, values, and their codec pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+from typing import TypeVar
+
+import msgspec
+
+from tidegate.model.decode import Malformed
+
+SYSTEM_NAMESPACE = "tidegate-system"
+
+# Annotations
+DRAIN = "tidegate.dev/drain"
+"""On a pod while it is drained: a ``DrainRecord``."""
+DRAIN_RESULT = "tidegate.dev/drain-result"
+"""On a pod just before it is released: a ``DrainResult``."""
+RESERVATIONS = "tidegate.dev/reservations"
+"""On a Service: the drains in flight that count against its floor, JSON {pod uid: token}."""
+LATEST_EPOCH = "tidegate.dev/epoch"
+"""On the fence's EndpointSlice: the epoch as text, for people who look."""
+
+# Labels
+TOMBSTONE = "tidegate.dev/tombstone"
+"""On a pod that is about to be deleted: the drain's token."""
+FENCE_INSTALL = "tidegate.dev/fence"
+"""On the fence's Service and EndpointSlice: the install id."""
+TOMBSTONE_VALUE = "tidegate-tombstone"
+"""What a tombstoned pod's own labels say, so that no selector, restored or rolled back, selects it again."""
+
+# The fence
+FENCE_PREFIX = "tidegate-fence-"
+FENCE_PORT = 1
+
+# The gate, the agent, the coordinator
+GATE_PORT = 15299
+GATE_PATH = "/gate/"
+AGENT_PORT = 15200
+COORDINATOR_PORT = 15201
+
+
+def fence_name(install: str) -> str:
+    """Name of the fence's Service and EndpointSlice."""
+    return FENCE_PREFIX + install
+
+
+def fence_install(name: str) -> str | None:
+    """The install id in the name of a fence, or None when ``name`` names no fence."""
+    return name.removeprefix(FENCE_PREFIX) if name.startswith(FENCE_PREFIX) and name != FENCE_PREFIX else None
+
+
+class Ending(Enum):
+    """How a drain ended. Only VERIFIED is a proof; the rest name what is missing."""
+
+    VERIFIED = "verified"
+    ASSUMED = "assumed"
+    TIMED_OUT = "timed-out"
+    BYPASSED = "bypassed"
+    FORCED = "forced"
+    REFUSED = "refused"
+
+
+class DrainRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What stands on a pod while it is drained: enough for another process to go on from.
+
+    ``at`` and ``deadline`` are RFC 3339 instants, ``epoch`` is ``install/number`` or empty, ``labels`` are the pod's
+    own before the cut (label mode), ``stragglers`` the observers still to let go.
+    """
+
+    token: str
+    state: str
+    mode: str = "gate"
+    at: str = ""
+    deadline: str = ""
+    epoch: str = ""
+    labels: dict[str, str] = {}
+    sealed: bool = False
+    waiting: tuple[str, ...] = ()
+    stragglers: tuple[str, ...] = ()
+
+
+class DrainResult(msgspec.Struct, frozen=True):
+    """The end of a drain. ``seconds`` is from the cut to the conclusion, ``epoch`` the fence's number or None."""
+
+    result: Ending
+    reason: str = ""
+    stragglers: tuple[str, ...] = ()
+    epoch: int | None = None
+    seconds: float = 0.0
+
+    def __str__(self) -> str:
+        return f"{self.result.value}: {self.reason}" if self.reason else self.result.value
+
+
+NO_RECORD = DrainResult(Ending.BYPASSED, "no record: whoever held the gate died before it could write one")
+
+Noun = TypeVar("Noun", DrainRecord, DrainResult)
+
+
+def _encode(noun: DrainRecord | DrainResult) -> str:
+    return msgspec.json.encode(noun).decode()
+
+
+def _decode(annotations: Mapping[str, str], key: str, shape: type[Noun]) -> Noun | None:
+    text = annotations.get(key)
+    if text is None:
+        return None
+    try:
+        return msgspec.json.decode(text.encode(), type=shape)
+    except (msgspec.DecodeError, UnicodeEncodeError) as error:
+        raise Malformed(f"annotation {key}", "$", str(error)) from error
+
+
+def encode_drain(record: DrainRecord) -> dict[str, str]:
+    """The annotation that says a pod is being drained."""
+    return {DRAIN: _encode(record)}
+
+
+def decode_drain(annotations: Mapping[str, str]) -> DrainRecord | None:
+    """The drain recorded on a pod, None without one. Raises ``Malformed``."""
+    return _decode(annotations, DRAIN, DrainRecord)
+
+
+def encode_result(result: DrainResult) -> dict[str, str]:
+    """The annotation that says how a drain ended."""
+    return {DRAIN_RESULT: _encode(result)}
+
+
+def decode_result(annotations: Mapping[str, str]) -> DrainResult | None:
+    """The result recorded on a pod, None without one (read that as ``NO_RECORD`` once it is gone)."""
+    return _decode(annotations, DRAIN_RESULT, DrainResult)
