@@ -1,0 +1,146 @@
+"""Faults of a lab's nodes, settable while it runs.
+
+- ``proxy-freeze`` for ``seconds``: the proxy is stopped as by SIGSTOP; it sees nothing and syncs nothing, the
+  kernel keeps forwarding. Then it continues where it stood.
+- ``proxy-lag`` of ``seconds``: its event stream arrives that much later, in order, until cleared.
+- ``proxy-kill`` for ``seconds`` (0: until ``proxy-restart``): the process is gone, the kernel keeps its rules;
+  then a new one starts and lists again.
+- ``proxy-restart``: the process is killed and started at once, or started if it was dead.
+- ``clear``: end every fault of the node.
+
+``step`` and ``NodeFaults`` are pure; ``Faults`` is the control surface over the loop's clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+FaultKind = Literal["proxy-freeze", "proxy-lag", "proxy-kill", "proxy-restart", "clear"]
+KINDS: tuple[FaultKind, ...] = get_args(FaultKind)
+
+
+class FaultError(ValueError):
+    """A fault that cannot be applied; the message says what would be accepted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One fault, as asked for or (from ``Faults.active``) as it stands: then ``seconds`` is what is left of it."""
+
+    kind: FaultKind
+    node: str
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFaults:
+    """What is wrong with one node's proxy. Instants are seconds of the loop's clock.
+
+    ``incarnation`` counts its starts: a proxy process of an older one is gone.
+    """
+
+    frozen_until: float = -math.inf
+    lag_seconds: float = 0.0
+    dead_until: float = -math.inf
+    incarnation: int = 1
+
+    def is_frozen(self, now: float) -> bool:
+        return now < self.frozen_until
+
+    def is_dead(self, now: float) -> bool:
+        return now < self.dead_until
+
+    def standing(self, node: str, now: float) -> tuple[Fault, ...]:
+        """The faults in force at ``now``."""
+        found: list[Fault] = []
+        if self.is_frozen(now):
+            found.append(Fault("proxy-freeze", node, self.frozen_until - now))
+        if self.lag_seconds:
+            found.append(Fault("proxy-lag", node, self.lag_seconds))
+        if self.is_dead(now):
+            found.append(Fault("proxy-kill", node, self.dead_until - now))
+        return tuple(found)
+
+
+def step(before: NodeFaults, fault: Fault, now: float) -> NodeFaults:
+    """A node's faults once ``fault`` is applied at ``now``. Raises ``FaultError``."""
+    seconds = fault.seconds
+    if not math.isfinite(seconds) or seconds < 0:
+        raise FaultError(f"seconds must be a finite number, 0 or more, not {seconds}")
+    match fault.kind:
+        case "proxy-freeze":
+            return dataclasses.replace(before, frozen_until=now + seconds)
+        case "proxy-lag":
+            return dataclasses.replace(before, lag_seconds=seconds)
+        case "proxy-kill":
+            return _reborn(before, now + seconds if seconds else math.inf)
+        case "proxy-restart":
+            return _reborn(before, -math.inf)
+        case "clear":
+            return NodeFaults(incarnation=before.incarnation)
+    raise FaultError(f"unknown fault {fault.kind!r}; known: {', '.join(KINDS)}")
+
+
+def _reborn(before: NodeFaults, dead_until: float) -> NodeFaults:
+    """The process is another one: what froze the old one does not hold it; the lag is the network's and stays."""
+    return NodeFaults(lag_seconds=before.lag_seconds, dead_until=dead_until, incarnation=before.incarnation + 1)
+
+
+class Faults:
+    """The faults of a lab's nodes; components ask it, ``tidegate lab fault`` tells it."""
+
+    def __init__(self, nodes: Iterable[str]) -> None:
+        self._states = {node: NodeFaults() for node in nodes}
+        self._changed = {node: asyncio.Event() for node in self._states}
+
+    def apply(self, fault: Fault) -> None:
+        """Put a fault in force, now. Raises ``FaultError`` and changes nothing."""
+        if fault.node not in self._states:
+            raise FaultError(f"no node {fault.node!r}; nodes: {', '.join(self._states)}")
+        self._states[fault.node] = step(self._states[fault.node], fault, _now())
+        changed, self._changed[fault.node] = self._changed[fault.node], asyncio.Event()
+        changed.set()
+
+    def active(self) -> tuple[Fault, ...]:
+        """The faults in force, by node; ``seconds`` is what is left (for a lag: its length)."""
+        now = _now()
+        return tuple(fault for node, state in self._states.items() for fault in state.standing(node, now))
+
+    def of(self, node: str) -> NodeFaults:
+        """What is wrong with a node's proxy."""
+        return self._states[node]
+
+    async def thawed(self, node: str) -> None:
+        """Return once the node's proxy is not frozen."""
+        while (state := self._states[node]).is_frozen(_now()):
+            await self._sleep_until(node, state.frozen_until)
+
+    async def revived(self, node: str) -> None:
+        """Return once the node's proxy may run."""
+        while (state := self._states[node]).is_dead(_now()):
+            await self._sleep_until(node, state.dead_until)
+
+    async def killed(self, node: str, incarnation: int) -> None:
+        """Return once the proxy process started as ``incarnation`` has been killed."""
+        while self._states[node].incarnation == incarnation:
+            await self._changed[node].wait()
+
+    async def changed(self, node: str, until: float) -> None:
+        """Return at the node's next fault, or at ``until`` on the loop's clock."""
+        await self._sleep_until(node, until)
+
+    async def _sleep_until(self, node: str, until: float) -> None:
+        try:
+            async with asyncio.timeout_at(until if math.isfinite(until) else None):
+                await self._changed[node].wait()
+        except TimeoutError:
+            return
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,1 @@
+"""Each node's kube-proxy: watches Services and EndpointSlices, syncs the node's kernel with the real one's timing."""
