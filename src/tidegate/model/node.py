@@ -1,0 +1,105 @@
+"""A node: an observer's place. Whether it is Ready says nothing about what its kernel still forwards."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from tidegate.model.decode import WireCondition, WireMeta, decode_wire, describe
+from tidegate.model.pod import Condition, conditions
+
+OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"
+
+
+class _Taint(msgspec.Struct):
+    key: str
+    effect: str = ""
+    value: str = ""
+
+
+class _Spec(msgspec.Struct):
+    unschedulable: bool = False
+    taints: list[_Taint] | None = None
+
+
+class _Address(msgspec.Struct):
+    type: str
+    address: str
+
+
+class _Status(msgspec.Struct):
+    addresses: list[_Address] | None = None
+    conditions: list[WireCondition] | None = None
+
+
+class _Node(msgspec.Struct):
+    metadata: WireMeta
+    spec: _Spec = msgspec.field(default_factory=_Spec)
+    status: _Status = msgspec.field(default_factory=_Status)
+
+
+class _LeaseSpec(msgspec.Struct, rename="camel"):
+    holder_identity: str | None = None
+    lease_duration_seconds: int | None = None
+    renew_time: datetime | None = None
+
+
+class _Lease(msgspec.Struct):
+    metadata: WireMeta
+    spec: _LeaseSpec = msgspec.field(default_factory=_LeaseSpec)
+
+
+class Node(msgspec.Struct, frozen=True):
+    """A node as the API has it. ``addresses`` are its InternalIPs; ``taints`` the keys of its taints."""
+
+    name: str
+    uid: str
+    labels: dict[str, str]
+    addresses: tuple[str, ...]
+    unschedulable: bool
+    taints: tuple[str, ...]
+    conditions: tuple[Condition, ...]
+
+    @property
+    def is_ready(self) -> bool:
+        return any(condition.type == "Ready" and condition.status == "True" for condition in self.conditions)
+
+    @property
+    def is_out_of_service(self) -> bool:
+        """An operator vouches that it is shut down (KEP-2268): the only taint that ends its say as an observer."""
+        return OUT_OF_SERVICE in self.taints
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Lease(msgspec.Struct, frozen=True):
+    """A lease: who holds it until when."""
+
+    name: str
+    holder: str
+    expires_at: datetime | None
+
+
+def decode(obj: Any) -> Node:
+    """A node from decoded JSON. Raises ``Malformed``, which names the JSON path."""
+    wire = decode_wire(obj, _Node, describe("Node", obj))
+    return Node(
+        name=wire.metadata.name,
+        uid=wire.metadata.uid,
+        labels=wire.metadata.labels or {},
+        addresses=tuple(at.address for at in wire.status.addresses or () if at.type == "InternalIP"),
+        unschedulable=wire.spec.unschedulable,
+        taints=tuple(taint.key for taint in wire.spec.taints or ()),
+        conditions=conditions(wire.status.conditions),
+    )
+
+
+def decode_lease(obj: Any) -> Lease:
+    """A Lease from decoded JSON. Raises ``Malformed``, which names the JSON path."""
+    wire = decode_wire(obj, _Lease, describe("Lease", obj))
+    renewed, seconds = wire.spec.renew_time, wire.spec.lease_duration_seconds
+    expires_at = None if renewed is None or seconds is None else renewed + timedelta(seconds=seconds)
+    return Lease(wire.metadata.name, wire.spec.holder_identity or "", expires_at)
