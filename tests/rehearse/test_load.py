@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -58,7 +59,7 @@ def test_every_scheduled_request_is_accounted_for_once(tmp_path: Path) -> None:
 
 def test_requests_leave_at_their_lanes_rate_from_each_node_in_turn(tmp_path: Path) -> None:
     seen = [sample for sample in run_load(tmp_path, env={}) if sample.lane == "new"]
-    gaps = {round(b.scheduled_at - a.scheduled_at, 4) for a, b in zip(seen, seen[1:], strict=False)}
+    gaps = {round(b.scheduled_at - a.scheduled_at, 4) for a, b in itertools.pairwise(seen)}
     assert gaps == {0.02}
     assert [sample.source for sample in seen[:4]] == ["node-1", "node-2", "node-1", "node-2"]
 

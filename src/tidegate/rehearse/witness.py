@@ -1,0 +1,123 @@
+"""What the API showed of a row's pods, with the instant each thing was first seen.
+
+An outside view, taken through an ordinary watch: the judge must not ask the judged when they did something.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from tidegate import vtime
+from tidegate.kube.api import PODS, Api, JsonObject, Selection
+from tidegate.kube.reflector import Reflector
+
+RESULT_ANNOTATION = "tidegate.dev/drain-result"
+
+VERIFIED = "verified"
+BYPASSED = "bypassed"
+
+
+@dataclass(frozen=True, slots=True)
+class DrainRecord:
+    """The drain result written on a pod just before its gate answered. ``epoch`` 0 = none given."""
+
+    result: str
+    reason: str = ""
+    stragglers: tuple[str, ...] = ()
+    epoch: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class PodSeen:
+    """One pod, and when (wall seconds) the watch first showed each step of its life. None = not shown."""
+
+    name: str
+    uid: str
+    version: str
+    created_at: float
+    node: str = ""
+    ip: str = ""
+    ready_at: float | None = None
+    deleted_at: float | None = None
+    gone_at: float | None = None
+    record: DrainRecord | None = None
+
+
+def read_record(text: str) -> DrainRecord:
+    """A drain record from its annotation. One that cannot be read vouches for nothing: ``bypassed``."""
+    try:
+        value = json.loads(text)
+        return DrainRecord(
+            result=str(value["result"]),
+            reason=str(value.get("reason") or ""),
+            stragglers=tuple(str(name) for name in value.get("stragglers") or ()),
+            epoch=int(value.get("epoch") or 0),
+            seconds=float(value.get("seconds") or 0.0),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return DrainRecord(BYPASSED, reason="the drain record on the pod is unreadable")
+
+
+def _is_ready(pod: JsonObject) -> bool:
+    conditions = pod.get("status", {}).get("conditions") or ()
+    return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
+
+
+def _first_seen(pod: JsonObject, at: float) -> PodSeen:
+    metadata = pod["metadata"]
+    _, _, tag = pod["spec"]["containers"][0]["image"].rpartition(":")
+    return PodSeen(metadata["name"], metadata["uid"], tag, created_at=at)
+
+
+def advance(seen: PodSeen, pod: JsonObject, at: float) -> PodSeen:
+    """What is known of a pod after one more look at it. An instant once set stays."""
+    metadata, status = pod["metadata"], pod.get("status", {})
+    text = (metadata.get("annotations") or {}).get(RESULT_ANNOTATION)
+    return replace(
+        seen,
+        node=pod["spec"].get("nodeName") or seen.node,
+        ip=status.get("podIP") or seen.ip,
+        ready_at=at if seen.ready_at is None and _is_ready(pod) else seen.ready_at,
+        deleted_at=at if seen.deleted_at is None and metadata.get("deletionTimestamp") else seen.deleted_at,
+        record=read_record(text) if text else seen.record,
+    )
+
+
+@dataclass(slots=True)
+class Witness:
+    """Watches the pods of one namespace. ``await run()`` for as long as the row lasts."""
+
+    api: Api
+    namespace: str
+    seen: dict[str, PodSeen] = field(default_factory=dict)
+    """By uid, in the order they appeared."""
+    changed: Callable[[], None] = lambda: None
+
+    async def run(self) -> None:
+        reflector = Reflector(self.api, PODS, Selection(namespace=self.namespace))
+        reflector.subscribe(self._look)
+        await reflector.run()
+
+    def _look(self, old: JsonObject | None, new: JsonObject | None) -> None:
+        at = vtime.now().timestamp()
+        pod = new or old
+        if pod is None:
+            return
+        uid = pod["metadata"]["uid"]
+        if old is not None and new is not None and old["metadata"]["uid"] != uid:
+            self._gone(old["metadata"]["uid"], at)
+        self.seen[uid] = advance(self.seen.get(uid) or _first_seen(pod, at), pod, at)
+        if new is None:
+            self._gone(uid, at)
+        self.changed()
+
+    def _gone(self, uid: str, at: float) -> None:
+        if uid in self.seen:
+            self.seen[uid] = replace(self.seen[uid], gone_at=at)
+
+    def pods(self, version: str = "") -> tuple[PodSeen, ...]:
+        """Pods in order of appearance; of one version, if asked."""
+        return tuple(pod for pod in self.seen.values() if version in ("", pod.version))
