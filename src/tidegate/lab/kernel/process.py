@@ -1,7 +1,7 @@
 """The kernel process: serves every node's kernel until SIGTERM.
 
-Environment: ``TIDEGATE_KERNEL_DIR`` (an existing folder, for the sockets), ``TIDEGATE_KERNEL_JOURNAL`` (a JSON-lines file,
-optional), ``TIDEGATE_SEED`` (which endpoint a connection gets; default 0).
+Environment: ``TIDEGATE_KERNEL_DIR`` (an existing folder, for the sockets), ``TIDEGATE_KERNEL_JOURNAL`` (a JSON-lines
+file, optional), ``TIDEGATE_SEED`` (which endpoint a connection gets; default 0).
 """
 
 from __future__ import annotations

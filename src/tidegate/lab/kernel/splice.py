@@ -10,7 +10,8 @@ import asyncio
 import contextlib
 import socket
 import struct
-from typing import Any
+
+from tidegate.vtime.dial import dial
 
 _LINGER_RESET = struct.pack("ii", 1, 0)
 """SO_LINGER on, 0 s: close(2) sends RST (socket(7)). ``transport.abort()`` alone sends FIN on a real socket."""
@@ -116,7 +117,7 @@ class Splice:
 
     async def _dial(self, target: tuple[str, int], source: str) -> None:
         try:
-            await connect(lambda: self.server, target, source)
+            await dial(lambda: self.server, target, source)
         except OSError:
             self.refuse()
         finally:
@@ -168,24 +169,3 @@ class Splice:
     def _give_up_dialling(self) -> None:
         if self.dialling is not None:
             self.dialling.cancel()
-
-
-_ADDRESS_IN_USE_TRIES = 4
-
-
-async def connect(
-    factory: Any, target: tuple[str, int], source: str
-) -> tuple[asyncio.BaseTransport, asyncio.BaseProtocol]:
-    """Open a connection to ``target`` from ``source`` (an address). Raises ``OSError``.
-
-    Binding draws a source port before the destination is known, so it can draw one whose 4-tuple is still in
-    TIME_WAIT (EADDRNOTAVAIL, errno 99): another draw helps, and a real kernel's NAT would have drawn again too.
-    """
-    loop = asyncio.get_running_loop()
-    for attempt in range(1, _ADDRESS_IN_USE_TRIES + 1):
-        try:
-            return await loop.create_connection(factory, *target, local_addr=(source, 0))
-        except OSError as error:
-            if error.errno != 99 or attempt == _ADDRESS_IN_USE_TRIES:
-                raise
-    raise AssertionError("unreachable")
