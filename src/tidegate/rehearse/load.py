@@ -22,6 +22,7 @@ from tidegate import vtime
 from tidegate.rehearse import samples
 from tidegate.rehearse.loadspec import LoadSpec, Source, decode_spec
 from tidegate.rehearse.samples import Sample
+from tidegate.vtime.dial import dial
 
 FLUSH_SECONDS = 0.25
 START_SECONDS = 0.05
@@ -61,7 +62,7 @@ class _Station:
 
     def __init__(self, source: Source) -> None:
         self.node = source.node
-        self.local = (source.address, 0)
+        self.address = source.address
         self.idle: deque[_Connection] = deque()
         self.kept = 0
 
@@ -296,9 +297,7 @@ class Load:
             pending.source.kept += 1
             self._pool_of[connection] = pending.source
         try:
-            await self.loop.create_connection(
-                lambda: connection, self.spec.host, self.spec.port, local_addr=pending.source.local
-            )
+            await dial(lambda: connection, (self.spec.host, self.spec.port), pending.source.address)
         except OSError as error:
             connection.fail(_dial_outcome(error))
             self.lost(connection)
