@@ -11,8 +11,9 @@ Public surface:
 - ``acknowledge(facts, endpoints, epoch) -> Acknowledgement``; ``unreachable``, ``assumed``; ``quorum``, ``stragglers``.
 - fence.py: ``Epoch``, ``FenceWrite.counts_for``, ``next_epoch``, ``write_due_at``, ``fence_service``, ``fence_slice``,
   ``read_slice``.
-- source.py: ``look(question) -> Source``: do the EndpointSlices still send traffic? ``gate_exception``: reasons to
-  answer a gate at once.
+- source.py: ``look(Question) -> Source``: do the EndpointSlices still send traffic? ``gate_exception(question,
+  workload)``: why to answer a gate at once; ``suspects(pod, services)``: for ``ObserversListed``.
+- ``record(drain, origin) -> DrainRecord`` for the pod's annotation, ``resume(pod, record) -> Drain`` in another process.
 - deadline.py: ``Budget``, ``gate_deadline``, ``label_deadline``.
 """
 
@@ -29,13 +30,14 @@ from tidegate.drain.acknowledgement import (
     unreachable,
 )
 from tidegate.drain.deadline import DEFAULT_BUDGET, Budget, gate_deadline, label_deadline
-from tidegate.drain.progress import Drain, EpochTooEarly, EventError, begin
-from tidegate.drain.result import waiting_for
+from tidegate.drain.progress import Drain, EpochTooEarly, EventError, begin, resume
+from tidegate.drain.result import record, waiting_for
+from tidegate.drain.source import Question, Source, gate_exception, look, suspects
 from tidegate.drain.state import Mode, Policy, State
 from tidegate.drain.table import TRANSITIONS, UnlistedEvent, step
 
 __all__ = [
     "DEFAULT_BUDGET", "TRANSITIONS", "Acknowledgement", "Budget", "Drain", "EpochTooEarly", "EventError", "Evidence",
-    "Mode", "Policy", "State", "UnlistedEvent", "Verdict", "acknowledge", "assumed", "begin", "gate_deadline",
-    "label_deadline", "quorum", "step", "stragglers", "unreachable", "waiting_for",
+    "Mode", "Policy", "Question", "Source", "State", "UnlistedEvent", "Verdict", "acknowledge", "assumed", "begin", "gate_deadline", "gate_exception",
+    "label_deadline", "look", "quorum", "record", "resume", "step", "stragglers", "suspects", "unreachable", "waiting_for",
 ]  # fmt: skip

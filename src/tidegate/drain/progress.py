@@ -26,7 +26,7 @@ from tidegate.drain.event import (
 )
 from tidegate.drain.state import Mode, Policy, State
 from tidegate.model.epoch import Epoch
-from tidegate.model.names import DrainResult
+from tidegate.model.names import DrainRecord, DrainResult
 
 
 class EventError(Exception):
@@ -75,6 +75,15 @@ class Drain:
 def begin(pod: str, mode: Mode, policy: Policy = Policy.ABRUPT, forced: str = "") -> Drain:
     """A drain of ``pod`` at its start. A gate drain is sealed: a deletionTimestamp cannot be taken back."""
     return Drain(pod, mode, policy, forced, is_sealed=mode is Mode.GATE)
+
+
+def resume(pod: str, record: DrainRecord, forced: str = "") -> Drain:
+    """The drain another process left on the pod. Only what cannot be taken back is taken over: all else is asked anew.
+
+    Step it with ``Cut`` next, the record stands on a pod that was cut.
+    """
+    drain = begin(pod, Mode(record.mode), forced=forced)
+    return replace(drain, is_sealed=drain.is_sealed or record.sealed)
 
 
 # The questions of the table.

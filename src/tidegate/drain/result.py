@@ -5,7 +5,7 @@ from __future__ import annotations
 from tidegate.drain.event import Event
 from tidegate.drain.progress import Drain, is_proven
 from tidegate.drain.state import Policy, State
-from tidegate.model.names import DrainResult, Ending
+from tidegate.model.names import DrainRecord, DrainResult, Ending
 
 
 def waiting_for(drain: Drain) -> tuple[str, ...]:
@@ -36,6 +36,19 @@ def _waiting_for_observers(drain: Drain) -> tuple[str, ...]:
         return ("the observers to be enumerated",) if drain.observers is None else ("at least one observer",)
     answers = drain.acknowledgements
     return tuple(str(answers[name]) if name in answers else f"{name} has not answered yet" for name in drain.stragglers)
+
+
+def record(drain: Drain, origin: DrainRecord) -> DrainRecord:
+    """What should stand on the pod now. ``origin`` has what never changes: token, instants, labels before."""
+    return msgspec.structs.replace(
+        origin,
+        state=drain.state.name,
+        mode=drain.mode.value,
+        epoch="" if drain.epoch is None else str(drain.epoch),
+        sealed=drain.is_sealed,
+        waiting=waiting_for(drain),
+        stragglers=drain.stragglers,
+    )
 
 
 def conclude(before: Drain, after: Drain, event: Event) -> DrainResult | None:

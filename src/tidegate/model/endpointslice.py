@@ -82,10 +82,6 @@ class SliceEndpoint(msgspec.Struct, frozen=True):
     def is_terminating(self) -> bool:
         return self.terminating is True
 
-    def is_of(self, uid: str, ips: tuple[str, ...]) -> bool:
-        """Whether it is the pod's: by uid AND by address, for slices written by others name no pod."""
-        return (bool(uid) and self.uid == uid) or (not self.uid and any(ip in self.addresses for ip in ips))
-
     def __str__(self) -> str:
         words = [word for word, holds in (("ready", self.is_ready), ("serving", self.is_serving)) if holds]
         words += ["terminating"] if self.is_terminating else []
@@ -105,7 +101,7 @@ class EndpointSlice(msgspec.Struct, frozen=True):
     ports: tuple[SlicePort, ...]
 
     def endpoints_of(self, endpoint: SliceEndpoint) -> tuple[Endpoint, ...]:
-        """Address and port of ``endpoint`` for each port of the slice."""
+        """Address and port of ``endpoint`` for each port of the slice (all its addresses mean one place: the first)."""
         return tuple(
             Endpoint(address, port.number, port.protocol) for port in self.ports for address in endpoint.addresses[:1]
         )

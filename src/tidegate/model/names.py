@@ -27,6 +27,8 @@ TOMBSTONE = "tidegate.dev/tombstone"
 """On a pod that is about to be deleted: the drain's token."""
 FENCE_INSTALL = "tidegate.dev/fence"
 """On the fence's Service and EndpointSlice: the install id."""
+CUT_VALUE = "tidegate-cut"
+"""What a traffic label says while its pod is cut; the value before is in the ``DrainRecord``."""
 TOMBSTONE_VALUE = "tidegate-tombstone"
 """What a tombstoned pod's own labels say, so that no selector, restored or rolled back, selects it again."""
 

@@ -1,1 +1,24 @@
-"""Who gets traffic and why; label arithmetic."""
+"""Who gets traffic and why; label arithmetic. Pure: nouns in, nouns with reasons in sentences out.
+
+Public surface:
+
+- ``routes(service, slices, node="", external=False) -> Routes``: who gets new traffic, each endpoint with its reason.
+- ``selections(pod, services)``, ``selecting(pod, services)``: who selects a pod; which label the others miss.
+- ``listings(pod, slices)``: which slices list a pod; ``every_endpoint(pod)``: where no route may lead;
+  ``serving_endpoints(pod, slices)``: where it must listen for its quiet to be readable.
+- ``cut(pod, services, owner_selector) -> LabelCut``, ``tombstone(pod, token)``: labels to set.
+- ``floors(pod, services, slices, needed, leaving) -> Floor...``: what each Service would keep.
+"""
+
+from __future__ import annotations
+
+from tidegate.traffic.floor import Floor, floors
+from tidegate.traffic.labels import LabelCut, cut, tombstone
+from tidegate.traffic.listing import Listing, every_endpoint, listings, serving_endpoints
+from tidegate.traffic.routes import Candidate, Routes, routes, slices_of
+from tidegate.traffic.selection import Selection, selecting, selections
+
+__all__ = [
+    "Candidate", "Floor", "LabelCut", "Listing", "Routes", "Selection", "cut", "every_endpoint", "floors", "listings",
+    "routes", "selecting", "selections", "serving_endpoints", "slices_of", "tombstone",
+]  # fmt: skip
