@@ -13,7 +13,7 @@ Public surface:
   ``read_slice``.
 - source.py: ``look(Question) -> Source``: do the EndpointSlices still send traffic? ``gate_exception(question,
   workload)``: why to answer a gate at once; ``suspects(pod, services)``: for ``ObserversListed``.
-- ``record(drain, origin) -> DrainRecord`` for the pod's annotation, ``resume(pod, record) -> Drain`` in another process.
+- ``record(drain, origin) -> DrainRecord`` for the pod's annotation; ``resume(pod, record) -> Drain`` elsewhere.
 - deadline.py: ``Budget``, ``gate_deadline``, ``label_deadline``.
 """
 
@@ -37,7 +37,34 @@ from tidegate.drain.state import Mode, Policy, State
 from tidegate.drain.table import TRANSITIONS, UnlistedEvent, step
 
 __all__ = [
-    "DEFAULT_BUDGET", "TRANSITIONS", "Acknowledgement", "Budget", "Drain", "EpochTooEarly", "EventError", "Evidence",
-    "Mode", "Policy", "Question", "Source", "State", "UnlistedEvent", "Verdict", "acknowledge", "assumed", "begin", "gate_deadline", "gate_exception",
-    "label_deadline", "look", "quorum", "record", "resume", "step", "stragglers", "suspects", "unreachable", "waiting_for",
-]  # fmt: skip
+    "DEFAULT_BUDGET",
+    "TRANSITIONS",
+    "Acknowledgement",
+    "Budget",
+    "Drain",
+    "EpochTooEarly",
+    "EventError",
+    "Evidence",
+    "Mode",
+    "Policy",
+    "Question",
+    "Source",
+    "State",
+    "UnlistedEvent",
+    "Verdict",
+    "acknowledge",
+    "assumed",
+    "begin",
+    "gate_deadline",
+    "gate_exception",
+    "label_deadline",
+    "look",
+    "quorum",
+    "record",
+    "resume",
+    "step",
+    "stragglers",
+    "suspects",
+    "unreachable",
+    "waiting_for",
+]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from tidegate.drain.event import Event
 from tidegate.drain.progress import Drain, is_proven
 from tidegate.drain.state import Policy, State
