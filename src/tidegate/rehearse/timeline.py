@@ -53,6 +53,8 @@ class PodTrack:
     seen: PodSeen
     is_old: bool
     spans: tuple[Span, ...]
+    alive: tuple[Interval, ...] = ()
+    """Process started until exited; ``math.inf`` while it lasts."""
     unrouted: tuple[Unrouted, ...] = ()
     sigterm_at: float | None = None
     exited_at: float | None = None
@@ -133,7 +135,7 @@ def draw(update: Update, pods: Sequence[PodSeen], footage: Footage, samples: Seq
     losses = tuple(_losses(pods, footage, samples))
     tracks = tuple(_track(pod, footage, update, losses) for pod in pods)
     until = _old_gone_at(tracks)
-    lives = [interval for life in footage.lives.values() for interval in merged(life.alive)]
+    lives = [interval for track in tracks for interval in track.alive]
     window_end = until if until is not None else update.ended_at
     return Timeline(
         update=update,
@@ -174,6 +176,7 @@ def _track(pod: PodSeen, footage: Footage, update: Update, losses: Sequence[Loss
         seen=pod,
         is_old=pod.version == manifests.OLD,
         spans=_spans(pod, life, unrouted, update.ended_at),
+        alive=tuple(merged(life.alive)),
         unrouted=unrouted,
         sigterm_at=life.sigterm_at,
         exited_at=life.exited_at,
