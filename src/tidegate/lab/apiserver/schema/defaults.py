@@ -316,3 +316,6 @@ _RULES: dict[str, Callable[[Json], None]] = {
     "PodDisruptionBudget": _with_status,
     "Lease": _only_spec,
 }
+
+KINDS = frozenset(_RULES)
+"""Kinds that have defaults."""

@@ -1,0 +1,223 @@
+"""Validation of what makes pods: apps/v1, batch/v1, autoscaling, policy (kubernetes/pkg/apis/*/validation)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tidegate.lab.apiserver.schema import causes, names, validation_pod, validation_selectors
+from tidegate.lab.apiserver.schema.causes import Cause, invalid, non_negative, required
+
+Json = Mapping[str, Any]
+MISMATCH = "`selector` does not match template `labels`"
+
+
+def _workload(obj: Json, title: str) -> list[Cause]:
+    """Selector, template and replicas, as all four apps/v1 workloads have them."""
+    spec = obj.get("spec") or {}
+    found = non_negative("spec.replicas", spec.get("replicas"))
+    selector, template = spec.get("selector"), spec.get("template")
+    if selector is None:
+        found.append(required("spec.selector"))
+    else:
+        found += validation_selectors.validate(selector, "spec.selector")
+        if validation_selectors.is_empty(selector):
+            found.append(invalid("spec.selector", selector, f"empty selector is invalid for {title}"))
+    if template is None:
+        return [*found, required("spec.template")]
+    labels = (template.get("metadata") or {}).get("labels") or {}
+    if selector and not found and not validation_selectors.matches(selector, labels):
+        found.append(invalid("spec.template.metadata.labels", labels or None, MISMATCH))
+    found += validation_pod.template(template, "spec.template")
+    pod = template.get("spec") or {}
+    if pod.get("restartPolicy") not in (None, "Always"):
+        path = "spec.template.spec.restartPolicy"
+        found.append(causes.not_supported(path, pod["restartPolicy"], ("Always",)))
+    if pod.get("activeDeadlineSeconds") is not None:
+        text = "activeDeadlineSeconds in ReplicaSet is not Supported"
+        found.append(causes.forbidden("spec.template.spec.activeDeadlineSeconds", text))
+    return found
+
+
+def _selector_kept(obj: Json, old: Json | None) -> list[Cause]:
+    if old is None:
+        return []
+    return causes.unchanged("spec.selector", obj["spec"].get("selector"), old["spec"].get("selector"))
+
+
+def deployment(obj: Json, old: Json | None) -> list[Cause]:
+    found = _workload(obj, "deployment")
+    spec = obj.get("spec") or {}
+    found += _deployment_strategy(spec.get("strategy") or {})
+    found += _minimum_ready(spec)
+    found += non_negative("spec.revisionHistoryLimit", spec.get("revisionHistoryLimit"))
+    deadline = spec.get("progressDeadlineSeconds")
+    found += non_negative("spec.progressDeadlineSeconds", deadline)
+    if isinstance(deadline, int) and deadline <= (spec.get("minReadySeconds") or 0):
+        text = "must be greater than minReadySeconds"
+        found.append(invalid("spec.progressDeadlineSeconds", deadline, text))
+    return found + _selector_kept(obj, old)
+
+
+def _minimum_ready(spec: Json) -> list[Cause]:
+    return non_negative("spec.minReadySeconds", spec.get("minReadySeconds"))
+
+
+def _deployment_strategy(strategy: Json) -> list[Cause]:
+    kind, rolling = strategy.get("type"), strategy.get("rollingUpdate")
+    path = "spec.strategy.rollingUpdate"
+    if kind == "Recreate":
+        text = "may not be specified when strategy `type` is 'Recreate'"
+        return [] if rolling is None else [causes.forbidden(path, text)]
+    if kind != "RollingUpdate":
+        return [causes.not_supported("spec.strategy.type", kind or "", ("Recreate", "RollingUpdate"))]
+    if rolling is None:
+        return [required(path, "this should be defaulted and never be nil")]
+    found = amount(rolling.get("maxUnavailable"), f"{path}.maxUnavailable")
+    found += amount(rolling.get("maxSurge"), f"{path}.maxSurge")
+    if is_zero(rolling.get("maxUnavailable")) and is_zero(rolling.get("maxSurge")):
+        text = "may not be 0 when `maxSurge` is 0"
+        found.append(invalid(f"{path}.maxUnavailable", rolling.get("maxUnavailable"), text))
+    return found + _at_most_all(rolling.get("maxUnavailable"), f"{path}.maxUnavailable")
+
+
+def is_zero(value: Any) -> bool:
+    """0 or "0%"."""
+    return str(value).rstrip("%") == "0"
+
+
+def amount(value: Any, path: str) -> list[Cause]:
+    """A count or a percentage, not negative."""
+    if isinstance(value, str):
+        return [invalid(path, value, text) for text in names.percent(value)]
+    return non_negative(path, value)
+
+
+def _at_most_all(value: Any, path: str) -> list[Cause]:
+    if isinstance(value, str) and not names.percent(value) and int(value[:-1]) > 100:
+        return [invalid(path, value, "must not be greater than 100%")]
+    return []
+
+
+def replica_set(obj: Json, old: Json | None) -> list[Cause]:
+    return _workload(obj, "ReplicaSet") + _minimum_ready(obj.get("spec") or {}) + _selector_kept(obj, old)
+
+
+def stateful_set(obj: Json, old: Json | None) -> list[Cause]:
+    found = _workload(obj, "statefulset")
+    spec = obj.get("spec") or {}
+    options = ("OrderedReady", "Parallel")
+    found += causes.one_of("spec.podManagementPolicy", spec.get("podManagementPolicy"), options)
+    kind = (spec.get("updateStrategy") or {}).get("type")
+    found += causes.one_of("spec.updateStrategy.type", kind, ("OnDelete", "RollingUpdate"))
+    if old is not None:
+        free = (
+            "replicas",
+            "ordinals",
+            "template",
+            "updateStrategy",
+            "revisionHistoryLimit",
+            "persistentVolumeClaimRetentionPolicy",
+            "minReadySeconds",
+        )
+        kept = {key: value for key, value in spec.items() if key not in free}
+        if kept != {key: value for key, value in old["spec"].items() if key not in free}:
+            listed = ", ".join(f"'{name}'" for name in free[:-1])
+            text = f"updates to statefulset spec for fields other than {listed} and '{free[-1]}' are forbidden"
+            found.append(causes.forbidden("spec", text))
+    return found
+
+
+def daemon_set(obj: Json, old: Json | None) -> list[Cause]:
+    found = _workload(obj, "daemonset") + _minimum_ready(obj.get("spec") or {})
+    strategy = (obj.get("spec") or {}).get("updateStrategy") or {}
+    found += causes.one_of("spec.updateStrategy.type", strategy.get("type"), ("OnDelete", "RollingUpdate"))
+    rolling = strategy.get("rollingUpdate")
+    if strategy.get("type") == "RollingUpdate" and rolling:
+        path = "spec.updateStrategy.rollingUpdate"
+        found += amount(rolling.get("maxUnavailable"), f"{path}.maxUnavailable")
+        found += amount(rolling.get("maxSurge"), f"{path}.maxSurge")
+        surges = not is_zero(rolling.get("maxSurge", 0))
+        leaves = not is_zero(rolling.get("maxUnavailable", 0))
+        if surges and leaves:
+            text = "may not be set when maxUnavailable is non-zero"
+            found.append(invalid(f"{path}.maxSurge", rolling.get("maxSurge"), text))
+        elif not surges and not leaves:
+            text = "cannot be 0 when maxSurge is 0"
+            found.append(required(f"{path}.maxUnavailable", text))
+    return found + _selector_kept(obj, old)
+
+
+def job(obj: Json, old: Json | None) -> list[Cause]:
+    found = _job_spec(obj.get("spec") or {}, "spec")
+    if old is not None:
+        for key in ("completions", "selector", "completionMode"):
+            found += causes.unchanged(f"spec.{key}", obj["spec"].get(key), old["spec"].get(key))
+        if not old["spec"].get("suspend"):
+            new, before = obj["spec"].get("template"), old["spec"].get("template")
+            found += causes.unchanged("spec.template", new, before)
+    return found
+
+
+def _job_spec(spec: Json, path: str) -> list[Cause]:
+    found: list[Cause] = []
+    for key in ("parallelism", "completions", "activeDeadlineSeconds", "backoffLimit", "ttlSecondsAfterFinished"):
+        found += non_negative(f"{path}.{key}", spec.get(key))
+    found += causes.one_of(f"{path}.completionMode", spec.get("completionMode"), ("NonIndexed", "Indexed"))
+    found += validation_pod.template(spec.get("template"), f"{path}.template")
+    policy = ((spec.get("template") or {}).get("spec") or {}).get("restartPolicy")
+    if policy == "Always":
+        field = f"{path}.template.spec.restartPolicy"
+        found.append(required(field, 'valid values: "OnFailure", "Never"'))
+    return found
+
+
+def cron_job(obj: Json, old: Json | None) -> list[Cause]:
+    spec = obj.get("spec") or {}
+    schedule = str(spec.get("schedule") or "")
+    found: list[Cause] = []
+    if not schedule:
+        found.append(required("spec.schedule"))
+    elif len(schedule.split()) != 5 and not schedule.startswith("@"):
+        count = len(schedule.split())
+        text = f"expected exactly 5 fields, found {count}: [{schedule}]"
+        found.append(invalid("spec.schedule", schedule, text))
+    policies = ("Allow", "Forbid", "Replace")
+    found += causes.one_of("spec.concurrencyPolicy", spec.get("concurrencyPolicy"), policies)
+    for key in ("startingDeadlineSeconds", "successfulJobsHistoryLimit", "failedJobsHistoryLimit"):
+        found += non_negative(f"spec.{key}", spec.get(key))
+    found += _job_spec((spec.get("jobTemplate") or {}).get("spec") or {}, "spec.jobTemplate.spec")
+    name = str((obj.get("metadata") or {}).get("name") or "")
+    if old is None and len(name) > 52:  # 11 letters for the job's suffix
+        found.append(invalid("metadata.name", name, "must be no more than 52 characters"))
+    return found
+
+
+def autoscaler(obj: Json, old: Json | None) -> list[Cause]:
+    spec = obj.get("spec") or {}
+    low, high = spec.get("minReplicas"), spec.get("maxReplicas") or 0
+    found: list[Cause] = []
+    if isinstance(low, int) and low < 1:
+        found.append(invalid("spec.minReplicas", low, "must be greater than or equal to 1"))
+    if high < 1:
+        found.append(invalid("spec.maxReplicas", high, "must be greater than 0"))
+    if isinstance(low, int) and high < low:
+        found.append(invalid("spec.maxReplicas", high, "must be greater than or equal to `minReplicas`"))
+    target = spec.get("scaleTargetRef") or {}
+    return found + [required(f"spec.scaleTargetRef.{key}") for key in ("kind", "name") if not target.get(key)]
+
+
+def disruption_budget(obj: Json, old: Json | None) -> list[Cause]:
+    spec = obj.get("spec") or {}
+    low, high = spec.get("minAvailable"), spec.get("maxUnavailable")
+    found: list[Cause] = []
+    if low is not None and high is not None:
+        text = "minAvailable and maxUnavailable cannot be both set"
+        found.append(invalid("spec", dict(spec), text))
+    for key, value in (("minAvailable", low), ("maxUnavailable", high)):
+        if value is not None:
+            found += amount(value, f"spec.{key}") + _at_most_all(value, f"spec.{key}")
+    found += validation_selectors.validate(spec.get("selector"), "spec.selector")
+    policies = ("AlwaysAllow", "IfHealthyBudget")
+    policy = spec.get("unhealthyPodEvictionPolicy")
+    return found + causes.one_of("spec.unhealthyPodEvictionPolicy", policy, policies)
