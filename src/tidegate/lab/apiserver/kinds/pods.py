@@ -1,0 +1,107 @@
+"""Pods: admission defaults, quality of service, graceful deletion.
+
+Sources: pkg/registry/core/pod/strategy.go, plugin/pkg/admission/{serviceaccount,defaulttolerationseconds,priority}.
+"""
+
+from __future__ import annotations
+
+from tidegate.kube.api import JsonObject
+from tidegate.lab.apiserver.objects import suffix
+from tidegate.lab.apiserver.strategy import Strategy, World, keep
+
+TOKEN_MOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
+TOLERATED = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
+TOLERATION_SECONDS = 300
+
+
+class PodStrategy(Strategy):
+    """``generation`` counts spec changes (1.33 on) but a binding is none (seen on 1.36)."""
+
+    def __init__(self) -> None:
+        super().__init__(has_generation=True)
+
+    def prepare_create(self, obj: JsonObject, world: World) -> None:
+        spec = obj.setdefault("spec", {})
+        _admit_service_account(spec, world)
+        _admit_tolerations(spec)
+        spec.setdefault("priority", 0)
+        spec.setdefault("preemptionPolicy", "PreemptLowerPriority")
+        obj["status"] = {"phase": "Pending", "qosClass": quality(spec)}
+
+    def prepare_status(self, obj: JsonObject, old: JsonObject, world: World) -> None:
+        super().prepare_status(obj, old, world)
+        status = obj.get("status")
+        if isinstance(status, dict):
+            keep(status, old.get("status") or {}, "qosClass")
+
+    def grace_seconds(self, obj: JsonObject, asked: int | None) -> int | None:
+        """CheckGracefulDelete: 0 when unscheduled or ended; a negative period means 1 second."""
+        spec = obj.get("spec") or {}
+        if not obj["metadata"].get("deletionTimestamp"):
+            phase = (obj.get("status") or {}).get("phase")
+            if not spec.get("nodeName") or phase in ("Failed", "Succeeded"):
+                return 0
+        period = spec.get("terminationGracePeriodSeconds", 0) if asked is None else asked
+        return 1 if period < 0 else int(period)
+
+
+def quality(spec: JsonObject) -> str:
+    """The pod's QoS class from cpu and memory requests and limits (component-helpers/resource qos)."""
+    asked = False
+    guaranteed = True
+    for container in [*(spec.get("containers") or []), *(spec.get("initContainers") or [])]:
+        resources = container.get("resources") or {}
+        limits = resources.get("limits") or {}
+        requests = {**limits, **(resources.get("requests") or {})}
+        asked = asked or any(name in requests for name in ("cpu", "memory"))
+        guaranteed = guaranteed and all(
+            name in limits and requests.get(name) == limits[name] for name in ("cpu", "memory")
+        )
+    if not asked:
+        return "BestEffort"
+    return "Guaranteed" if guaranteed else "Burstable"
+
+
+def _admit_service_account(spec: JsonObject, world: World) -> None:
+    name = spec.get("serviceAccountName") or spec.get("serviceAccount") or "default"
+    spec["serviceAccountName"] = spec["serviceAccount"] = name
+    if spec.get("automountServiceAccountToken") is False:
+        return
+    containers = [*(spec.get("containers") or []), *(spec.get("initContainers") or [])]
+    bare = [
+        container
+        for container in containers
+        if all(mount.get("mountPath") != TOKEN_MOUNT for mount in container.get("volumeMounts") or [])
+    ]
+    if not bare:
+        return
+    volume = f"kube-api-access-{suffix(world.rng)}"
+    spec.setdefault("volumes", []).append(_token_volume(volume))
+    for container in bare:
+        mount = {"name": volume, "readOnly": True, "mountPath": TOKEN_MOUNT}
+        container.setdefault("volumeMounts", []).append(mount)
+
+
+def _token_volume(name: str) -> JsonObject:
+    namespace = {"path": "namespace", "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.namespace"}}
+    sources = [
+        {"serviceAccountToken": {"expirationSeconds": 3607, "path": "token"}},
+        {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+        {"downwardAPI": {"items": [namespace]}},
+    ]
+    return {"name": name, "projected": {"sources": sources, "defaultMode": 420}}
+
+
+def _admit_tolerations(spec: JsonObject) -> None:
+    tolerations = spec.setdefault("tolerations", [])
+    for key in TOLERATED:
+        if not any(
+            held.get("key", key) == key and held.get("effect", "NoExecute") == "NoExecute" for held in tolerations
+        ):
+            toleration = {
+                "key": key,
+                "operator": "Exists",
+                "effect": "NoExecute",
+                "tolerationSeconds": TOLERATION_SECONDS,
+            }
+            tolerations.append(toleration)

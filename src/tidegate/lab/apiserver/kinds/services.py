@@ -1,0 +1,153 @@
+"""Services: ClusterIP and port allocation (pkg/registry/core/service/storage/alloc.go).
+
+Addresses and ports are handed out in order and a freed one is used again only after the range wrapped: a data
+plane that lags must not meet a recycled ClusterIP. What is taken is read from the stored services themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tidegate.kube.api import JsonObject
+from tidegate.lab.apiserver import failures
+from tidegate.lab.apiserver.schema import validation
+from tidegate.lab.apiserver.strategy import Strategy, World
+
+NODE_PORTS = range(30000, 32768)
+FIRST_OFFSET = 10
+"""The lowest addresses of the range are left for services that ask for a fixed one (KEP-3070's lower band)."""
+
+EXTERNAL = ("NodePort", "LoadBalancer")
+
+
+class ServiceStrategy(Strategy):
+    """Allocation for ClusterIP, NodePort and LoadBalancer services; headless and ExternalName ones draw nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._next_offset = FIRST_OFFSET
+        self._next_port = 0
+
+    def prepare_create(self, obj: JsonObject, world: World) -> None:
+        obj["status"] = {"loadBalancer": {}}
+
+    def prepare_update(self, obj: JsonObject, old: JsonObject, world: World) -> None:
+        super().prepare_update(obj, old, world)
+        spec, before = obj.setdefault("spec", {}), old.get("spec") or {}
+        if spec.get("type") == "ExternalName":
+            for key in ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"):
+                spec.pop(key, None)
+        elif before.get("type") != "ExternalName":
+            for key in ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "healthCheckNodePort"):
+                if not spec.get(key) and before.get(key) and (key != "healthCheckNodePort" or _wants_health_port(spec)):
+                    spec[key] = before[key]
+        if spec.get("type") in EXTERNAL and before.get("type") in EXTERNAL:
+            _keep_node_ports(spec, before)
+
+    def allocate(self, obj: JsonObject, old: JsonObject | None, world: World) -> None:
+        spec = obj["spec"]
+        if spec.get("type") == "ExternalName":
+            return
+        taken = _taken(world, obj["metadata"].get("uid", ""))
+        self._allocate_address(obj, taken[0], world)
+        if spec.get("type") in EXTERNAL:
+            for port in spec.get("ports") or []:
+                self._allocate_node_port(obj, port, taken[1], world)
+        else:
+            for port in spec.get("ports") or []:
+                port.pop("nodePort", None)
+        if _wants_health_port(spec):
+            if not spec.get("healthCheckNodePort"):
+                spec["healthCheckNodePort"] = self._free_port(taken[1])
+        else:
+            spec.pop("healthCheckNodePort", None)
+
+    def _allocate_address(self, obj: JsonObject, taken: set[str], world: World) -> None:
+        spec = obj["spec"]
+        address = spec.get("clusterIP") or next(iter(spec.get("clusterIPs") or []), "")
+        if not address:
+            address = self._free_address(taken, world)
+        elif address != "None":
+            if address in taken:
+                raise _refused(world, obj, "spec.clusterIPs", [address],
+                               f"failed to allocate IP {address}: provided IP is already allocated")  # fmt: skip
+            if not address.startswith(world.addressing.service_prefix + "."):
+                raise _refused(world, obj, "spec.clusterIPs", [address], "failed to allocate IP "
+                               f"{address}: the provided IP is not in the valid range. The range of valid IPs is "
+                               f"{world.addressing.service_prefix}.0.0/16")  # fmt: skip
+        spec["clusterIP"] = address
+        spec["clusterIPs"] = [address]
+        spec.setdefault("ipFamilies", ["IPv4"])
+        spec.setdefault("ipFamilyPolicy", "SingleStack")
+
+    def _free_address(self, taken: set[str], world: World) -> str:
+        for _ in range(1 << 16):
+            high, low = divmod(self._next_offset, 256)
+            self._next_offset = FIRST_OFFSET if self._next_offset >= 0xFFFD else self._next_offset + 1
+            address = f"{world.addressing.service_prefix}.{high}.{low}"
+            if low not in (0, 255) and address not in taken:
+                return address
+        raise failures.internal("failed to allocate a serviceIP: range is full")
+
+    def _allocate_node_port(self, obj: JsonObject, port: JsonObject, taken: set[int], world: World) -> None:
+        number = port.get("nodePort")
+        if not number:
+            port["nodePort"] = self._free_port(taken)
+        elif number in taken:
+            raise _refused(world, obj, "spec.ports[0].nodePort", number, "provided port is already allocated")
+        elif number not in NODE_PORTS:
+            raise _refused(world, obj, "spec.ports[0].nodePort", number,
+                           "provided port is not in the valid range. The range of valid ports is 30000-32767")  # fmt: skip
+        else:
+            taken.add(number)
+
+    def _free_port(self, taken: set[int]) -> int:
+        for _ in NODE_PORTS:
+            number = NODE_PORTS[self._next_port]
+            self._next_port = (self._next_port + 1) % len(NODE_PORTS)
+            if number not in taken:
+                taken.add(number)
+                return number
+        raise failures.internal("failed to allocate a nodePort: range is full")
+
+
+def _wants_health_port(spec: JsonObject) -> bool:
+    return spec.get("type") == "LoadBalancer" and spec.get("externalTrafficPolicy") == "Local"
+
+
+def _keep_node_ports(spec: JsonObject, before: JsonObject) -> None:
+    """A port that did not say its nodePort keeps the one it had (patchAllocatedValues in service/strategy.go)."""
+    held = {(port.get("port"), port.get("protocol")): port.get("nodePort") for port in before.get("ports") or []}
+    used = {port.get("nodePort") for port in spec.get("ports") or []}
+    for port in spec.get("ports") or []:
+        number = held.get((port.get("port"), port.get("protocol")))
+        if not port.get("nodePort") and number and number not in used:
+            port["nodePort"] = number
+
+
+def _services(world: World) -> Iterator[JsonObject]:
+    for version in world.store.collection(world.registry.named("", "services")).versions():
+        yield version.object
+
+
+def _taken(world: World, uid: str) -> tuple[set[str], set[int]]:
+    """Addresses and ports that services other than ``uid`` hold."""
+    addresses: set[str] = set()
+    ports: set[int] = set()
+    for service in _services(world):
+        if service["metadata"]["uid"] == uid:
+            continue
+        spec = service["spec"]
+        addresses.update(spec.get("clusterIPs") or [])
+        ports.update(port["nodePort"] for port in spec.get("ports") or [] if port.get("nodePort"))
+        if spec.get("healthCheckNodePort"):
+            ports.add(spec["healthCheckNodePort"])
+    addresses.discard("None")
+    return addresses, ports
+
+
+def _refused(world: World, obj: JsonObject, field: str, value: object, why: str) -> Exception:
+    row = world.registry.named("", "services")
+    shown = f'"{value}"' if isinstance(value, str) else str(value).replace("'", '"')
+    cause = validation.Cause(field, "FieldValueInvalid", f"Invalid value: {shown}: {why}")
+    return validation.invalid(row.resource, obj["metadata"]["name"], [cause])

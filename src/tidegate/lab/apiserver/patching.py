@@ -1,0 +1,46 @@
+"""Patches as changes: the three grammars applied to the stored object, and what went wrong as a Status."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tidegate.kube.api import JsonObject, PatchStyle
+from tidegate.lab.apiserver import failures
+from tidegate.lab.apiserver.registry import Row
+from tidegate.lab.apiserver.schema import patches, types
+from tidegate.lab.apiserver.verbs import Change
+
+MEDIA_TYPES: dict[str, PatchStyle] = {
+    "application/json-patch+json": "json",
+    "application/merge-patch+json": "merge",
+    "application/strategic-merge-patch+json": "strategic",
+}
+
+
+def apply_patch(kind: str, api_version: str, target: JsonObject, style: PatchStyle, body: Any) -> JsonObject:
+    """The patched object, sharing nothing with ``target``; raises ApiError 400, 415 or 422."""
+    try:
+        if style == "merge":
+            patched = patches.merge(target, body)
+        elif style == "json":
+            patched = patches.json_patch(target, body)
+        else:
+            patched = patches.strategic(target, body, types.resolve(kind, api_version))
+    except patches.PatchError as error:
+        raise failures.failure(error.code, error.reason, error.message) from error
+    if not isinstance(patched, dict):
+        raise failures.bad_request("json: cannot unmarshal patch result into an object")
+    return patched
+
+
+def patched(row: Row, style: PatchStyle, body: Any, subresource: str = "") -> Change:
+    """The change a PATCH asks for, applied to the object as the row's version (or its Scale) shows it."""
+
+    def change(old: JsonObject) -> JsonObject:
+        if subresource == "scale":
+            return apply_patch("Scale", "autoscaling/v1", old, style, body)
+        target = old if row.conversion is None else row.conversion.from_storage(old)
+        found = apply_patch(row.kind, row.resource.api_version, target, style, body)
+        return found if row.conversion is None else row.conversion.to_storage(found)
+
+    return change

@@ -1,0 +1,229 @@
+"""Label and field selectors in kubectl's grammar.
+
+Grammar and messages follow apimachinery pkg/labels/selector.go and pkg/fields/selector.go. ``!=`` and ``notin``
+match objects without the key (labels/selector.go Matches).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+from tidegate.kube.api import JsonObject
+from tidegate.lab.apiserver.objects import dig, text
+
+_TOKEN = re.compile(r"\s*(==|!=|=|!|,|\(|\)|>|<|[^\s=!,()<>]+)")
+_KEY = re.compile(r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$")
+_VALUE = re.compile(r"^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$")
+_OPERATORS = ("in", "=", "==", "gt", "lt", "notin", "!=")
+_SYMBOLS = {"=", "==", "!=", "!", ",", "(", ")", ">", "<", ""}
+
+
+class BadSelector(ValueError):
+    """The selector's text does not parse; the message is the real server's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """One term of a label selector. ``operator``: in, notin, exists, absent, gt, lt."""
+
+    key: str
+    operator: str
+    values: tuple[str, ...] = ()
+
+    def matches(self, labels: Mapping[str, str]) -> bool:
+        value = labels.get(self.key)
+        if self.operator == "in":
+            return value in self.values if value is not None else False
+        if self.operator == "notin":
+            return value is None or value not in self.values
+        if self.operator == "exists":
+            return value is not None
+        if self.operator == "absent":
+            return value is None
+        try:
+            number, bound = int(value or ""), int(self.values[0])
+        except ValueError:
+            return False
+        return number > bound if self.operator == "gt" else number < bound
+
+
+class _Parser:
+    def __init__(self, source: str) -> None:
+        self.tokens: list[str] = []
+        position = 0
+        while position < len(source.rstrip()):
+            found = _TOKEN.match(source, position)
+            if found is None:
+                raise BadSelector(f"unable to parse requirement: found '{source[position:]}', expected: identifier")
+            self.tokens.append(found[1])
+            position = found.end()
+        self.index = 0
+
+    def peek(self) -> str:
+        return self.tokens[self.index] if self.index < len(self.tokens) else ""
+
+    def take(self) -> str:
+        token = self.peek()
+        self.index += 1
+        return token
+
+    def requirements(self) -> tuple[Requirement, ...]:
+        found: list[Requirement] = []
+        while self.peek():
+            found.append(self.requirement())
+            token = self.take()
+            if token == "":
+                break
+            if token != ",":
+                raise BadSelector(f"found '{token}', expected: ',' or 'end of string'")
+            if self.peek() in ("", ","):
+                raise BadSelector(f"found '{self.peek()}', expected: identifier after ','")
+        return tuple(found)
+
+    def requirement(self) -> Requirement:
+        absent = self.peek() == "!"
+        if absent:
+            self.take()
+        key = self.take()
+        if key in _SYMBOLS:
+            raise BadSelector(f"unable to parse requirement: found '{key}', expected: identifier")
+        if not _KEY.match(key):
+            raise BadSelector(f'unable to parse requirement: <nil>: Invalid value: "{key}": name part must consist of '
+                              "alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric "
+                              "character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is "
+                              "'([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')")  # fmt: skip
+        if absent or self.peek() in ("", ","):
+            return Requirement(key, "absent" if absent else "exists")
+        return self.compared(key, self.take())
+
+    def compared(self, key: str, operator: str) -> Requirement:
+        if operator in ("in", "notin"):
+            return Requirement(key, operator, self.several())
+        if operator in ("=", "=="):
+            return Requirement(key, "in", (self.exact(),))
+        if operator == "!=":
+            return Requirement(key, "notin", (self.exact(),))
+        if operator in (">", "<"):
+            return Requirement(key, "gt" if operator == ">" else "lt", (self.exact(),))
+        raise BadSelector(f"unable to parse requirement: found '{operator}', expected: {', '.join(_OPERATORS)}")
+
+    def exact(self) -> str:
+        token = self.peek()
+        if token in ("", ","):
+            return ""
+        if token in _SYMBOLS:
+            raise BadSelector(f"unable to parse requirement: found '{token}', expected: identifier")
+        return _checked(self.take())
+
+    def several(self) -> tuple[str, ...]:
+        token = self.take()
+        if token != "(":
+            raise BadSelector(f"unable to parse requirement: found '{token}' expected: '('")
+        values: list[str] = []
+        while True:
+            token = self.take()
+            if token == ")":
+                return tuple(values or [""])
+            if token == ",":
+                continue
+            if token in _SYMBOLS:
+                raise BadSelector(f"unable to parse requirement: found '{token}', expected: ',', or identifier")
+            values.append(_checked(token))
+
+
+def _checked(value: str) -> str:
+    if len(value) > 63 or not _VALUE.match(value):
+        raise BadSelector(f'unable to parse requirement: values[0][k]: Invalid value: "{value}": a valid label must be an '
+                          "empty string or consist of alphanumeric characters, '-', '_' or '.'")  # fmt: skip
+    return value
+
+
+@lru_cache(maxsize=1024)
+def parse_labels(source: str) -> tuple[Requirement, ...]:
+    """The terms of a label selector; raises ``BadSelector``."""
+    return _Parser(source).requirements()
+
+
+@lru_cache(maxsize=1024)
+def parse_fields(source: str) -> tuple[tuple[str, bool, str], ...]:
+    """The terms of a field selector as (label, equal?, value); empty terms are skipped (kr8s sends ``a=b,``)."""
+    terms: list[tuple[str, bool, str]] = []
+    for term in source.split(","):
+        if not term.strip():
+            continue
+        for operator in ("!=", "==", "="):
+            label, found, value = term.partition(operator)
+            if found:
+                terms.append((label.strip(), operator != "!=", value.strip()))
+                break
+        else:
+            raise BadSelector(f"invalid selector: '{source}'; can't understand '{term}'")
+    return tuple(terms)
+
+
+_FALSE_WHEN_ABSENT = {"unschedulable", "hostNetwork"}
+
+
+def _field(obj: JsonObject, path: tuple[str, ...]) -> str:
+    """A field as its selector sees it: absent booleans are "false" (core/v1/conversion.go, node and pod strategies)."""
+    value = dig(obj, path)
+    if value is None and path[-1] in _FALSE_WHEN_ABSENT:
+        return "false"
+    return text(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which objects of one collection: a namespace ("" = all), label terms and field terms (path, equal?, value)."""
+
+    namespace: str = ""
+    labels: tuple[Requirement, ...] = ()
+    fields: tuple[tuple[tuple[str, ...], bool, str], ...] = ()
+    name: str = ""
+
+    @property
+    def is_trivial(self) -> bool:
+        return not (self.labels or self.fields or self.name)
+
+    def matches(self, obj: JsonObject) -> bool:
+        metadata = obj["metadata"]
+        if self.namespace and metadata.get("namespace") != self.namespace:
+            return False
+        if self.name and metadata["name"] != self.name:
+            return False
+        if self.labels:
+            labels = metadata.get("labels") or {}
+            for requirement in self.labels:
+                if not requirement.matches(labels):
+                    return False
+        return all((_field(obj, path) == value) is equal for path, equal, value in self.fields)
+
+
+EVERYTHING = Filter()
+
+_ALWAYS: dict[str, tuple[str, ...]] = {
+    "metadata.name": ("metadata", "name"),
+    "metadata.namespace": ("metadata", "namespace"),
+}
+
+
+def select(known: Mapping[str, tuple[str, ...]], namespace: str, labels: str, fields: str) -> Filter:
+    """A filter from selector texts. ``known`` maps a kind's field labels to paths; raises ``BadSelector``."""
+    if not labels and not fields:
+        return Filter(namespace) if namespace else EVERYTHING
+    terms = []
+    name = ""
+    for label, equal, value in parse_fields(fields) if fields else ():
+        path = _ALWAYS.get(label) or known.get(label)
+        if path is None:
+            raise BadSelector(f"field label not supported: {label}")
+        if label == "metadata.name" and equal:
+            if name and name != value:
+                terms.append((path, True, value))
+            name = name or value
+            continue
+        terms.append((path, equal, value))
+    return Filter(namespace, parse_labels(labels) if labels else (), tuple(terms), name)

@@ -1,0 +1,225 @@
+"""The API server: one exchange in front of the pipeline.
+
+Transport-free: ``kube.wire.serve(server.exchange, ...)`` puts it on a port, tests call it directly, and
+``LocalApi`` bypasses it. All state is in memory and ends with the object.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator
+
+from tidegate.kube.api import JsonObject
+from tidegate.kube.errors import ApiError
+from tidegate.kube.exchange import Request, Response, whole
+from tidegate.lab.apiserver import bodies, deletions, failures, listing, reviews, routes, subresources, watching
+from tidegate.lab.apiserver.deletions import DeleteOptions
+from tidegate.lab.apiserver.discovery import Discovery
+from tidegate.lab.apiserver.patching import MEDIA_TYPES, patched
+from tidegate.lab.apiserver.registry import Row
+from tidegate.lab.apiserver.routes import Route
+from tidegate.lab.apiserver.rows import built_in
+from tidegate.lab.apiserver.shapes import JSON, Plain, shape
+from tidegate.lab.apiserver.store import Version, encode
+from tidegate.lab.apiserver.streams import Backends, Streams
+from tidegate.lab.apiserver.verbs import Change, Options, Verbs
+from tidegate.lab.config import Addressing
+
+BOOT_NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
+
+
+class ApiServer:
+    """A Kubernetes API over ``exchange``. ``rng`` seeds uids and generated names; ``backends`` reach pods."""
+
+    def __init__(
+        self,
+        rng: random.Random,
+        addressing: Addressing | None = None,
+        backends: Backends | None = None,
+    ) -> None:
+        self.registry = built_in()
+        self.rng = rng
+        self.verbs = Verbs(self.registry, rng, addressing or Addressing())
+        self.backends = backends or Backends()
+        self._discovery = Discovery(self.registry)
+        self._streams = Streams(self.verbs, self.backends)
+        namespaces = self.registry.named("", "namespaces")
+        for name in BOOT_NAMESPACES:
+            self.verbs.create(namespaces, "", {"metadata": {"name": name}}, Options())
+
+    async def exchange(self, request: Request) -> Response:
+        """Answer one request. Failures are ``Status`` answers; only bugs raise."""
+        try:
+            return await self._answer(request)
+        except ApiError as error:
+            return failed(error)
+
+    async def _answer(self, request: Request) -> Response:
+        fixed = self._discovery.answer(request)
+        if fixed is not None:
+            return fixed
+        route = routes.parse(self.registry, request.path)
+        if route.subresource and (answer := await self._streams.answer(route, request)) is not None:
+            return answer
+        method = request.method
+        if method == "GET":
+            return self._read(route, request)
+        if method == "POST":
+            return self._create(route, request)
+        if method in ("PUT", "PATCH"):
+            return self._change(route, request)
+        if method == "DELETE":
+            return self._delete(route, request)
+        raise failures.method_not_allowed(route.row, method.lower())
+
+    # -- reads
+
+    def _read(self, route: Route, request: Request) -> Response:
+        row, query = route.row, dict(request.query)
+        require(row, "get")
+        written = shape(row, request.headers.get("accept", ""), query.get("includeObject", ""))
+        is_watch = bool(query) and bodies.is_true(query.get("watch", ""))
+        if route.name and not is_watch:
+            version = subresources.read(self.verbs, row, route.place, route.subresource)
+            return whole(200, written.one(version))
+        options = bodies.list_options(query, route.name)
+        if is_watch:
+            return self._watch(route, written, options)
+        return whole(200, written.many(listing.page(self.verbs.store, row, route.namespace, options)))
+
+    def _watch(self, route: Route, written: Plain, options: listing.ListOptions) -> Response:
+        headers = {"content-type": JSON}
+        try:
+            opening = watching.begin(self.verbs.store, route.row, route.namespace, options)
+        except ApiError as error:
+            if not error.is_expired:
+                raise
+            # The watch cache answers 200 and says 410 inside the stream (cacher.go newErrWatcher).
+            return Response(200, headers, _only(watching.error_line(error)))
+        writing = watching.Stream(self.verbs.store, route.row, written.line, self.rng)
+        return Response(200, headers, watching.stream(opening, options, writing))
+
+    # -- writes
+
+    def _create(self, route: Route, request: Request) -> Response:
+        row = route.row
+        require(row, "create")
+        obj = bodies.decode(request)
+        options = bodies.write_options(request)
+        bodies.check_kind(row, route.subresource, obj)
+        if reviews.is_review(row):
+            return whole(201, encode(reviews.answer(row, obj)))
+        if route.subresource:
+            version = subresources.create(self.verbs, row, route.place, (route.subresource, obj), options)
+            return whole(201, version.encoded)
+        if route.name or (row.resource.namespaced and not route.namespace):
+            raise failures.failure(405, "MethodNotAllowed", NOT_ALLOWED, {})
+        bodies.check_fields(row, obj, options)
+        if row.conversion is not None:
+            obj = row.conversion.to_storage(obj)
+        version = self.verbs.create(row, route.namespace, obj, options)
+        return self._written(row, request, version, options, code=201)
+
+    def _change(self, route: Route, request: Request) -> Response:
+        row = route.row
+        require(row, "update" if request.method == "PUT" else "patch")
+        options = bodies.write_options(request)
+        if not route.name:
+            raise failures.failure(405, "MethodNotAllowed", NOT_ALLOWED, {})
+        change = self._replacement(route, request, options)
+        version = subresources.change(self.verbs, row, route.place, change, (route.subresource, options))
+        if route.subresource == "scale":
+            return whole(200, version.encoded)
+        return self._written(row, request, version, options)
+
+    def _replacement(self, route: Route, request: Request, options: Options) -> Change:
+        """The change a PUT or PATCH asks for, its unknown fields reported."""
+        row = route.row
+        if request.method == "PATCH":
+            kind = request.headers.get("content-type", "").partition(";")[0].strip()
+            style = MEDIA_TYPES.get(kind)
+            if style is None:
+                raise failures.unsupported_media_type(sorted(MEDIA_TYPES))
+            apply = patched(row, style, bodies.patch_body(request), route.subresource)
+        else:
+            obj = bodies.decode(request)
+            bodies.check_kind(row, route.subresource, obj)
+            if row.conversion is not None:
+                obj = row.conversion.to_storage(obj)
+
+            def apply(old: JsonObject) -> JsonObject:
+                return obj
+
+        if route.subresource == "scale":
+            return apply
+
+        def checked(old: JsonObject) -> JsonObject:
+            new = apply(old)
+            bodies.check_fields(row, new, options)
+            return new
+
+        return checked
+
+    def _written(self, row: Row, request: Request, version: Version, options: Options, code: int = 200) -> Response:
+        query = dict(request.query)
+        body = shape(row, request.headers.get("accept", ""), query.get("includeObject", "")).one(version)
+        if not options.warnings:
+            return whole(code, body)
+        texts = [text.replace("\\", "\\\\").replace('"', '\\"') for text in options.warnings]
+        return whole(code, body, warning=", ".join(f'299 - "{text}"' for text in texts))
+
+    # -- deletes
+
+    def _delete(self, route: Route, request: Request) -> Response:
+        row = route.row
+        options = bodies.write_options(request)
+        asked = bodies.delete_options(request, options)
+        if not route.name:
+            require(row, "deletecollection")
+            return self._delete_all(route, request, asked, options)
+        require(row, "delete")
+        if route.subresource:
+            raise failures.method_not_allowed(row, "delete")
+        deleted = deletions.delete(self.verbs, row, route.place, asked, options)
+        written = shape(row, request.headers.get("accept", ""))
+        if row.returns_deleted or not deleted.is_gone:
+            return whole(200, written.one(deleted.version))
+        return whole(200, encode(_success(row, deleted.version.object["metadata"])))
+
+    def _delete_all(self, route: Route, request: Request, asked: DeleteOptions, options: Options) -> Response:
+        row = route.row
+        page = listing.page(self.verbs.store, row, route.namespace, bodies.list_options(dict(request.query)))
+        for version in page.versions:
+            metadata = version.object["metadata"]
+            place = (metadata.get("namespace", ""), metadata["name"])
+            if self.verbs.store.collection(row).get(*place) is not None:
+                deletions.delete(self.verbs, row, place, asked, options)
+        return whole(200, shape(row, request.headers.get("accept", "")).many(page))
+
+
+NOT_ALLOWED = "the server does not allow this method on the requested resource"
+
+
+def require(row: Row, verb: str) -> None:
+    """405 unless the row has the verb."""
+    if verb not in row.verbs:
+        raise failures.failure(405, "MethodNotAllowed", NOT_ALLOWED, {})
+
+
+def failed(error: ApiError) -> Response:
+    """A failure as a response; Retry-After only where the Status says so."""
+    seconds = (error.status.get("details") or {}).get("retryAfterSeconds")
+    body = encode(error.status)
+    return whole(error.code, body, retry_after=str(seconds)) if seconds else whole(error.code, body)
+
+
+def _success(row: Row, metadata: JsonObject) -> JsonObject:
+    details = {"name": metadata["name"]}
+    if row.resource.group:
+        details["group"] = row.resource.group
+    details |= {"kind": row.resource.plural, "uid": metadata["uid"]}
+    return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
+
+
+async def _only(chunk: bytes) -> AsyncIterator[bytes]:
+    yield chunk

@@ -1,0 +1,190 @@
+"""Subresources that read or write the store: status, scale, finalize, ephemeral containers, binding, eviction, token."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from datetime import timedelta
+
+from tidegate.kube.api import JsonObject
+from tidegate.lab.apiserver import failures
+from tidegate.lab.apiserver.eviction import SUCCESS, evict
+from tidegate.lab.apiserver.objects import clone, stamp
+from tidegate.lab.apiserver.registry import Row
+from tidegate.lab.apiserver.store import Version, encode
+from tidegate.lab.apiserver.verbs import Change, Options, Verbs
+
+Place = tuple[str, str]
+"""(namespace, name) of an object; the namespace of a cluster-scoped one is ""."""
+
+TOKEN_SECONDS = 3600
+OBJECTS = ("", "status", "ephemeralcontainers", "finalize", "resize")
+"""Subresources whose body is the object itself."""
+
+
+def read(verbs: Verbs, row: Row, place: Place, subresource: str) -> Version:
+    """GET of an object or of one of its stored subresources."""
+    version = verbs.get(row, *place)
+    if subresource in OBJECTS:
+        return version
+    if subresource == "scale":
+        return Version(scale_of(version.object), version.rv)
+    raise failures.method_not_allowed(row, "get")
+
+
+def change(verbs: Verbs, row: Row, place: Place, wanted: Change, how: tuple[str, Options]) -> Version:
+    """PUT or PATCH of an object or of one of its stored subresources. ``how`` is (subresource, options)."""
+    subresource, options = how
+    if subresource in ("", "status"):
+        return verbs.update(row, place, wanted, options, subresource)
+    if subresource == "scale":
+        return _rescale(verbs, row, place, wanted, options)
+    if subresource in ("ephemeralcontainers", "resize"):
+        return verbs.update(row, place, wanted, options)
+    if subresource == "finalize":
+        return _finalize(verbs, row, place, wanted, options)
+    raise failures.method_not_allowed(row, "update")
+
+
+def create(verbs: Verbs, row: Row, place: Place, body: tuple[str, JsonObject], options: Options) -> Version:
+    """POST to a subresource. ``body`` is (subresource, object)."""
+    subresource, obj = body
+    if subresource == "binding":
+        return _bind(verbs, row, place, obj, options)
+    if subresource == "eviction":
+        return evict(verbs, row, place, obj, options)
+    if subresource == "token":
+        return _token(verbs, row, place, obj)
+    raise failures.method_not_allowed(row, "create")
+
+
+# -- scale
+
+
+def scale_of(obj: JsonObject) -> JsonObject:
+    """The autoscaling/v1 Scale of a workload."""
+    metadata, spec, status = obj["metadata"], obj.get("spec") or {}, obj.get("status") or {}
+    kept = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
+    return {
+        "kind": "Scale",
+        "apiVersion": "autoscaling/v1",
+        "metadata": {key: metadata[key] for key in kept if key in metadata},
+        "spec": {"replicas": spec["replicas"]} if spec.get("replicas") else {},
+        "status": {"replicas": status.get("replicas", 0), "selector": selector_text(spec.get("selector") or {})},
+    }
+
+
+def selector_text(selector: JsonObject) -> str:
+    """A LabelSelector (or a plain map) in kubectl's grammar, terms sorted by key as Go prints them."""
+    if "matchLabels" not in selector and "matchExpressions" not in selector:
+        selector = {"matchLabels": selector}
+    terms = {key: f"{key}={value}" for key, value in (selector.get("matchLabels") or {}).items()}
+    shapes = {"In": "{} in ({})", "NotIn": "{} notin ({})", "Exists": "{}", "DoesNotExist": "!{}"}
+    for term in selector.get("matchExpressions") or []:
+        values = ",".join(sorted(term.get("values") or []))
+        terms[term["key"]] = shapes.get(term["operator"], "{}").format(term["key"], values)
+    return ",".join(terms[key] for key in sorted(terms))
+
+
+def _rescale(verbs: Verbs, row: Row, place: Place, wanted: Change, options: Options) -> Version:
+    def replicas(old: JsonObject) -> JsonObject:
+        scale = wanted(scale_of(old))
+        if version := (scale.get("metadata") or {}).get("resourceVersion"):
+            if version != old["metadata"]["resourceVersion"]:
+                raise failures.conflict(row, place[1])
+        obj: JsonObject = clone(old)
+        count = (scale.get("spec") or {}).get("replicas") or 0
+        if not isinstance(count, int) or count < 0:
+            message = f'Scale.autoscaling "{place[1]}" is invalid: spec.replicas: Invalid value: {count}: must be greater than or equal to 0'
+            raise failures.failure(422, "Invalid", message)
+        obj["spec"]["replicas"] = count
+        return obj
+
+    version = verbs.update(row, place, replicas, options)
+    return Version(scale_of(version.object), version.rv)
+
+
+# -- namespaces
+
+
+def _finalize(verbs: Verbs, row: Row, place: Place, wanted: Change, options: Options) -> Version:
+    """The namespace controller's last word: only spec.finalizers may change; empty, it lets the namespace go."""
+    old = verbs.get(row, *place)
+    asked = wanted(old.object)
+    obj = {**old.object, "metadata": dict(old.object["metadata"])}
+    finalizers = (asked.get("spec") or {}).get("finalizers") or []
+    obj["spec"] = {"finalizers": finalizers} if finalizers else {}
+    return verbs.settle(row, old, obj, options)
+
+
+# -- pods
+
+
+def _bind(verbs: Verbs, row: Row, place: Place, binding: JsonObject, options: Options) -> Version:
+    """Assign a pod to a node (pkg/registry/core/pod/storage: assignPod). The answer is a Status."""
+    node = (binding.get("target") or {}).get("name", "")
+    old = verbs.get(row, *place)
+    metadata, spec = old.object["metadata"], old.object["spec"]
+    asked = binding.get("metadata") or {}
+    if asked.get("uid") and asked["uid"] != metadata["uid"]:
+        why = f"Precondition failed: UID in precondition: {asked['uid']}, UID in object meta: {metadata['uid']}"
+        raise failures.conflict(row, place[1], why)
+    if metadata.get("deletionTimestamp"):
+        raise failures.conflict(row, place[1], f"pod {place[1]} is being deleted, cannot be assigned to a host")
+    if spec.get("nodeName"):
+        raise failures.conflict(row, place[1], f'pod {place[1]} is already assigned to node "{spec["nodeName"]}"')
+    scheduled = {
+        "type": "PodScheduled",
+        "status": "True",
+        "lastProbeTime": None,
+        "lastTransitionTime": stamp(verbs.world().now),
+    }
+    status = old.object.get("status") or {}
+    conditions = [held for held in status.get("conditions") or [] if held.get("type") != "PodScheduled"]
+    obj = {
+        **old.object,
+        "metadata": dict(metadata),
+        "spec": {**spec, "nodeName": node},
+        "status": {**status, "conditions": [*conditions, scheduled]},
+    }
+    if not options.dry_run:
+        verbs.store.replace(row, old, obj)
+    return Version(SUCCESS, 0)
+
+
+# -- service accounts
+
+
+def _token(verbs: Verbs, row: Row, place: Place, request: JsonObject) -> Version:
+    """A TokenRequest answered with a JWT-shaped token; the lab does not check tokens, so it is not signed."""
+    account = verbs.get(row, *place).object
+    spec = request.get("spec") or {}
+    now = verbs.world().now
+    seconds = int(spec.get("expirationSeconds") or TOKEN_SECONDS)
+    ends = now + timedelta(seconds=seconds)
+    namespace, name = place
+    claims = {
+        "aud": spec.get("audiences") or ["https://kubernetes.default.svc"],
+        "exp": int(ends.timestamp()),
+        "iat": int(now.timestamp()),
+        "sub": f"system:serviceaccount:{namespace}:{name}",
+        "kubernetes.io": {"namespace": namespace, "serviceaccount": {"name": name, "uid": account["metadata"]["uid"]}},
+    }
+    parts = [_base64(encode({"alg": "none", "typ": "JWT"})), _base64(encode(claims))]
+    parts.append(_base64(hashlib.sha256(".".join(parts).encode()).digest()))
+    answer = {
+        "kind": "TokenRequest",
+        "apiVersion": "authentication.k8s.io/v1",
+        "metadata": {"name": name, "namespace": namespace, "creationTimestamp": stamp(now)},
+        "spec": {
+            "audiences": claims["aud"],
+            "expirationSeconds": seconds,
+            "boundObjectRef": spec.get("boundObjectRef"),
+        },
+        "status": {"token": ".".join(parts), "expirationTimestamp": stamp(ends)},
+    }
+    return Version(answer, 0)
+
+
+def _base64(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).decode().rstrip("=")

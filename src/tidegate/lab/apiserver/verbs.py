@@ -1,0 +1,244 @@
+"""Create, read, update and patch: the pipeline every write goes through, transport-free and without awaiting.
+
+decode (the caller) -> defaults -> strategy -> admission -> validation -> allocation -> commit. A write either
+happens in one step or raises ``ApiError`` and changes nothing; nothing can come between its read and its commit,
+so the real server's compare-and-swap loops are not needed.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from tidegate import vtime
+from tidegate.kube.api import JsonObject
+from tidegate.lab.apiserver import failures
+from tidegate.lab.apiserver.objects import generated_name, new_uid, ordered, stamp
+from tidegate.lab.apiserver.registry import Registry, Row
+from tidegate.lab.apiserver.schema import defaults, validation
+from tidegate.lab.apiserver.store import Store, Version
+from tidegate.lab.apiserver.strategy import World, keep
+from tidegate.lab.config import Addressing
+
+NAME_ATTEMPTS = 8
+"""Tries of a generated name before 409, as the real store (generic/registry/store.go maxNameGenerationCreateAttempts)."""
+
+
+@dataclass(slots=True)
+class Options:
+    """How one request wants its write done. ``warnings`` collects what the answer's Warning headers will say."""
+
+    dry_run: bool = False
+    validation: str = "Ignore"
+    manager: str = ""
+    warnings: list[str] = field(default_factory=list)
+
+
+Change = Callable[[JsonObject], JsonObject]
+"""From the stored object (read-only) to the wanted one (a private copy)."""
+
+
+class Verbs:
+    """The store with the API's rules around it."""
+
+    def __init__(self, registry: Registry, rng: random.Random, addressing: Addressing) -> None:
+        self.registry = registry
+        self.store = Store()
+        self._rng = rng
+        self._addressing = addressing
+        self._namespaces = registry.named("", "namespaces")
+
+    def world(self) -> World:
+        return World(self.store, self.registry, self._rng, self._addressing, vtime.now())
+
+    # -- read
+
+    def get(self, row: Row, namespace: str, name: str) -> Version:
+        """The live version of an object, or 404."""
+        version = self.store.collection(row).get(namespace, name)
+        if version is None:
+            raise failures.not_found(row, name)
+        return version
+
+    # -- create
+
+    def create(self, row: Row, namespace: str, obj: JsonObject, options: Options) -> Version:
+        """Store a new object. ``obj`` is taken over by the call."""
+        metadata = self._identify(row, namespace, obj)
+        if row.resource.namespaced:
+            self._admit_namespace(row, namespace, metadata["name"])
+        world = self.world()
+        obj = ordered(obj, row.stored.resource.api_version, row.kind)
+        defaults.apply(row.kind, obj)
+        row.strategy.prepare_create(obj, world)
+        metadata["uid"] = new_uid(self._rng)
+        metadata["creationTimestamp"] = stamp(world.now)
+        if row.strategy.has_generation:
+            metadata["generation"] = 1
+        causes = validation.validate(row.kind, obj, None)
+        if causes:
+            raise validation.invalid(row.resource, metadata["name"], causes)
+        if self.store.collection(row).get(namespace, metadata["name"]) is not None:
+            raise failures.already_exists(row, metadata["name"])
+        row.strategy.allocate(obj, None, world)
+        if options.dry_run:
+            row.strategy.released(obj, world)
+            return Version(obj, 0)
+        return self.store.insert(row, obj)
+
+    def _identify(self, row: Row, namespace: str, obj: JsonObject) -> JsonObject:
+        """Name and place of a new object; what only the server may set is dropped."""
+        metadata = obj.get("metadata")
+        if not isinstance(metadata, dict):
+            metadata = obj["metadata"] = {}
+        if row.resource.namespaced:
+            if metadata.setdefault("namespace", namespace) != namespace:
+                if metadata["namespace"]:
+                    raise failures.bad_request(WRONG_NAMESPACE)
+                metadata["namespace"] = namespace
+        else:
+            metadata.pop("namespace", None)
+        for key in SERVER_OWNED:
+            metadata.pop(key, None)
+        _drop_empty(metadata)
+        prefix = metadata.get("generateName")
+        if not metadata.get("name") and prefix:
+            collection = self.store.collection(row)
+            for _ in range(NAME_ATTEMPTS):
+                metadata["name"] = generated_name(prefix, self._rng)
+                if collection.get(namespace, metadata["name"]) is None:
+                    break
+            else:
+                raise failures.no_unique_name(row, metadata["name"])
+        if not metadata.get("name"):
+            cause = validation.Cause(
+                "metadata.name", "FieldValueRequired", "Required value: name or generateName is required"
+            )
+            raise validation.invalid(row.resource, "", [cause])
+        return metadata
+
+    def _admit_namespace(self, row: Row, namespace: str, name: str) -> None:
+        """Namespace lifecycle admission: 404 without the namespace, 403 while it is terminating."""
+        version = self.store.collection(self._namespaces).get("", namespace)
+        if version is None:
+            raise failures.not_found(self._namespaces, namespace)
+        if version.object.get("status", {}).get("phase") == "Terminating" and row.kind != "Event":
+            why = f"unable to create new content in namespace {namespace} because it is being terminated"
+            cause = {
+                "reason": "NamespaceTerminating",
+                "message": f"namespace {namespace} is being terminated",
+                "field": "metadata.namespace",
+            }
+            raise failures.forbidden(row, name, why, [cause])
+
+    # -- update
+
+    def update(
+        self, row: Row, place: tuple[str, str], change: Change, options: Options, subresource: str = ""
+    ) -> Version:
+        """Change the object at ``place`` = (namespace, name). A change that changes nothing keeps the version."""
+        namespace, name = place
+        old = self.get(row, namespace, name)
+        obj = change(old.object)
+        if not isinstance(obj.get("metadata"), dict):
+            obj["metadata"] = {}
+        _check_identity(row, old.object["metadata"], obj["metadata"])
+        world = self.world()
+        obj = ordered(obj, row.stored.resource.api_version, row.kind)
+        _keep_system_metadata(obj["metadata"], old.object["metadata"])
+        defaults.apply(row.kind, obj)
+        strategy = row.strategy
+        if subresource == "status":
+            strategy.prepare_status(obj, old.object, world)
+        else:
+            strategy.prepare_update(obj, old.object, world)
+        if obj == old.object:
+            return old
+        if (
+            strategy.has_generation
+            and subresource != "status"
+            and strategy.content(obj) != strategy.content(old.object)
+        ):
+            obj["metadata"]["generation"] = old.object["metadata"].get("generation", 0) + 1
+        causes = validation.validate(row.kind, obj, old.object)
+        if causes:
+            raise validation.invalid(row.resource, name, causes)
+        if not options.dry_run:
+            strategy.allocate(obj, old.object, world)
+        return self.settle(row, old, obj, options)
+
+    def settle(self, row: Row, old: Version, obj: JsonObject, options: Options) -> Version:
+        """Commit a prepared version; or remove the object when this write took away the last thing that held it."""
+        gone = (
+            old.object["metadata"].get("deletionTimestamp")
+            and not old.object["metadata"].get("deletionGracePeriodSeconds")
+            and not obj["metadata"].get("finalizers")
+            and not row.strategy.holds_deletion(obj)
+        )
+        if options.dry_run:
+            return Version(obj, old.rv)
+        if gone:
+            return self.remove(row, old)
+        return self.store.replace(row, old, obj)
+
+    def remove(self, row: Row, old: Version) -> Version:
+        """Take an object out of the store and give back what it had drawn."""
+        departed = self.store.remove(row, old)
+        row.strategy.released(old.object, self.world())
+        return departed
+
+
+SERVER_OWNED = (
+    "uid",
+    "resourceVersion",
+    "generation",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "selfLink",
+    "managedFields",
+)
+
+WRONG_NAMESPACE = "the namespace of the provided object does not match the namespace sent on the request"
+
+_KEPT = (
+    "uid",
+    "resourceVersion",
+    "generation",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "generateName",
+)
+
+
+def _check_identity(row: Row, old: JsonObject, new: JsonObject) -> None:
+    """Name and namespace must fit the URL; uid and resourceVersion, where sent, must be the stored ones."""
+    name, namespace = old["name"], old.get("namespace", "")
+    if new.setdefault("name", name) != name:
+        message = f"the name of the object ({new['name']}) does not match the name on the URL ({name})"
+        raise failures.bad_request(message)
+    if namespace and new.setdefault("namespace", namespace) != namespace:
+        raise failures.bad_request(WRONG_NAMESPACE)
+    if (uid := new.get("uid")) and uid != old["uid"]:
+        why = f"Precondition failed: UID in precondition: {uid}, UID in object meta: {old['uid']}"
+        raise failures.conflict(row, name, why)
+    if (version := new.get("resourceVersion")) and version != old["resourceVersion"]:
+        raise failures.conflict(row, name)
+
+
+def _keep_system_metadata(new: JsonObject, old: JsonObject) -> None:
+    """What BeforeUpdate restores (apiserver pkg/registry/rest/update.go)."""
+    new.pop("managedFields", None)
+    new.pop("selfLink", None)
+    for key in _KEPT:
+        keep(new, old, key)
+    _drop_empty(new)
+
+
+def _drop_empty(metadata: JsonObject) -> None:
+    """Empty maps and lists are left out, as Go's omitempty does: ``{}`` and absent must compare equal."""
+    for key in ("labels", "annotations", "finalizers", "ownerReferences"):
+        if key in metadata and not metadata[key]:
+            del metadata[key]
