@@ -46,12 +46,25 @@ class Addressing:
 
 
 @dataclass(frozen=True, slots=True)
+class LabFacts:
+    """What an add-on may need to know of the lab it is put into, once that lab is up."""
+
+    config: LabConfig
+    kernel_socket: str
+    """The nodes' kernels' control socket."""
+    kubelet_pid: int
+    """The process whose connections to pods are probes."""
+    state_folder: str
+    """A folder the add-on's processes may write to."""
+
+
+@dataclass(frozen=True, slots=True)
 class Addon:
     """Images and manifests composed into a lab from outside (agents, fence): the lab itself knows none of them."""
 
     name: str
     images: tuple[Image, ...] = ()
-    manifests: Callable[[LabConfig], list[dict[str, Any]]] = lambda config: []
+    manifests: Callable[[LabFacts], list[dict[str, Any]]] = lambda facts: []
 
 
 @dataclass(frozen=True, slots=True)

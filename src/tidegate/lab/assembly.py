@@ -1,0 +1,153 @@
+"""One lab from its parts: the same for real and for virtual time; only the ground under it differs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tidegate import vtime
+from tidegate.kube.api import (
+    CONFIGMAPS,
+    DEPLOYMENTS,
+    ENDPOINTSLICES,
+    LEASES,
+    NAMESPACES,
+    PODDISRUPTIONBUDGETS,
+    PODS,
+    SECRETS,
+    SERVICEACCOUNTS,
+    SERVICES,
+    Api,
+    JsonObject,
+)
+from tidegate.kube.errors import ApiError
+from tidegate.kube.exchange import Exchange
+from tidegate.lab import control
+from tidegate.lab.apiserver.local import LocalApi
+from tidegate.lab.apiserver.server import ApiServer
+from tidegate.lab.apiserver.streams import Backends
+from tidegate.lab.config import LabConfig, LabFacts
+from tidegate.lab.controllers.run import run_controllers
+from tidegate.lab.events import Recorder, Source
+from tidegate.lab.faults import Faults
+from tidegate.lab.journal import Journal
+from tidegate.lab.kernel.client import KernelClient, control_path, egress, egress_path
+from tidegate.lab.kubelet.kubelet import Kubelet
+from tidegate.lab.kubelet.seams import Seams
+from tidegate.lab.proxy.proxy import Proxy
+from tidegate.lab.runtime.logs import LogBook
+from tidegate.lab.runtime.spec import Runtime
+from tidegate.lab.scheduler import run_scheduler
+
+_ADDON_KINDS = {
+    resource.kind: resource
+    for resource in (
+        NAMESPACES, SERVICEACCOUNTS, CONFIGMAPS, SECRETS, SERVICES, ENDPOINTSLICES, LEASES,
+        PODDISRUPTIONBUDGETS, DEPLOYMENTS, PODS,
+    )
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What a runtime provides to a lab."""
+
+    runtime: Runtime
+    book: LogBook
+    journal: Journal
+    kernel_folder: Path
+    """Where the kernel process has its sockets."""
+    state_folder: Path
+    kubelet_pid: int = field(default_factory=os.getpid)
+    logs_folder: str = ""
+    """Container logs; "" keeps them in memory."""
+
+
+class Lab:
+    """A lab's control plane, kubelets and proxies. ``await run()`` until cancelled; ``ready`` is set when it is up."""
+
+    def __init__(self, config: LabConfig, ground: Ground) -> None:
+        self.config = config
+        self.ground = ground
+        self.ready = asyncio.Event()
+        self.faults = Faults(config.node_names)
+        backends = Backends(logs=ground.book.logs)
+        self.server = ApiServer(self._rng("apiserver"), config.addressing, backends)
+        self.api: Api = LocalApi(self.server)
+        self.kernel = KernelClient(control_path(ground.kernel_folder))
+        self.exchange: Exchange = control.with_control(self.server.exchange, self.faults, self.status)
+
+    def _rng(self, part: str) -> random.Random:
+        return random.Random(f"{self.config.seed}/{part}")
+
+    def status(self) -> dict[str, Any]:
+        """What `lab status` shows beside what the API has."""
+        addressing = self.config.addressing
+        return {
+            "name": self.config.name,
+            "server": addressing.server,
+            "seed": self.config.seed,
+            "ready": self.ready.is_set(),
+            "addons": [addon.name for addon in self.config.addons],
+            "nodes": [
+                {"name": name, "address": addressing.node(index)}
+                for index, name in enumerate(self.config.node_names, start=1)
+            ],
+            "faults": [asdict(fault) for fault in self.faults.active()],
+        }
+
+    async def run(self) -> None:
+        """Everything of the lab but the kernel process, which must be there already."""
+        await self._register_nodes()
+        async with vtime.Nursery() as nursery:
+            nursery.start(run_controllers(self.api, self.config, self._rng("controllers")), name="controllers")
+            nursery.start(run_scheduler(self.api, self._rng("scheduler")), name="scheduler")
+            kubelets = [self._kubelet(index, nursery) for index in range(1, self.config.nodes + 1)]
+            for kubelet in kubelets:
+                nursery.start(kubelet.run(), name=f"kubelet {kubelet.name}")
+            for name in self.config.node_names:
+                nursery.start(self._proxy(name).run(), name=f"proxy {name}")
+            for kubelet in kubelets:
+                await kubelet.registered.wait()
+            await self._install()
+            self.ready.set()
+
+    async def _register_nodes(self) -> None:
+        addressing = self.config.addressing
+        for index, name in enumerate(self.config.node_names, start=1):
+            await self.kernel.register(name, addressing.node(index), f"{addressing.pod_prefix(index)}.")
+
+    def _kubelet(self, index: int, nursery: vtime.Nursery) -> Kubelet:
+        name = self.config.node_names[index - 1]
+        recorder = Recorder(self.api, Source("kubelet", name))
+        nursery.start(recorder.run(), name=f"events of {name}")
+
+        async def dial_hook(host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+            return await egress(egress_path(self.ground.kernel_folder, name), host, port)
+
+        ground = self.ground
+        seams = Seams(self.api, ground.runtime, ground.journal, recorder, dial_hook, ground.book, ground.logs_folder)
+        return Kubelet(index, self.config, seams)
+
+    def _proxy(self, name: str) -> Proxy:
+        return Proxy(self.api, name, self.config, self.kernel, self._rng(f"proxy/{name}"), self.faults)
+
+    async def _install(self) -> None:
+        """Create what the add-ons bring; what is there already stays."""
+        facts = LabFacts(
+            self.config, str(control_path(self.ground.kernel_folder)), self.ground.kubelet_pid, str(self.ground.state_folder)
+        )
+        for addon in self.config.addons:
+            for manifest in addon.manifests(facts):
+                await self._create(manifest)
+
+    async def _create(self, manifest: JsonObject) -> None:
+        try:
+            await self.api.create(_ADDON_KINDS[manifest["kind"]], manifest)
+        except ApiError as error:
+            if not error.is_conflict:
+                raise
