@@ -67,13 +67,12 @@ def test_a_refused_endpoint_is_a_reset_and_an_unknown_address_a_refusal(tmp_path
 def test_an_endpoint_that_resets_resets_the_client(tmp_path, runner):
     async def tell(kernel: KernelClient) -> None:
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            writer.transport.pause_reading()
-            await asyncio.sleep(0.05)
-            writer.transport.abort()
+            await reader.readline()
+            reset(writer.transport)
 
         async with await asyncio.start_server(serve, *POD):
             reader, writer = await connect()
-            writer.write(b"unread")
+            writer.write(b"die\n")
             with pytest.raises(ConnectionResetError):
                 await reader.read()
 
