@@ -1,0 +1,46 @@
+"""Back-off of crashing containers and missing images, per container.
+
+Source: client-go util/flowcontrol/backoff.go and ``doBackOff`` in pkg/kubelet/kuberuntime/kuberuntime_manager.go:
+10 s, doubling to 300 s; forgotten when the container ran for longer than twice the maximum (10 min).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+FIRST_SECONDS = 10.0
+LONGEST_SECONDS = 300.0
+
+
+@dataclass(slots=True)
+class Backoff:
+    """Instants are the loop's seconds. ``delay`` is the back-off in force, 0 before the first restart."""
+
+    delay: float = 0.0
+    updated_at: float = 0.0
+
+    def _is_forgotten(self, event_at: float) -> bool:
+        return event_at - self.updated_at > 2 * LONGEST_SECONDS
+
+    def remaining(self, event_at: float, now: float) -> float:
+        """Seconds to wait before acting on what happened at ``event_at``; 0 = act now."""
+        if self.delay == 0 or self._is_forgotten(event_at):
+            return 0.0
+        return max(0.0, event_at + self.delay - now)
+
+    def advance(self, event_at: float, now: float) -> None:
+        """We act now: the next time it takes longer."""
+        if self.delay == 0 or self._is_forgotten(event_at):
+            self.delay = FIRST_SECONDS
+        else:
+            self.delay = min(self.delay * 2, LONGEST_SECONDS)
+        self.updated_at = now
+
+
+def duration(seconds: float) -> str:
+    """Whole seconds as Go prints a Duration: ``10s``, ``1m20s``, ``5m0s``, ``1h0m0s``."""
+    whole = int(seconds)
+    hours, minutes, rest = whole // 3600, whole % 3600 // 60, whole % 60
+    if hours:
+        return f"{hours}h{minutes}m{rest}s"
+    return f"{minutes}m{rest}s" if minutes else f"{rest}s"

@@ -1,0 +1,83 @@
+"""The kubelet of one node: registers it, watches the pods bound to it, gives each a worker."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from tidegate import vtime
+from tidegate.kube.api import PODS, Selection
+from tidegate.kube.reflector import Reflector
+from tidegate.lab.config import LabConfig
+from tidegate.lab.images import Images
+from tidegate.lab.kubelet.addresses import PodAddresses
+from tidegate.lab.kubelet.environment import Environment
+from tidegate.lab.kubelet.hooks import Hooks
+from tidegate.lab.kubelet.node import NodeHeart, NodeIdentity
+from tidegate.lab.kubelet.seams import Ground, Seams
+from tidegate.lab.kubelet.worker import PodWorker
+from tidegate.lab.runtime.processes import MARK
+
+
+class Kubelet:
+    """Runs the pods of node ``index`` (1, 2, ...) of a lab. ``await run()`` until cancelled."""
+
+    def __init__(self, index: int, config: LabConfig, seams: Seams) -> None:
+        addressing = config.addressing
+        prefix = addressing.pod_prefix(index)
+        self.name = config.node_names[index - 1]
+        self.address = addressing.node(index)
+        base = {
+            MARK: config.name,
+            "KUBERNETES_SERVICE_HOST": addressing.api_host,
+            "KUBERNETES_SERVICE_PORT": str(addressing.api_port),
+            "NODE_IP": self.address,
+        }
+        self._ground = Ground(
+            lab=config.name,
+            node_name=self.name,
+            node_address=self.address,
+            seams=seams,
+            images=Images(config.addons),
+            addresses=PodAddresses(prefix),
+            environment=Environment(seams.api, base),
+        )
+        self._heart = NodeHeart(seams.api, NodeIdentity(self.name, self.address, f"{prefix}.0/24"))
+        self._hooks = Hooks(seams.runtime, seams.dial_hook)
+        self._pods = Reflector(seams.api, PODS, Selection(fields=f"spec.nodeName={self.name}"))
+        self._workers: dict[str, PodWorker] = {}
+        self.registered = asyncio.Event()
+        """Set once the Node object says Ready."""
+
+    async def run(self) -> None:
+        """Register, then serve the node's pods for ever."""
+        await self._heart.register()
+        self.registered.set()
+        try:
+            async with vtime.Nursery() as nursery:
+                nursery.start(self._heart.beat(), name=f"heartbeat of {self.name}")
+                self._pods.subscribe(lambda old, new: self._take(old, new, nursery))
+                nursery.start(self._pods.run(), name=f"pods of {self.name}")
+        finally:
+            self._hooks.close()
+
+    def _take(self, old: dict[str, Any] | None, new: dict[str, Any] | None, nursery: vtime.Nursery) -> None:
+        if old is not None and (new is None or new["metadata"]["uid"] != old["metadata"]["uid"]):
+            gone = self._workers.get(old["metadata"]["uid"])
+            if gone is not None:
+                gone.vanish()
+        if new is None:
+            return
+        worker = self._workers.get(new["metadata"]["uid"])
+        if worker is not None:
+            worker.update(new)
+            return
+        worker = PodWorker(self._ground, new, self._hooks)
+        self._workers[worker.uid] = worker
+        nursery.start(self._serve(worker), name=f"pod {new['metadata']['name']}")
+
+    async def _serve(self, worker: PodWorker) -> None:
+        try:
+            await worker.run()
+        finally:
+            self._workers.pop(worker.uid, None)

@@ -1,0 +1,78 @@
+"""What a kubelet is built on: the API, a runtime, the journal, the events, and a way out through its node."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from tidegate.kube.api import Api, JsonObject
+from tidegate.lab.events import Event, Severity
+from tidegate.lab.images import Images
+from tidegate.lab.journal import Journal
+from tidegate.lab.kubelet.addresses import PodAddresses
+from tidegate.lab.kubelet.environment import Environment, Place
+from tidegate.lab.runtime.logs import LogBook
+from tidegate.lab.runtime.spec import Runtime
+
+HookDialer = Callable[[str, int], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
+"""Dials (ip, port) from the node itself, through its kernel and its redirects. Raises ``OSError``."""
+
+
+class Sayer(Protocol):
+    """Where events go; ``events.Recorder`` is one."""
+
+    def event(self, involved: JsonObject, event: Event) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Seams:
+    """What the lab hands a kubelet. ``dial_hook`` is only used for lifecycle httpGet hooks."""
+
+    api: Api
+    runtime: Runtime
+    journal: Journal
+    recorder: Sayer
+    dial_hook: HookDialer
+    book: LogBook
+    log_folder: str = ""
+    """Where containers' logs go; "" keeps them in memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """The seams and what the kubelet adds to them, shared by all pods of the node."""
+
+    lab: str
+    node_name: str
+    node_address: str
+    seams: Seams
+    images: Images
+    addresses: PodAddresses
+    environment: Environment
+
+    def place(self, pod_ip: str) -> Place:
+        return Place(pod_ip, self.node_name, self.node_address)
+
+
+@dataclass(frozen=True, slots=True)
+class Voice:
+    """Says and journals things about one pod."""
+
+    ground: Ground
+    pod: Callable[[], dict[str, Any]]
+
+    def say(self, severity: Severity, reason: str, message: str, container: str = "", init: bool = False) -> None:
+        """An Event about the pod, or about one of its containers."""
+        field_path = f"spec.{'initContainers' if init else 'containers'}{{{container}}}" if container else ""
+        self.ground.seams.recorder.event(
+            {"apiVersion": "v1", "kind": "Pod", **self.pod()}, Event(severity, reason, message, field_path)
+        )
+
+    def journal(self, event: str, container: str, **fields: Any) -> None:
+        """A journal entry about one container."""
+        metadata = self.pod()["metadata"]
+        self.ground.seams.journal.record(
+            event, pod=metadata["name"], uid=metadata["uid"], container=container, **fields
+        )
