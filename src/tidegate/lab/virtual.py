@@ -63,8 +63,8 @@ class VirtualLab:
         self.kernel = vtime.Process(kernel_main, vtime.Program(env=env), "kernel")
         up = asyncio.Event()
         self.control_plane = vtime.Process(lambda program: self._run(program, up), vtime.Program(), "lab")
-        ended = asyncio.get_running_loop().create_task(self.control_plane.wait())
-        await asyncio.wait({asyncio.get_running_loop().create_task(up.wait()), ended}, return_when="FIRST_COMPLETED")
+        while not up.is_set() and self.control_plane.alive:
+            await asyncio.sleep(0.001)
         if self.control_plane.error is not None:
             raise self.control_plane.error
         return self
@@ -74,7 +74,7 @@ class VirtualLab:
         book = LogBook()
         journal = Journal(self.journal_file)
         process = self.control_plane
-        ground = Ground(VirtualRuntime(book), book, journal, self._folder, self._folder, process.pid)
+        ground = Ground(VirtualRuntime(self.config.seed, book), book, journal, self._folder, self._folder, process.pid)
         self.lab = Lab(self.config, ground)
         await self.lab.kernel.ready()
         addressing = self.config.addressing
