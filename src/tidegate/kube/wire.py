@@ -13,12 +13,13 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 
 import httptools
 
 from tidegate.kube.errors import Unreachable
 from tidegate.kube.exchange import Exchange, Request, Response, parse_target
+from tidegate.vtime.dial import dial
 
 BODY_BYTES_MAX = 8 * 1024 * 1024
 """Largest request body taken. etcd's own limit for one object is 1.5 MiB."""
@@ -267,8 +268,7 @@ async def fetch(peer: Peer, request: Request) -> tuple[int, dict[str, str], byte
     writer: asyncio.StreamWriter | None = None
     try:
         async with asyncio.timeout(peer.timeout_seconds):
-            local = (peer.local_host, 0) if peer.local_host else None
-            reader, writer = await asyncio.open_connection(peer.host, peer.port, local_addr=local)
+            reader, writer = await connect(peer)
             return await converse(reader, writer, request, f"{peer.host}:{peer.port}")
     except TimeoutError as error:
         raise Unreachable(f"{peer.host}:{peer.port}: no answer within {peer.timeout_seconds:g} s") from error
@@ -277,6 +277,17 @@ async def fetch(peer: Peer, request: Request) -> tuple[int, dict[str, str], byte
     finally:
         if writer is not None:
             writer.close()
+
+
+async def connect(peer: Peer) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Open a connection from ``local_host`` without scanning for a port (``vtime.dial``). Raises ``OSError``."""
+    if not peer.local_host:
+        return await asyncio.open_connection(peer.host, peer.port)
+    reader = asyncio.StreamReader()
+    protocol = asyncio.StreamReaderProtocol(reader)
+    transport, _ = await dial(lambda: protocol, (peer.host, peer.port), peer.local_host)
+    loop = asyncio.get_running_loop()
+    return reader, asyncio.StreamWriter(cast(asyncio.WriteTransport, transport), protocol, reader, loop)
 
 
 async def converse(

@@ -72,7 +72,7 @@ async def test_commands_and_images_run_log_and_end(tmp_path: Path) -> None:
     assert processes.marked(lab) == []
 
 
-DAEMON = "import os,time; os.fork() and os._exit(0); os.setsid(); os.fork() and os._exit(0); time.sleep(600)"
+DAEMON = "import os,time; os.fork() and os._exit(0); os.setsid(); os.fork() and os._exit(0); time.sleep(99)"  # realtime: a daemon
 
 
 async def test_a_container_takes_its_daemons_along(tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ async def _tcp(target: Target, action: Mapping[str, Any], timeout: float) -> tup
     port = port_number(target.container, action["port"])
     try:
         async with asyncio.timeout(timeout):
-            _, writer = await asyncio.open_connection(host, port, local_addr=(target.node_address, 0))
+            _, writer = await wire.connect(wire.Peer(host, port, target.node_address))
     except TimeoutError:
         return False, f"dial tcp {host}:{port}: i/o timeout"
     except OSError:
