@@ -1,0 +1,312 @@
+"""The coordinator: one per cluster, lists the source, writes the fence, asks every node once per batch.
+
+Keepers (agents with a held gate, command lines) long-poll ``POST /v1/acknowledge``; ``GET /v1/status`` shows the
+drains in flight and who keeps each waiting. It judges no drain: keepers run the table, it observes for them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from tidegate.agent.canvass import Canvass, judge
+from tidegate.agent.fencing import Fencing
+from tidegate.agent.flights import Flight, Flights, TooMany
+from tidegate.agent.lease import Lease
+from tidegate.agent.sourcing import Sourcing
+from tidegate.drain import fence
+from tidegate.drain.acknowledgement import LETTING_GO
+from tidegate.kube import wire
+from tidegate.kube.api import NODES, Api
+from tidegate.kube.connect import open_api
+from tidegate.kube.errors import ApiError, KubeError
+from tidegate.kube.exchange import Request, Response, whole
+from tidegate.kube.reflector import Reflector, key_of
+from tidegate.model import node as nodes
+from tidegate.model.decode import Malformed
+from tidegate.model.names import COORDINATOR_PORT
+from tidegate.observers.coordinator import (
+    ACKNOWLEDGE_PATH,
+    STATUS_PATH,
+    WAIT_SECONDS_MAX,
+    NodeView,
+    View,
+    decode_ask,
+    spell,
+)
+from tidegate.vtime import Nursery
+
+if TYPE_CHECKING:
+    from tidegate.observers.coordinator import Ask
+    from tidegate.vtime import Program
+
+GATHER_SECONDS = 0.002
+"""Pods of one rollout step are deleted within a few ms of each other: one epoch serves them."""
+RETRY_SECONDS = 0.2
+TIDY_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class CoordinatorSettings:
+    """``identity`` is the pod's name, ``address`` where agents reach it, ``install`` the fence's id."""
+
+    identity: str
+    host: str
+    port: int = COORDINATOR_PORT
+    install: str = "main"
+
+
+class Coordinator:
+    """Observes for all drains in flight while it holds the Lease."""
+
+    def __init__(self, api: Api, settings: CoordinatorSettings, log: Callable[[str], None]) -> None:
+        self.settings = settings
+        self._api = api
+        self._log = log
+        self.flights = Flights()
+        self.lease = Lease(api, settings.identity, f"{settings.host}:{settings.port}")
+        self._fencing = Fencing(api, settings.install)
+        self._nodes = Reflector(api, NODES)
+        self._are_nodes_known = False
+        self._canvass = Canvass(self.flights.tell, log)
+        self._sourcing = Sourcing(api, self.flights, log)
+        self._instance = ""
+        self._this_pass: asyncio.Task[bool] | None = None
+        self._next_pass: asyncio.Task[bool] | None = None
+
+    async def run(self) -> None:
+        """Observe for ever."""
+        loop = asyncio.get_running_loop()
+        self._instance = f"{self.settings.identity}/{loop.time():.6f}"
+        self._nodes.subscribe(lambda old, new: self._nodes_changed())
+        self.lease.changed = self._lease_changed
+        async with Nursery() as nursery:
+            nursery.start(self.lease.run(), name="lease")
+            nursery.start(self._nodes.run(), name="nodes")
+            nursery.start(self._know_nodes(), name="nodes synced")
+            nursery.start(self._sourcing.run(), name="source")
+            nursery.start(self._write_epochs(), name="fence")
+            nursery.start(self._follow_flights(), name="flights")
+
+    # --- what is observed ---
+
+    def _lease_changed(self, held: bool) -> None:
+        self._log("holding the lease" if held else "standing by")
+        self.flights.tell()
+
+    def _nodes_changed(self) -> None:
+        if self._are_nodes_known:
+            self._canvass.set_nodes(self._addresses())
+            self.flights.tell()
+
+    async def _know_nodes(self) -> None:
+        await self._nodes.synced()
+        self._are_nodes_known = True
+        self._nodes_changed()
+
+    def _addresses(self) -> dict[str, str]:
+        """Every Node that still has a say, NotReady ones too: a dead kubelet's kernel goes on forwarding."""
+        found: dict[str, str] = {}
+        for (_, name), obj in sorted(self._nodes.objects.items()):
+            try:
+                node = nodes.decode(obj)
+            except Malformed:
+                found[name] = ""
+                continue
+            if not node.is_out_of_service:
+                found[name] = node.addresses[0] if node.addresses else ""
+        return found
+
+    async def _follow_flights(self) -> None:
+        """Keep the question to the nodes what the drains in flight need."""
+        loop = asyncio.get_running_loop()
+        while True:
+            changed = self.flights.changed
+            self.flights.forget_silent(loop.time())
+            # Asked from the first moment, not from the epoch on: by then every node's long poll is open.
+            self._canvass.set_endpoints(self.flights.endpoints())
+            try:
+                async with asyncio.timeout(TIDY_SECONDS):
+                    await changed.wait()
+            except TimeoutError:
+                continue
+
+    async def _write_epochs(self) -> None:
+        """One write for all that wait, at once unless one was written in the last 100 ms."""
+        loop = asyncio.get_running_loop()
+        while True:
+            changed = self.flights.changed
+            if not self.lease.is_held or not any(flight.wants_epoch for flight in self.flights):
+                await changed.wait()
+                continue
+            now = loop.time()
+            due_at = fence.write_due_at(self._fencing.last_sent_at, now + GATHER_SECONDS)
+            await asyncio.sleep(due_at - now)
+            if not any(flight.wants_epoch for flight in self.flights):
+                continue
+            try:
+                write = await self._fencing.write()
+            except KubeError as error:
+                self._log(f"fence not written: {error}")
+                if not (isinstance(error, ApiError) and error.is_conflict):
+                    await asyncio.sleep(RETRY_SECONDS)
+                continue
+            covered = self.flights.covered_by(write)
+            self._log(f"epoch {write.epoch} for {', '.join(flight.name for flight in covered) or 'nobody'}")
+
+    # --- what is told ---
+
+    async def acknowledge(self, ask: Ask) -> View:
+        """The answer to a keeper, once there is another than ``since`` or the wait is over."""
+        loop = asyncio.get_running_loop()
+        if ask.done:
+            self.flights.forget((ask.uid, ask.mode))
+            return View(instance=self._instance, now=loop.time(), spell="", version="done")
+        flight = self.flights.touch(ask, loop.time())
+        is_fresh = await self._look_again() if ask.fresh else False
+        until = loop.time() + min(ask.wait_seconds, WAIT_SECONDS_MAX)
+        flight.waiting += 1
+        try:
+            while True:
+                changed = self.flights.changed
+                view = self._view(flight, is_fresh)
+                left = until - loop.time()
+                if view.version != ask.since or left <= 0:
+                    return view
+                try:
+                    async with asyncio.timeout(left):
+                        await changed.wait()
+                except TimeoutError:
+                    continue
+        finally:
+            flight.waiting -= 1
+            flight.touched_at = loop.time()
+
+    def _view(self, flight: Flight, is_fresh: bool) -> View:
+        observers = tuple(sorted(self._addresses())) if self._are_nodes_known else None
+        view = View(
+            instance=self._instance,
+            now=asyncio.get_running_loop().time(),
+            spell=f"{self._instance}/{flight.round}/{flight.spell}",
+            clean_at=flight.clean_at,
+            reasons=flight.reasons,
+            epoch=str(flight.write.epoch) if flight.write else "",
+            sent_at=flight.write.sent_at if flight.write else None,
+            observers=observers,
+            suspected=flight.suspected,
+            serving=spell(flight.serving),
+            exception=flight.exception,
+            nodes=self._node_views(flight, observers or ()),
+            is_fresh=is_fresh,
+        )
+        return msgspec.structs.replace(view, version=_version(view))
+
+    def _node_views(self, flight: Flight, observers: tuple[str, ...]) -> tuple[NodeView, ...]:
+        if flight.write is None:
+            return ()
+        answers = [
+            judge(name, self._canvass.readings.get(name), flight.endpoints, flight.write.epoch) for name in observers
+        ]
+        return tuple(
+            NodeView(one.observer, one.verdict.value, one.evidence.entry, one.evidence.source, one.evidence.at)
+            for one in answers
+        )
+
+    async def _look_again(self) -> bool:
+        """A new list of slices and nodes, then a new dump of every node, all begun after this call.
+
+        Callers that come while one is under way share the next: it is the one that began after they came.
+        """
+        if self._next_pass is None:
+            self._next_pass = asyncio.get_running_loop().create_task(self._pass_after(self._this_pass))
+        return await asyncio.shield(self._next_pass)
+
+    async def _pass_after(self, running: asyncio.Task[bool] | None) -> bool:
+        if running is not None:
+            await asyncio.wait((running,))
+        self._this_pass, self._next_pass = self._next_pass, None
+        try:
+            listed = {key_of(obj)[1] for obj in (await self._api.list(NODES)).items}
+        except KubeError:
+            return False
+        if not await self._sourcing.list_now():
+            return False
+        await self._canvass.ask_all_now()
+        # A node that the watch has not shown yet was not asked: the next look will.
+        return all(("", name) in self._nodes.objects for name in listed)
+
+    def status(self) -> bytes:
+        """``{"instance", "holding", "drains": [...]}``: what keeps each drain waiting, by name."""
+        drains = []
+        for flight in self.flights:
+            view = self._view(flight, False)
+            letting_go = {verdict.value for verdict in LETTING_GO}
+            drains.append(
+                {
+                    "uid": flight.uid, "namespace": flight.namespace, "pod": flight.name, "mode": flight.mode.value,
+                    "epoch": view.epoch, "source": "clean" if flight.clean_at is not None else "dirty",
+                    "reasons": list(flight.reasons),
+                    "stragglers": [
+                        {"node": one.node, "verdict": one.verdict, "detail": one.detail}
+                        for one in view.nodes if one.verdict not in letting_go
+                    ],
+                    "seconds": round(asyncio.get_running_loop().time() - flight.began_at, 3),
+                }
+            )  # fmt: skip
+        answer = {"instance": self._instance, "holding": self.lease.is_held, "drains": drains}
+        return msgspec.json.encode(answer)
+
+    async def exchange(self, request: Request) -> Response:
+        """The HTTP API."""
+        if request.path == "/healthz":
+            return whole(200, b"ok", "text/plain")
+        if request.path == STATUS_PATH and request.method == "GET":
+            return whole(200, self.status())
+        if request.path != ACKNOWLEDGE_PATH or request.method != "POST":
+            return _refusal(404, f"{request.method} {request.path} is not asked here")
+        if not self.lease.is_held:
+            return _refusal(503, "standing by: another coordinator holds the lease")
+        try:
+            return whole(200, msgspec.json.encode(await self.acknowledge(decode_ask(request.body))))
+        except TooMany as error:
+            return _refusal(429, str(error))
+        except ValueError as error:
+            return _refusal(400, str(error))
+
+
+def _refusal(status: int, why: str) -> Response:
+    return whole(status, msgspec.json.encode({"error": why}))
+
+
+def _version(view: View) -> str:
+    """Names what the view says; instants of dumps and of the answer are left out, or every one would be news."""
+    quiet = tuple(msgspec.structs.replace(one, at=0.0, evidence="") for one in view.nodes)
+    told = msgspec.structs.replace(view, now=0.0, is_fresh=False, nodes=quiet)
+    return hashlib.sha256(msgspec.json.encode(told)).hexdigest()[:16]
+
+
+async def main(program: Program) -> int:
+    """Coordinate until SIGTERM. Environment: TIDEGATE_SERVER, TIDEGATE_POD, TIDEGATE_NODE_ADDRESS."""
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    settings = CoordinatorSettings(
+        identity=program.env.get("TIDEGATE_POD", "tidegate-coordinator"),
+        host=program.env.get("TIDEGATE_NODE_ADDRESS", "127.0.0.1"),
+        port=int(program.env.get("TIDEGATE_COORDINATOR_PORT", COORDINATOR_PORT)),
+        install=program.env.get("TIDEGATE_INSTALL", "main"),
+    )
+    async with open_api(program.env.get("TIDEGATE_SERVER", "")) as api:
+        coordinator = Coordinator(api, settings, program.log)
+        server = await wire.serve(coordinator.exchange, settings.host, settings.port)
+        async with Nursery() as nursery:
+            nursery.start(coordinator.run(), name="coordinator")
+            await stop.wait()
+            nursery.cancel()
+        await server.close()
+    return 0

@@ -1,0 +1,83 @@
+"""The fence's only writer: reads what stands, writes the next epoch, never adopts what it finds.
+
+An epoch counts for a drain only when this process sent it after the drain's clean LIST and the API server took
+it. A write whose reply was lost counts for nothing: the next one is a later epoch, and a late arrival of the lost
+one loses its resourceVersion test.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+
+from tidegate import vtime
+from tidegate.drain import fence
+from tidegate.drain.fence import FenceWrite
+from tidegate.kube.api import ENDPOINTSLICES, SERVICES, Api, JsonObject
+from tidegate.kube.errors import ApiError
+from tidegate.model.epoch import SIZE, Epoch
+from tidegate.model.names import SYSTEM_NAMESPACE, fence_name
+
+CLOCK_START = datetime(2026, 1, 1, tzinfo=UTC)
+EPOCHS_PER_SECOND = round(1 / fence.COALESCE_SECONDS)
+
+
+def epoch_by_clock(install: str, now: datetime) -> Epoch:
+    """An epoch no earlier than any written since ``CLOCK_START``, whoever deleted the fence meanwhile.
+
+    At most one epoch is written per 100 ms, so the clock runs ahead of the writers. Without this floor a fence
+    that was deleted and installed again would start at 0, and a node still showing epoch 500 would "reach" it.
+    """
+    return Epoch(install, int((now - CLOCK_START).total_seconds() * EPOCHS_PER_SECOND) % SIZE)
+
+
+class Fencing:
+    """Writes epochs of one install. Not for concurrent use: one writer task per process."""
+
+    def __init__(self, api: Api, install: str) -> None:
+        self._api = api
+        self._install = install
+        self._stored: JsonObject | None = None
+        self._tried: Epoch | None = None
+        self.last_sent_at: float | None = None
+
+    async def write(self) -> FenceWrite:
+        """Write the next epoch. Raises ``KubeError`` (a conflict included): then nothing was written for us."""
+        stored, self._stored = self._stored, None
+        if stored is None:
+            stored = await self._read()
+        epoch = self._after(stored)
+        body = fence.fence_slice(epoch, stored["metadata"]["resourceVersion"])
+        self._tried = epoch
+        self.last_sent_at = sent_at = asyncio.get_running_loop().time()
+        self._stored = await self._api.replace(ENDPOINTSLICES, body)
+        return FenceWrite(epoch, sent_at)
+
+    def _after(self, stored: JsonObject) -> Epoch:
+        floor = self._tried or epoch_by_clock(self._install, vtime.now())
+        try:
+            found = fence.read_slice(stored)
+        except ValueError:  # somebody emptied it: its number is lost, ours and the clock's are not
+            return floor.next()
+        return fence.next_epoch(found, floor)
+
+    async def _read(self) -> JsonObject:
+        """The fence's slice; made anew, with its Service, where somebody deleted it."""
+        name = fence.fence_slice(fence.first_epoch(self._install))["metadata"]["name"]
+        try:
+            return await self._api.get(ENDPOINTSLICES, name, SYSTEM_NAMESPACE)
+        except ApiError as error:
+            if not error.is_not_found:
+                raise
+        await self.ensure_service()
+        first = self._tried or epoch_by_clock(self._install, vtime.now())
+        return await self._api.create(ENDPOINTSLICES, fence.fence_slice(first.next()), SYSTEM_NAMESPACE)
+
+    async def ensure_service(self) -> None:
+        """The Service that makes every data plane carry the fence."""
+        try:
+            await self._api.get(SERVICES, fence_name(self._install), SYSTEM_NAMESPACE)
+        except ApiError as error:
+            if not error.is_not_found:
+                raise
+            await self._api.create(SERVICES, fence.fence_service(self._install), SYSTEM_NAMESPACE)

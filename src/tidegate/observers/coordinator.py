@@ -1,0 +1,181 @@
+"""What the keeper of a drain asks the coordinator, and what it is told: source, epoch, every node's answer.
+
+The keeper (the node agent in gate mode, the command line in label mode) runs the drain table; the coordinator is
+the observer that lists EndpointSlices, writes the fence and asks the nodes, once for all drains in flight.
+Instants in a ``View`` are the coordinator's monotonic seconds; ``now`` is its clock when it answered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import msgspec
+
+from tidegate.drain.acknowledgement import Acknowledgement, Evidence, Verdict
+from tidegate.drain.state import Mode
+from tidegate.kube.errors import KubeError, Unreachable
+from tidegate.model.endpoint import Endpoint
+from tidegate.model.epoch import Epoch
+
+PROTOCOL = 1
+ACKNOWLEDGE_PATH = "/v1/acknowledge"
+STATUS_PATH = "/v1/status"
+WAIT_SECONDS_MAX = 30.0
+
+
+class Ask(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """POST /v1/acknowledge. Idempotent: asking registers the drain, silence for a minute forgets it.
+
+    Another ``round`` starts source, fence and answers over (a new keeper, a tombstone). ``since`` is the ``version``
+    last seen; the answer comes once there is another, or after ``wait_seconds``. ``fresh`` asks for a new quorum
+    LIST and a new dump of every node, both begun after this call: the last look before something irreversible.
+    ``seen``: Services in whose slices the keeper itself saw the pod before its cut. ``done`` ends it.
+    """
+
+    uid: str
+    namespace: str
+    name: str
+    endpoints: tuple[str, ...]
+    mode: str
+    round: str = ""
+    since: str = ""
+    wait_seconds: float = 0.0
+    fresh: bool = False
+    done: bool = False
+    seen: tuple[str, ...] = ()
+    protocol: int = PROTOCOL
+
+
+class NodeView(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One node's acknowledgement. ``evidence``: the dump, its instant (seconds since 1970)."""
+
+    node: str
+    verdict: str
+    detail: str
+    evidence: str = ""
+    at: float = 0.0
+
+
+class View(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The answer. ``spell`` names one unbroken stretch of a clean source: another spell, another proof.
+
+    ``clean_at`` and ``sent_at`` are None before the clean LIST and the fence write; ``observers`` is None before the
+    nodes were listed. Every node's verdict is about ``epoch``. ``serving``: the pod's addresses in its slices;
+    ``exception``: why a gate should be answered at once (drain.source.gate_exception).
+    """
+
+    instance: str
+    now: float
+    spell: str
+    clean_at: float | None = None
+    reasons: tuple[str, ...] = ()
+    epoch: str = ""
+    sent_at: float | None = None
+    observers: tuple[str, ...] | None = None
+    suspected: tuple[str, ...] = ()
+    serving: tuple[str, ...] = ()
+    exception: str = ""
+    nodes: tuple[NodeView, ...] = ()
+    version: str = ""
+    is_fresh: bool = False
+    protocol: int = PROTOCOL
+
+
+class Coordinator(Protocol):
+    """A way to the coordinator: straight (agents), or through the API server's pods/proxy (the command line)."""
+
+    async def acknowledge(self, ask: Ask) -> View:
+        """Raises ``CoordinatorUnreachable``."""
+        ...
+
+
+class CoordinatorUnreachable(KubeError):
+    """No coordinator answered as one. Held gates keep holding."""
+
+
+def ask_of(pod: tuple[str, str, str], endpoints: tuple[Endpoint, ...], mode: Mode) -> Ask:
+    """A question about ``pod`` (uid, namespace, name)."""
+    uid, namespace, name = pod
+    return Ask(uid=uid, namespace=namespace, name=name, endpoints=spell(endpoints), mode=mode.value)
+
+
+def spell(endpoints: tuple[Endpoint, ...]) -> tuple[str, ...]:
+    """Endpoints as text that can be read back: ``str`` shows port 0 as a star."""
+    return tuple(f"{_host(endpoint.address)}:{endpoint.port}/{endpoint.protocol}" for endpoint in endpoints)
+
+
+def read(spelled: tuple[str, ...]) -> tuple[Endpoint, ...]:
+    """Raises ``ValueError``."""
+    found = []
+    for text in spelled:
+        address, _, protocol = text.partition("/")
+        found.append(Endpoint.parse(address, protocol or "TCP"))
+    return tuple(found)
+
+
+def endpoints_of(ask: Ask) -> tuple[Endpoint, ...]:
+    """The endpoints asked about. Raises ``ValueError``."""
+    return read(ask.endpoints)
+
+
+def decode_ask(body: bytes) -> Ask:
+    """Raises ``ValueError`` for anything but a question of this protocol about at least one endpoint."""
+    ask = msgspec.json.decode(body, type=Ask)
+    if ask.protocol != PROTOCOL:
+        raise ValueError(f"protocol {ask.protocol} is not spoken here, only {PROTOCOL}")
+    if not ask.uid or not ask.endpoints:
+        raise ValueError("a drain has a uid and at least one endpoint")
+    Mode(ask.mode)
+    endpoints_of(ask)
+    return ask
+
+
+def decode_view(status: int, body: bytes) -> View:
+    """The coordinator's answer. Raises ``CoordinatorUnreachable`` for anything that is not one."""
+    if status != 200:
+        raise CoordinatorUnreachable(f"the coordinator answered {status}: {body[:120].decode(errors='replace')}")
+    try:
+        view = msgspec.json.decode(body, type=View)
+        if view.protocol != PROTOCOL:
+            raise ValueError(f"protocol {view.protocol}")
+        acknowledgements(view)
+        read(view.serving)
+    except (msgspec.DecodeError, ValueError) as error:
+        raise CoordinatorUnreachable(f"the coordinator's answer is not understood: {error}") from error
+    return view
+
+
+def epoch_of(view: View) -> Epoch | None:
+    return Epoch.parse(view.epoch) if view.epoch else None
+
+
+def acknowledgements(view: View) -> tuple[Acknowledgement, ...]:
+    """The nodes' verdicts as the drain table takes them; none before there is an epoch. Raises ``ValueError``."""
+    epoch = epoch_of(view)
+    if epoch is None:
+        return ()
+    return tuple(
+        Acknowledgement(one.node, Verdict(one.verdict), epoch, Evidence(one.evidence, one.at, one.detail))
+        for one in view.nodes
+    )
+
+
+def lease_address(lease: Mapping[str, Any], annotation: str) -> tuple[str, int]:
+    """Where the Lease's holder answers. Raises ``CoordinatorUnreachable``."""
+    text = ((lease.get("metadata") or {}).get("annotations") or {}).get(annotation, "")
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit():
+        raise CoordinatorUnreachable("the coordinator's Lease does not say where it answers")
+    return host, int(port)
+
+
+def _host(address: str) -> str:
+    return f"[{address}]" if ":" in address else address
+
+
+__all__ = [
+    "ACKNOWLEDGE_PATH", "STATUS_PATH", "Ask", "Coordinator", "CoordinatorUnreachable", "NodeView", "Unreachable",
+    "View", "acknowledgements", "ask_of", "decode_ask", "decode_view", "endpoints_of", "epoch_of", "lease_address",
+    "read", "spell",
+]  # fmt: skip
