@@ -10,7 +10,8 @@ from tidegate.rehearse.settings import Row, Settings
 NAME = "echo"
 """Name of the Deployment, the Service, the container and the ``app`` label."""
 
-PORT = 80
+PORT = 8080
+"""The Service port: above 1024, so that a lab node can listen on the ClusterIP without root."""
 TARGET_PORT = 8080
 GATE_PORT = 15299
 """Where the node's holder answers preStop calls; the host stays empty (design §2, Pod Security: facts on the gate)."""

@@ -4,28 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 
 from tidegate.kube.api import Api
+from tidegate.lab.faults import Fault
 from tidegate.rehearse.loadspec import LoadSpec, Source
-from tidegate.rehearse.samples import Sample
+from tidegate.rehearse.samples import Sample, decode_line
 
 Entry = Mapping[str, Any]
 """One line of the lab's journal: {"at": wall seconds, "event": name, ...}."""
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """Something wrong with one node's proxy. ``seconds`` 0 ends it."""
-
-    kind: Literal["proxy-lag", "proxy-freeze"]
-    node: str
-    seconds: float
 
 
 class LoadFailed(Exception):
@@ -103,8 +94,6 @@ class LoadProcess:
 
     def __init__(self, path: str, terminate: Callable[[], None], wait: Callable[[], Awaitable[int]]) -> None:
         """``terminate`` sends SIGTERM, ``wait`` gives the exit code; ``path`` is the spec's output."""
-        from tidegate.rehearse.samples import decode_line
-
         self._tail = Tail(path, decode_line)
         self._terminate = terminate
         self._wait = wait

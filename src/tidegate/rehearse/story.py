@@ -23,12 +23,13 @@ from tidegate.kube.api import (
     Selection,
 )
 from tidegate.kube.errors import ApiError
+from tidegate.lab.faults import Fault
 from tidegate.rehearse import manifests, timeline, verdict
 from tidegate.rehearse.footage import Film, Focus, Footage
 from tidegate.rehearse.loadspec import LoadSpec
 from tidegate.rehearse.samples import tally
 from tidegate.rehearse.settings import Row, Settings
-from tidegate.rehearse.stage import Fault, RunningLoad, Stage
+from tidegate.rehearse.stage import RunningLoad, Stage
 from tidegate.rehearse.timeline import Update
 from tidegate.rehearse.verdict import Rehearsal, Run
 from tidegate.rehearse.witness import Witness
