@@ -1,0 +1,134 @@
+"""A real control plane on loopback, from the binaries in $KUBEBUILDER_ASSETS (as setup-envtest lays them out)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+NEEDED = ("etcd", "kube-apiserver", "kube-controller-manager")
+TOKEN = "test-only"
+
+
+def assets() -> Path | None:
+    """The folder with the binaries, or None when some are missing."""
+    folder = Path(os.environ.get("KUBEBUILDER_ASSETS") or "/nonexistent")
+    return folder if all((folder / name).exists() for name in NEEDED) else None
+
+
+@dataclass
+class ControlPlane:
+    """A running one."""
+
+    server: str
+    kubeconfig: Path
+    version: str
+
+
+def _free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port: int = one.getsockname()[1]
+        return port
+
+
+def _wait_ready(url: str, seconds: float = 60) -> None:
+    context = ssl._create_unverified_context()
+    deadline = time.monotonic() + seconds
+    while True:
+        request = urllib.request.Request(url, headers={"Authorization": f"Bearer {TOKEN}"})
+        try:
+            with urllib.request.urlopen(request, timeout=2, context=context):
+                return
+        except (urllib.error.URLError, OSError) as error:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{url}: {error}") from error
+            time.sleep(0.1)  # realtime: a real process boots
+
+
+@contextlib.contextmanager
+def running(folder: Path, binaries: Path) -> Iterator[ControlPlane]:
+    """Boot etcd, API server and controller manager in ``folder``; end them on leaving."""
+    etcd_port, peer_port, port = _free_port(), _free_port(), _free_port()
+    key = folder / "sa.key"
+    subprocess.run(["openssl", "genrsa", "-out", str(key), "2048"], check=True, capture_output=True)
+    (folder / "tokens.csv").write_text(f"{TOKEN},admin,admin,system:masters\n")
+    server = f"https://127.0.0.1:{port}"
+    kubeconfig = folder / "kubeconfig"
+    kubeconfig.write_text(
+        yaml.safe_dump(
+            {
+                "apiVersion": "v1",
+                "kind": "Config",
+                "current-context": "real",
+                "clusters": [{"name": "real", "cluster": {"server": server, "insecure-skip-tls-verify": True}}],
+                "users": [{"name": "real", "user": {"token": TOKEN}}],
+                "contexts": [{"name": "real", "context": {"cluster": "real", "user": "real"}}],
+            }
+        )
+    )
+    commands = [
+        [
+            "etcd",
+            f"--data-dir={folder / 'etcd'}",
+            f"--listen-client-urls=http://127.0.0.1:{etcd_port}",
+            f"--advertise-client-urls=http://127.0.0.1:{etcd_port}",
+            f"--listen-peer-urls=http://127.0.0.1:{peer_port}",
+            "--unsafe-no-fsync",
+        ],
+        [
+            "kube-apiserver",
+            f"--etcd-servers=http://127.0.0.1:{etcd_port}",
+            f"--cert-dir={folder / 'certs'}",
+            "--bind-address=127.0.0.1",
+            "--advertise-address=127.0.0.1",
+            f"--secure-port={port}",
+            "--service-cluster-ip-range=10.96.0.0/16",
+            f"--token-auth-file={folder / 'tokens.csv'}",
+            "--authorization-mode=RBAC",
+            f"--service-account-key-file={key}",
+            f"--service-account-signing-key-file={key}",
+            "--service-account-issuer=https://kubernetes.default.svc",
+            "--endpoint-reconciler-type=none",
+        ],
+        [
+            "kube-controller-manager",
+            f"--kubeconfig={kubeconfig}",
+            "--leader-elect=false",
+            "--use-service-account-credentials=false",
+            f"--service-account-private-key-file={key}",
+            "--bind-address=127.0.0.1",
+            f"--secure-port={_free_port()}",
+            f"--cert-dir={folder / 'kcm'}",
+        ],
+    ]
+    processes: list[subprocess.Popen[bytes]] = []
+    try:
+        for name, *arguments in commands:
+            log = (folder / f"{name}.log").open("wb")
+            processes.append(subprocess.Popen([str(binaries / name), *arguments], stdout=log, stderr=log, cwd=folder))
+            if name == "kube-apiserver":
+                _wait_ready(f"{server}/readyz")
+        version = subprocess.run([str(binaries / "kube-apiserver"), "--version"], capture_output=True, text=True)
+        yield ControlPlane(server, kubeconfig, version.stdout.strip())
+    finally:
+        for process in reversed(processes):
+            process.send_signal(signal.SIGTERM)
+        for process in reversed(processes):
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+        shutil.rmtree(folder / "etcd", ignore_errors=True)
