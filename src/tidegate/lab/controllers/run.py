@@ -1,0 +1,56 @@
+"""All controllers of a lab over one set of shared copies."""
+
+from __future__ import annotations
+
+import random
+
+from tidegate.kube.api import Api
+from tidegate.lab.config import LabConfig
+from tidegate.lab.controllers.accounts import NamespaceFurnisher
+from tidegate.lab.controllers.bootstrap import Bootstrap
+from tidegate.lab.controllers.cache import Caches
+from tidegate.lab.controllers.deployment import DeploymentController
+from tidegate.lab.controllers.disruption import DisruptionController
+from tidegate.lab.controllers.endpoints import EndpointsController
+from tidegate.lab.controllers.endpointslice import EndpointSliceController
+from tidegate.lab.controllers.eviction import TaintEvictionController
+from tidegate.lab.controllers.expiry import expire_events
+from tidegate.lab.controllers.garbage import GarbageCollector
+from tidegate.lab.controllers.kinds import served
+from tidegate.lab.controllers.namespace import NamespaceController
+from tidegate.lab.controllers.node import NodeController
+from tidegate.lab.controllers.podgc import PodCollector
+from tidegate.lab.controllers.replicaset import ReplicaSetController
+from tidegate.lab.controllers.shell import Controller, World
+from tidegate.vtime import Nursery
+
+
+async def run_controllers(api: Api, config: LabConfig, rng: random.Random) -> None:
+    """Run every controller for ever; cancelling it ends them all.
+
+    ``rng`` is the lab's seeded source. Nothing here draws from it today: generated names are the server's to
+    draw, and every choice a controller makes follows from the objects.
+    """
+    del rng
+    resources = await served(api)
+    world = World(api, Caches(api), config)
+    controllers: list[Controller] = [
+        # The endpoint controllers come first: their lag is what a lab measures.
+        EndpointSliceController(world),
+        ReplicaSetController(world),
+        DeploymentController(world),
+        NamespaceFurnisher(world),
+        Bootstrap(world),
+        EndpointsController(world),
+        GarbageCollector(world, resources),
+        NamespaceController(world, resources),
+        NodeController(world),
+        TaintEvictionController(world),
+        PodCollector(world),
+        DisruptionController(world),
+    ]
+    async with Nursery() as nursery:
+        nursery.start(world.caches.run(), name="controllers' caches")
+        nursery.start(expire_events(api), name="event expiry")
+        for controller in controllers:
+            nursery.start(controller.run(), name=controller.component)
