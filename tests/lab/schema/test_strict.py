@@ -15,8 +15,8 @@ def test_unknown_fields_are_named_by_their_path():
     container = {"name": "c", "lifecycle": {"preStopp": {}, "preStop": {"exec": {"command": ["x"]}}}}
     obj = deployment(templte={}, template={"spec": {"containers": [container]}}, replicas=0)
     assert strict.unknown_fields("Deployment", obj) == [
-        "spec.templte",
-        "spec.template.spec.containers[0].lifecycle.preStopp",
+        'unknown field "spec.templte"',
+        'unknown field "spec.template.spec.containers[0].lifecycle.preStopp"',
     ]
 
 
@@ -57,5 +57,8 @@ def test_a_value_of_the_wrong_type_is_told_as_go_tells_it(spec, sentence):
 
 def test_keys_given_twice_are_found_at_any_depth():
     body = b'{"spec":{"replicas":1,"replicas":2,"list":[{"a":1,"a":1}]},"kind":"X"}'
-    assert strict.duplicate_fields(body) == ["spec.replicas", "spec.list[0].a"]
+    assert strict.duplicate_fields(body) == [
+        'duplicate field "spec.replicas"',
+        'duplicate field "spec.list[0].a"',
+    ]
     assert strict.duplicate_fields(b'{"a":{"b":1},"c":{"b":1}}') == []

@@ -28,12 +28,12 @@ _GO_TYPES: dict[str, tuple[tuple[type, ...], str]] = {
 
 
 def unknown_fields(kind: str, obj: Mapping[str, Any]) -> list[str]:
-    """Paths the type does not have ("spec.templte"), in the order of the body; nothing for unknown kinds."""
+    """``unknown field "spec.templte"`` for each, in the order of the body; nothing for unknown kinds."""
     found: list[str] = []
     known = types.of(kind, obj)
     if known is not None:
         _unknown(obj, known, "", found)
-    return found
+    return [f'unknown field "{path}"' for path in found]
 
 
 def _unknown(obj: Mapping[str, Any], known: Type, path: str, found: list[str]) -> None:
@@ -183,10 +183,10 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def duplicate_fields(body: bytes) -> list[str]:
-    """Paths of keys a JSON body gives twice ("spec.replicas"); raises ValueError for what is no JSON."""
+    """``duplicate field "spec.replicas"`` for each key a JSON body gives twice; ValueError for no JSON."""
     found: list[str] = []
     _duplicates(json.loads(body, object_pairs_hook=_object), "", found)
-    return found
+    return [f'duplicate field "{path}"' for path in found]
 
 
 def _duplicates(value: Any, path: str, found: list[str]) -> None:
