@@ -1,6 +1,7 @@
 """Everything that can happen to a drain. Events are facts that were observed, or acts of ours that have succeeded.
 
-``at`` is always seconds on one clock that never steps back, the drain's keeper's own (``loop.time()``).
+``at`` is seconds on a clock that never steps back (``loop.time()``). That of ``SourceClean`` is compared with
+``FenceWritten.sent_at``, so both are on the clock of whoever lists and writes; the others on that of the keeper.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class Acknowledged(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SocketsRead(Event):
-    """The pod's sockets were read."""
+    """The pod's sockets were read; ``at`` is when the reading BEGAN."""
 
     quiet: Quiet
 

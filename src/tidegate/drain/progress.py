@@ -42,7 +42,8 @@ class Drain:
     """One drain, all that is known about it. Changed only by ``step``, which returns another one.
 
     ``pod`` names it in sentences (``namespace/name``). ``forced``: which guard was overridden, empty for none.
-    ``observers`` is None until they were enumerated. ``reasons`` say why the source is dirty, why the drain was
+    ``observers`` is None until they were enumerated. ``unrouted_at`` is when the last of them was known to have let go;
+    ``quiet`` is what was read since. ``reasons`` say why the source is dirty, why the drain was
     bypassed or refused. ``result`` is set when the drain has come to a conclusion; ``regressions`` are what was seen
     to be untrue of it after the release.
     """
@@ -59,6 +60,7 @@ class Drain:
     observers: tuple[str, ...] | None = None
     suspected: tuple[str, ...] = ()
     acknowledgements: MappingProxyType[str, Acknowledgement] = field(default_factory=lambda: MappingProxyType({}))
+    unrouted_at: float | None = None
     quiet: Quiet | None = None
     reasons: tuple[str, ...] = ()
     result: DrainResult | None = None
@@ -113,7 +115,16 @@ def is_proven(drain: Drain) -> bool:
     return quorum(drain.observers or (), drain.acknowledgements, drain.epoch) is Verdict.CONFIRMED
 
 
-# What an event adds.
+# What a state and an event add.
+
+
+def arrive(drain: Drain, state: State, at: float) -> Drain:
+    """``drain`` in ``state``, where a rule has led it. In doubt about an observer, sockets are to be read anew."""
+    if state is State.FENCED:
+        return replace(drain, state=state, unrouted_at=None, quiet=None)
+    if drain.state is State.FENCED:
+        return replace(drain, state=state, unrouted_at=at, quiet=None)
+    return replace(drain, state=state)
 
 
 def learn(drain: Drain, event: Event) -> Drain:
@@ -140,7 +151,7 @@ def learn(drain: Drain, event: Event) -> Drain:
         case Acknowledged():
             return _learn_answer(drain, event.acknowledgement)
         case SocketsRead():
-            return replace(drain, quiet=event.quiet)
+            return _learn_sockets(drain, event)
         case Bypassed() | Refused():
             return replace(drain, reasons=(event.reason,))
         case _:
@@ -150,7 +161,13 @@ def learn(drain: Drain, event: Event) -> Drain:
 def _forget(drain: Drain) -> Drain:
     """Start over: no list, no epoch, no answer from before may count for what comes now."""
     return replace(
-        drain, clean_at=None, epoch=None, acknowledgements=MappingProxyType({}), quiet=None, reasons=(), result=None
+        drain,
+        clean_at=None,
+        epoch=None,
+        acknowledgements=MappingProxyType({}),
+        unrouted_at=None,
+        quiet=None,
+        reasons=(),
     )
 
 
@@ -175,6 +192,13 @@ def _learn_answer(drain: Drain, answer: Acknowledgement) -> Drain:
         return drain
     answers = {**drain.acknowledgements, answer.observer: answer}
     return replace(drain, acknowledgements=MappingProxyType(answers))
+
+
+def _learn_sockets(drain: Drain, event: SocketsRead) -> Drain:
+    """A connection can be the last one only when no new one can arrive: sockets read before that say nothing."""
+    if drain.unrouted_at is None or event.at < drain.unrouted_at:
+        return drain
+    return replace(drain, quiet=event.quiet)
 
 
 def _learn_after_release(drain: Drain, event: Event) -> Drain:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from tidegate.drain.acknowledgement import Verdict
 from tidegate.drain.event import Event
 from tidegate.drain.progress import Drain, is_proven
 from tidegate.drain.state import Policy, State
@@ -25,7 +26,9 @@ def waiting_for(drain: Drain) -> tuple[str, ...]:
             return (str(drain.quiet) if drain.quiet else "the pod's sockets",)
         case State.QUIET:
             return ("the tombstone",)
-        case State.DRAINED | State.OVERDUE | State.BYPASSED:
+        case State.OVERDUE:
+            return ("the release, or another try",)
+        case State.DRAINED | State.BYPASSED:
             return ("the release",)
         case State.RELEASED:
             return ("the pod's end",)
@@ -55,11 +58,11 @@ def record(drain: Drain, origin: DrainRecord) -> DrainRecord:
 
 def conclude(before: Drain, after: Drain, event: Event) -> DrainResult | None:
     """The result after a step, None while there is none. ``after.state`` is final, ``after.result`` is not."""
-    if after.state is before.state and before.result is not None and after.state is not State.RELEASED:
-        return before.result if after.state is not State.DRAINED else _proof(after, event.at)
     match after.state:
         case State.DRAINED:
-            return _proof(after, event.at)
+            return _proof(before, after, event.at)
+        case State.OVERDUE | State.BYPASSED | State.REFUSED if after.state is before.state:
+            return before.result
         case State.OVERDUE:
             return _ending(before, event.at, Ending.TIMED_OUT, _overdue(before))
         case State.BYPASSED:
@@ -67,34 +70,49 @@ def conclude(before: Drain, after: Drain, event: Event) -> DrainResult | None:
         case State.REFUSED:
             return _ending(after, event.at, Ending.REFUSED, "; ".join(after.reasons))
         case State.RELEASED:
-            is_late_proof = before.state is State.RELEASED and after.policy is Policy.GRACEFUL
-            is_open = before.result is not None and before.result.result is Ending.ASSUMED
-            return _proof(after, event.at) if is_late_proof and is_open else before.result
-        case State.GONE | State.RESTORED:
-            verb = "ended" if after.state is State.GONE else "was restored"
-            reason = f"the pod {verb} while the drain was {before.state.name}"
+            return _late_proof(after, before.result)
+        case State.GONE:
+            reason = f"the pod ended while the drain was {before.state.name}"
             return before.result or _ending(before, event.at, Ending.BYPASSED, reason)
+        case State.RESTORED:
+            return before.result if before.state is State.OVERDUE else None
         case _:
             return None
 
 
-def _proof(drain: Drain, at: float) -> DrainResult:
-    """The result in DRAINED: a proof, unless something was assumed or forced."""
+def _proof(before: Drain, drain: Drain, at: float) -> DrainResult:
+    """The result in DRAINED: a proof, unless something was assumed or forced. It keeps its instant while it holds."""
     if drain.forced:
-        return _ending(drain, at, Ending.FORCED, drain.forced)
-    if is_proven(drain):
-        return _ending(drain, at, Ending.VERIFIED, "")
-    assumptions = [
-        f"{answer}" for _, answer in sorted(drain.acknowledgements.items()) if "assumed" in str(answer.verdict)
-    ]
-    assumptions += drain.suspected
-    if drain.quiet is None or not drain.quiet.is_quiet:
-        assumptions.append(f"{drain.quiet or 'sockets not read'} at the release")
-    return _ending(drain, at, Ending.ASSUMED, "; ".join(assumptions))
+        ending, reason = Ending.FORCED, drain.forced
+    elif is_proven(drain):
+        ending, reason = Ending.VERIFIED, ""
+    else:
+        ending, reason = Ending.ASSUMED, "; ".join(_assumptions(drain))
+    known = before.result
+    if before.state is State.DRAINED and known is not None and (known.result, known.reason) == (ending, reason):
+        return known
+    return _ending(drain, at, ending, reason)
+
+
+def _assumptions(drain: Drain) -> tuple[str, ...]:
+    answers = (drain.acknowledgements[name] for name in sorted(drain.acknowledgements))
+    sockets = () if drain.quiet is not None and drain.quiet.is_quiet else (str(drain.quiet or "sockets not read"),)
+    return (*(str(answer) for answer in answers if answer.verdict is Verdict.ASSUMED), *drain.suspected, *sockets)
+
+
+def _late_proof(drain: Drain, known: DrainResult | None) -> DrainResult | None:
+    """A graceful app was released with connections open: once they were seen to have ended, that is a proof too."""
+    is_open = known is not None and known.result is Ending.ASSUMED and drain.policy is Policy.GRACEFUL
+    if known is None or not is_open or not is_proven(drain):
+        return known
+    return msgspec.structs.replace(known, result=Ending.VERIFIED, reason="connections ended after the release")
 
 
 def _overdue(drain: Drain) -> str:
-    return f"in {drain.state.name}, waiting for " + "; ".join(waiting_for(drain))
+    """What was missing at the deadline: evidence as it stood, or the step that was never taken."""
+    is_evidence = bool(drain.reasons or drain.acknowledgements or drain.quiet)
+    waiting = "; ".join(waiting_for(drain))
+    return waiting if is_evidence else f"still waiting for {waiting}"
 
 
 def _ending(drain: Drain, at: float, ending: Ending, reason: str) -> DrainResult:

@@ -42,6 +42,7 @@ from tidegate.drain.event import (
 from tidegate.drain.progress import (
     Drain,
     EventError,
+    arrive,
     has_let_go,
     is_quiet_enough,
     is_sealed,
@@ -120,7 +121,7 @@ def step(drain: Drain, event: Event) -> Drain:
         raise UnlistedEvent(drain, event)
     after = replace(learn(drain, event), state=target)
     while (follows := _rule(after)) is not None:
-        after = replace(after, state=follows.then)
+        after = arrive(after, follows.then, event.at)
     return replace(after, result=conclude(drain, after, event))
 
 

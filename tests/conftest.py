@@ -1,0 +1,33 @@
+"""Options and fixtures of the whole suite."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--rewrite-golden",
+        action="store_true",
+        help="write what was produced over the golden files; commit only what you understand",
+    )
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[[str | Path, str], None]:
+    """``golden("drain/grid.txt", text)``: compare with tests/golden/..., or rewrite it under --rewrite-golden."""
+
+    def compare(name: str | Path, produced: str) -> None:
+        path = GOLDEN / name
+        if request.config.getoption("--rewrite-golden"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(produced, "utf-8")
+        assert path.exists(), f"no golden file {path.name}: run pytest --rewrite-golden"
+        assert produced == path.read_text("utf-8")
+
+    return compare
