@@ -8,12 +8,14 @@ import msgspec
 import yaml
 
 from tidegate.kube.api import JsonObject
+from tidegate.kube.errors import ApiError
 from tidegate.kube.exchange import Request
 from tidegate.lab.apiserver import failures
 from tidegate.lab.apiserver.deletions import DeleteOptions
+from tidegate.lab.apiserver.knowledge import protobuf
 from tidegate.lab.apiserver.listing import ListOptions
 from tidegate.lab.apiserver.registry import Row
-from tidegate.lab.apiserver.knowledge import protobuf, strict
+from tidegate.lab.apiserver.schema import strict
 from tidegate.lab.apiserver.verbs import Options
 
 ACCEPTED = [
@@ -101,17 +103,36 @@ def _quoted(text: str) -> str:
 
 
 def check_fields(row: Row, obj: JsonObject, options: Options) -> None:
-    """Unknown fields: 400 when strict, a warning when asked for, dropped or kept silently otherwise."""
-    if options.validation == "Ignore":
-        return
-    unknown = strict.unknown_fields(row.kind, obj)
-    if not unknown:
+    """Hold an object against its type, in place: 400 for values of the wrong type; unknown fields are dropped.
+
+    ``fieldValidation`` says whether a dropped field is an error (Strict), a warning (Warn) or nobody's business.
+    """
+    wrong = strict.mismatch(row.kind, obj)
+    if wrong:
+        raise _undecodable(row, wrong)
+    texts = strict.unknown_fields(row.kind, obj)
+    if not texts:
         return
     if options.validation == "Strict":
-        kind, version = row.kind, row.resource.version
-        head = f'{kind} in version "{version}" cannot be handled as a {kind}: strict decoding error: '
-        raise failures.bad_request(head + ", ".join(unknown))
-    options.warnings.extend(unknown)
+        raise _undecodable(row, "strict decoding error: " + ", ".join(texts))
+    if options.validation == "Warn":
+        options.warnings.extend(texts)
+    strict.prune(row.kind, obj)
+
+
+def check_repeated(row: Row, request: Request, options: Options) -> None:
+    """Keys given twice in a JSON body, reported as ``fieldValidation`` asks (the last one counts)."""
+    if options.validation == "Ignore" or not request.body.startswith(b"{"):
+        return
+    texts = strict.duplicate_fields(request.body)
+    if texts and options.validation == "Strict":
+        raise _undecodable(row, "strict decoding error: " + ", ".join(texts))
+    options.warnings.extend(texts)
+
+
+def _undecodable(row: Row, why: str) -> ApiError:
+    kind, version = row.kind, row.resource.version
+    return failures.bad_request(f'{kind} in version "{version}" cannot be handled as a {kind}: {why}')
 
 
 def write_options(request: Request) -> Options:
@@ -173,8 +194,8 @@ def delete_options(request: Request, options: Options) -> DeleteOptions:
     if not propagation and orphan is not None:
         propagation = "Orphan" if orphan else "Background"
     if propagation not in ("", "Orphan", "Background", "Foreground"):
-        causes = [("propagationPolicy", f'Unsupported value: "{propagation}": supported values: "Foreground", "Background", "Orphan", "nil"')]  # fmt: skip
-        raise failures.invalid_option("DeleteOptions", causes)
+        why = f'Unsupported value: "{propagation}": supported values: "Foreground", "Background", "Orphan", "nil"'
+        raise failures.invalid_option("DeleteOptions", [("propagationPolicy", why)])
     if body.get("dryRun") == ["All"]:
         options.dry_run = True
     return DeleteOptions(grace, preconditions.get("uid") or "", preconditions.get("resourceVersion") or "", propagation)

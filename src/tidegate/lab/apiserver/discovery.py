@@ -11,8 +11,8 @@ from collections.abc import Callable
 from tidegate.kube.api import JsonObject
 from tidegate.kube.exchange import Request, Response, whole
 from tidegate.lab.apiserver import failures
-from tidegate.lab.apiserver.registry import Registry, Row, Subresource
 from tidegate.lab.apiserver.knowledge import openapi
+from tidegate.lab.apiserver.registry import Registry, Row, Subresource
 from tidegate.lab.apiserver.store import encode
 
 AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
@@ -90,13 +90,7 @@ class Discovery:
             return self._encoded(f"{path}+v2", lambda: self._aggregated(core), AGGREGATED)
         if path == "/api":
             return self._encoded(path, self._versions)
-        groups = [group for group in self._registry.groups() if group]
-        listed = lambda: {
-            "kind": "APIGroupList",
-            "apiVersion": "v1",
-            "groups": [self._group_entry(group) for group in groups],
-        }  # noqa: E731
-        return self._encoded(path, listed)
+        return self._encoded(path, self._groups)
 
     def _versions(self) -> JsonObject:
         address = {"clientCIDR": "0.0.0.0/0", "serverAddress": ""}
@@ -126,6 +120,10 @@ class Discovery:
     def _group_entry(self, group: str) -> JsonObject:
         versions = [{"groupVersion": f"{group}/{name}", "version": name} for name in self._registry.groups()[group]]
         return {"name": group, "versions": versions, "preferredVersion": versions[0]}
+
+    def _groups(self) -> JsonObject:
+        entries = [self._group_entry(group) for group in self._registry.groups() if group]
+        return {"kind": "APIGroupList", "apiVersion": "v1", "groups": entries}
 
     def _group(self, path: str, group: str) -> Response:
         if group not in self._registry.groups():

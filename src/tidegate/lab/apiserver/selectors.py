@@ -136,8 +136,8 @@ class _Parser:
 
 def _checked(value: str) -> str:
     if len(value) > 63 or not _VALUE.match(value):
-        raise BadSelector(f'unable to parse requirement: values[0][k]: Invalid value: "{value}": a valid label must be an '
-                          "empty string or consist of alphanumeric characters, '-', '_' or '.'")  # fmt: skip
+        why = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.'"
+        raise BadSelector(f'unable to parse requirement: values[0][k]: Invalid value: "{value}": {why}')
     return value
 
 

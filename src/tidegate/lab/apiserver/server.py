@@ -114,6 +114,8 @@ class ApiServer:
             return whole(201, version.encoded)
         if route.name or (row.resource.namespaced and not route.namespace):
             raise failures.failure(405, "MethodNotAllowed", NOT_ALLOWED, {})
+        if options.validation == "Strict":
+            bodies.check_repeated(row, request, options)
         bodies.check_fields(row, obj, options)
         if row.conversion is not None:
             obj = row.conversion.to_storage(obj)

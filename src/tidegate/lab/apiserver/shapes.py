@@ -13,7 +13,7 @@ from tidegate import vtime
 from tidegate.kube.api import JsonObject
 from tidegate.lab.apiserver.listing import Page
 from tidegate.lab.apiserver.registry import Row
-from tidegate.lab.apiserver.knowledge import tables
+from tidegate.lab.apiserver.schema import tables
 from tidegate.lab.apiserver.store import Event, Version, encode, watch_line
 
 JSON = "application/json"
@@ -30,9 +30,10 @@ def negotiate(accept: str) -> tuple[str, str]:
         wanted = settings.get("as", "")
         if not wanted:
             return "", ""
-        if settings.get("g", "meta.k8s.io") == "meta.k8s.io" and settings.get("v", "v1") in ("v1", "v1beta1"):
-            if wanted in ("Table", "PartialObjectMetadata", "PartialObjectMetadataList"):
-                return wanted, settings.get("v", "v1")
+        version = settings.get("v", "v1")
+        is_meta = settings.get("g", "meta.k8s.io") == "meta.k8s.io" and version in ("v1", "v1beta1")
+        if is_meta and wanted in ("Table", "PartialObjectMetadata", "PartialObjectMetadataList"):
+            return wanted, version
     return "", ""
 
 

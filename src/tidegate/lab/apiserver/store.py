@@ -93,11 +93,11 @@ def watch_line(kind: str, encoded: bytes) -> bytes:
 class Collection:
     """All objects of one resource, their recent history and who watches them."""
 
-    def __init__(self, row: Row, rv: int) -> None:
+    def __init__(self, row: Row) -> None:
         self.row = row
         self.namespaces: dict[str, dict[str, Version]] = {}
         self.history: deque[Event] = deque()
-        self.forgotten = rv
+        self.forgotten = 0
         """Events at or below this version are no longer kept."""
         self.watchers: dict[Watcher, None] = {}
 
@@ -179,7 +179,7 @@ class Store:
         stored = row.stored
         collection = self._collections.get(stored)
         if collection is None:
-            collection = self._collections[stored] = Collection(stored, self.rv)
+            collection = self._collections[stored] = Collection(stored)
         return collection
 
     def insert(self, row: Row, obj: JsonObject) -> Version:

@@ -1,4 +1,4 @@
-"""Subresources that read or write the store: status, scale, finalize, ephemeral containers, binding, eviction, token."""
+"""Subresources over the store: status, scale, finalize, ephemeral containers, binding, eviction, token."""
 
 from __future__ import annotations
 
@@ -89,14 +89,14 @@ def selector_text(selector: JsonObject) -> str:
 def _rescale(verbs: Verbs, row: Row, place: Place, wanted: Change, options: Options) -> Version:
     def replicas(old: JsonObject) -> JsonObject:
         scale = wanted(scale_of(old))
-        if version := (scale.get("metadata") or {}).get("resourceVersion"):
-            if version != old["metadata"]["resourceVersion"]:
-                raise failures.conflict(row, place[1])
+        version = (scale.get("metadata") or {}).get("resourceVersion")
+        if version and version != old["metadata"]["resourceVersion"]:
+            raise failures.conflict(row, place[1])
         obj: JsonObject = clone(old)
         count = (scale.get("spec") or {}).get("replicas") or 0
         if not isinstance(count, int) or count < 0:
-            message = f'Scale.autoscaling "{place[1]}" is invalid: spec.replicas: Invalid value: {count}: must be greater than or equal to 0'
-            raise failures.failure(422, "Invalid", message)
+            why = f"spec.replicas: Invalid value: {count}: must be greater than or equal to 0"
+            raise failures.failure(422, "Invalid", f'Scale.autoscaling "{place[1]}" is invalid: {why}')
         obj["spec"]["replicas"] = count
         return obj
 

@@ -22,7 +22,7 @@ from tidegate.lab.apiserver.strategy import World, keep
 from tidegate.lab.config import Addressing
 
 NAME_ATTEMPTS = 8
-"""Tries of a generated name before 409, as the real store (generic/registry/store.go maxNameGenerationCreateAttempts)."""
+"""Tries of a generated name before 409 (generic/registry/store.go maxNameGenerationCreateAttempts)."""
 
 
 @dataclass(slots=True)

@@ -125,11 +125,10 @@ async def stream(opening: Opening, options: ListOptions, writing: Stream) -> Asy
                 yield b"".join([writing.line(*seen) for seen in batch])
             if watcher.is_overrun:
                 return
+            if loop.time() >= deadline:
+                return
             if loop.time() >= mark:
-                if options.allows_bookmarks:
-                    yield _bookmark_line(writing, writing.store.rv)
-                if loop.time() >= deadline - LAST_BOOKMARK_SECONDS / 2:
-                    return
+                yield _bookmark_line(writing, writing.store.rv)
                 mark = _next_bookmark(loop.time(), deadline)
     finally:
         opening.close()

@@ -96,8 +96,8 @@ class ServiceStrategy(Strategy):
         elif number in taken:
             raise _refused(world, obj, "spec.ports[0].nodePort", number, "provided port is already allocated")
         elif number not in NODE_PORTS:
-            raise _refused(world, obj, "spec.ports[0].nodePort", number,
-                           "provided port is not in the valid range. The range of valid ports is 30000-32767")  # fmt: skip
+            why = "provided port is not in the valid range. The range of valid ports is 30000-32767"
+            raise _refused(world, obj, "spec.ports[0].nodePort", number, why)
         else:
             taken.add(number)
 
