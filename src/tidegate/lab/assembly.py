@@ -139,7 +139,10 @@ class Lab:
     async def _install(self) -> None:
         """Create what the add-ons bring; what is there already stays."""
         facts = LabFacts(
-            self.config, str(control_path(self.ground.kernel_folder)), self.ground.kubelet_pid, str(self.ground.state_folder)
+            self.config,
+            str(control_path(self.ground.kernel_folder)),
+            self.ground.kubelet_pid,
+            str(self.ground.state_folder),
         )
         for addon in self.config.addons:
             for manifest in addon.manifests(facts):

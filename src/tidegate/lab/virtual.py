@@ -1,10 +1,10 @@
 """A whole lab on a virtual loop: the same parts, modelled processes, virtual time.
 
-    async def story():
-        async with VirtualLab(LabConfig(seed=7)) as lab:
-            await lab.api.create(...)
+async def story():
+    async with VirtualLab(LabConfig(seed=7)) as lab:
+        await lab.api.create(...)
 
-    vtime.run(story(), seed=7)
+vtime.run(story(), seed=7)
 """
 
 from __future__ import annotations

@@ -136,6 +136,7 @@ class Splice:
         if self.client.is_lost:
             reset(side.transport)  # type: ignore[arg-type]
             return
+        self.server.peer = self.client  # first: what the client sent so far may already fill the server's buffer
         self.client.join(self.server)
         self.server.join(self.client)
         self.spliced()

@@ -1,0 +1,39 @@
+"""A lab's settings as plain data: what crosses a command line into another process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tidegate import vtime
+from tidegate.lab.config import Addon, Addressing, LabConfig
+
+
+@dataclass(frozen=True, slots=True)
+class LabSettings:
+    """``LabConfig`` without objects: add-ons are named "module:attribute"."""
+
+    name: str = "default"
+    nodes: int = 3
+    seed: int = 0
+    block: int = 16
+    port: int = 6443
+    min_sync_seconds: float = 1.0
+    addons: tuple[str, ...] = ()
+
+    def config(self) -> LabConfig:
+        """The configuration, with the add-ons loaded."""
+        return LabConfig(
+            name=self.name,
+            nodes=self.nodes,
+            seed=self.seed,
+            addressing=Addressing(self.block, self.port),
+            min_sync_seconds=self.min_sync_seconds,
+            addons=tuple(_load(name) for name in self.addons),
+        )
+
+
+def _load(name: str) -> Addon:
+    loaded: object = vtime.entrypoint(name)
+    if not isinstance(loaded, Addon):
+        raise TypeError(f"{name} is not an add-on")
+    return loaded
