@@ -1,0 +1,283 @@
+"""The loop of one drain: observe, decide, act, until the pod may be told to stop. The same for gate and label mode.
+
+``Keeper`` is level-triggered and holds no state that cannot be had again: started anew on the same pod it lists
+anew, is given a later epoch, and goes on. What differs between the modes is a ``Grip``: how the pod is held, sealed
+and let go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import msgspec
+
+from tidegate.dataplane.sockets import Quiet
+from tidegate.drain.event import Event, Gone, Released, SocketsRead, SourceDirty
+from tidegate.drain.progress import Drain, EventError
+from tidegate.drain.state import State
+from tidegate.drain.table import step
+from tidegate.engine import decide
+from tidegate.engine.decide import Act, Seen
+from tidegate.engine.journal import Journal
+from tidegate.engine.observe import Connections, PodSeen, ViewFollower
+from tidegate.kube.errors import KubeError
+from tidegate.model.endpoint import Endpoint
+from tidegate.model.names import DrainResult
+from tidegate.observers.coordinator import Ask, Coordinator, read
+from tidegate.vtime import Nursery
+
+SOCKETS_SECONDS_MIN = 0.05
+SOCKETS_SECONDS_MAX = 0.5
+"""A busy pool is read twice a second: a table under load costs tens of milliseconds to read."""
+LOOK_AGAIN_SECONDS = 0.1
+LOOK_COUNTS_SECONDS = 1.0
+"""How old the last look may be when the pod is told to stop: an API that is slow to take the record costs another."""
+ACT_SECONDS = 0.2
+"""Between two tries of an act that the API did not take."""
+
+
+class Grip(Protocol):
+    """How a drain holds its pod, by mode."""
+
+    def is_cut(self, seen: PodSeen) -> bool:
+        """Whether the pod is out of its Services as far as it itself shows."""
+        ...
+
+    def deadline_at(self, seen: PodSeen) -> float:
+        """The last safe instant, in the loop's seconds."""
+        ...
+
+    async def cut(self) -> Event | None:
+        """Take it out; the event of the table, or None to try again. Raises ``KubeError``."""
+        ...
+
+    async def seal(self) -> Event | None:
+        """Put the tombstone on it."""
+        ...
+
+    async def conclude(self, drain: Drain, result: DrainResult) -> bool:
+        """Record the result; True when that is done (or given up). Raises ``KubeError``."""
+        ...
+
+    async def release(self, drain: Drain, result: DrainResult) -> Event | None:
+        """Tell the pod to stop, or whatever its policy says instead; None ends the drain here."""
+        ...
+
+    async def note(self, drain: Drain) -> None:
+        """The drain's state has changed: a chance to write it down. Never raises."""
+        ...
+
+
+@dataclass(slots=True)
+class Ports:
+    """What a keeper looks through and writes to."""
+
+    coordinator: Coordinator
+    connections: Connections
+    journal: Journal
+
+
+class Keeper:
+    """Carries one drain to its end."""
+
+    def __init__(self, drain: Drain, ask: Ask, ports: Ports, grip: Grip, pod: PodSeen) -> None:
+        self.drain = drain
+        self.pod = pod
+        self.grip = grip
+        self.follower = ViewFollower(ports.coordinator, ask, self.wake)
+        self.told: Callable[[Drain], None] = lambda drain: None
+        self._ask = ask
+        self._ports = ports
+        self._woken = asyncio.Event()
+        self._spell = ""
+        self.finishing: asyncio.Task[None] | None = None
+        self._looked_at: float | None = None
+        self._sockets_at = 0.0
+        self._pause = SOCKETS_SECONDS_MIN
+        self._rounds = 0
+        self._noted: State | None = None
+
+    def wake(self) -> None:
+        """Something was observed: tick."""
+        self._woken.set()
+
+    async def run(self) -> DrainResult:
+        """The drain's result, once the pod was told to stop or the policy says to leave it."""
+        async with Nursery() as nursery:
+            nursery.start(self.follower.run(), name=f"follow {self.drain.pod}")
+            while not await self._tick():
+                pass
+            nursery.cancel()
+        # Beside us: an answer owed to a kubelet does not wait for a coordinator that may be gone.
+        self.finishing = asyncio.get_running_loop().create_task(self.follower.finish())
+        assert self.drain.result is not None
+        return self.drain.result
+
+    # --- one tick ---
+
+    async def _tick(self) -> bool:
+        """Observe, decide, act once. True when the drain is over for this keeper."""
+        self._woken.clear()
+        self._observe()
+        if self._noted is not self.drain.state:
+            self._noted = self.drain.state
+            self.told(self.drain)
+            await self.grip.note(self.drain)
+        act = decide.next_act(self.drain, self._is_looked_again())
+        if act is Act.END:
+            return True
+        try:
+            return await self._do(act)
+        except KubeError as error:
+            self._journal("act-failed", act=act.name, why=str(error))
+            await self._wait(ACT_SECONDS)
+            return False
+
+    async def _do(self, act: Act) -> bool:
+        match act:
+            case Act.CUT:
+                await self._apply_or_wait(await self.grip.cut())
+            case Act.READ_SOCKETS:
+                await self._read_sockets()
+            case Act.TOMBSTONE:
+                await self._seal()
+            case Act.LOOK_AGAIN:
+                await self._look_again()
+            case Act.CONCLUDE:
+                return await self._conclude()
+            case _:
+                await self._wait(self._until_deadline())
+        return False
+
+    def _observe(self) -> None:
+        """Bring the drain up to what is seen, one event of the table at a time."""
+        loop = asyncio.get_running_loop()
+        while True:
+            seen = Seen(
+                now=loop.time(),
+                pod=self.pod.pod,
+                is_gone=self.pod.is_gone,
+                view=self.follower.view,
+                offset=self.follower.offset,
+                spell=self._spell,
+                deadline_at=self.grip.deadline_at(self.pod),
+                is_cut=self.grip.is_cut(self.pod),
+            )
+            event = next(_events(self.drain, seen), None)
+            if event is None or not self._step(event):
+                return
+
+    def _step(self, event: Event) -> bool:
+        before = self.drain.state
+        try:
+            self.drain = step(self.drain, event)
+        except EventError as error:
+            self._journal("refused-event", what=type(event).__name__, why=str(error))
+            return False
+        if before is State.CUT and self.drain.state is State.CLEAN and self.follower.view is not None:
+            self._spell = self.follower.view.spell
+        if self.drain.state is not before:
+            self._journal("state", to=self.drain.state.name, by=type(event).__name__, pod=self.drain.pod)
+        return True
+
+    async def _apply_or_wait(self, event: Event | None) -> None:
+        if event is None:
+            await self._wait(ACT_SECONDS)
+        else:
+            self._step(event)
+
+    # --- acts ---
+
+    async def _sockets(self) -> Quiet:
+        view = self.follower.view
+        served: tuple[Endpoint, ...] = read(view.serving) if view is not None else ()
+        return await self._ports.connections.read(served)
+
+    async def _read_sockets(self) -> None:
+        loop = asyncio.get_running_loop()
+        wait = self._sockets_at + self._pause - loop.time()
+        if wait > 0:
+            await self._wait(min(wait, self._until_deadline()))
+            return
+        quiet = await self._sockets()
+        self._sockets_at = loop.time()
+        self._pause = SOCKETS_SECONDS_MIN if quiet.is_quiet else min(1.5 * self._pause, SOCKETS_SECONDS_MAX)
+        self._step(SocketsRead(at=loop.time(), quiet=quiet))
+
+    async def _seal(self) -> None:
+        event = await self.grip.seal()
+        if event is None:
+            await self._wait(ACT_SECONDS)
+            return
+        # Everything once more from here: a list that began after the tombstone, a new epoch, new answers.
+        self._rounds += 1
+        self.follower.start_over(msgspec.structs.replace(self._ask, round=f"{self._ask.round}/{self._rounds}"))
+        self._spell = ""
+        self._step(event)
+
+    async def _look_again(self) -> None:
+        """Steps source, fence, acknowledgements and quiet once more in one pass, each begun after the last."""
+        loop = asyncio.get_running_loop()
+        is_fresh = await self.follower.look_again()
+        self._observe()
+        if self.drain.state is not State.DRAINED:
+            return
+        if is_fresh:
+            self._step(SocketsRead(at=loop.time(), quiet=await self._sockets()))
+            self._looked_at = loop.time()
+        elif loop.time() >= self.grip.deadline_at(self.pod):
+            # A proof that could not be repeated just before the act is none.
+            why = self.follower.failure or "a node or the API did not answer"
+            self._step(SourceDirty(at=loop.time(), reasons=(f"the last look could not be taken: {why}",)))
+        else:
+            await self._wait(LOOK_AGAIN_SECONDS)
+
+    def _is_looked_again(self) -> bool:
+        """Whether the last look is recent enough to act on; it counts for the proof that stood when it was taken."""
+        if self.drain.state is not State.DRAINED:
+            self._looked_at = None
+        looked_at = self._looked_at
+        return looked_at is not None and asyncio.get_running_loop().time() - looked_at < LOOK_COUNTS_SECONDS
+
+    async def _conclude(self) -> bool:
+        result = self.drain.result
+        assert result is not None
+        if not await self.grip.conclude(self.drain, result):
+            await self._wait(ACT_SECONDS)
+            return False
+        # What came in while the record was written may have taken the proof back.
+        before = self.drain.state
+        self._observe()
+        if self.drain.state is not before:
+            return False
+        event = await self.grip.release(self.drain, result)
+        if event is None:
+            return True
+        self._step(event)
+        return isinstance(event, Released | Gone) or self.drain.state.is_over
+
+    # --- waiting ---
+
+    def _until_deadline(self) -> float:
+        left = self.grip.deadline_at(self.pod) - asyncio.get_running_loop().time()
+        return max(0.0, left) if self.drain.state in decide.BEFORE_END else 60.0
+
+    async def _wait(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(max(seconds, 0.001)):
+                await self._woken.wait()
+        except TimeoutError:
+            return
+
+    def _journal(self, event: str, **fields: object) -> None:
+        self._ports.journal.record(event, **fields)
+
+
+def _events(drain: Drain, seen: Seen) -> Iterator[Event]:
+    yield from decide.pod_events(drain, seen)
+    yield from decide.end_events(drain, seen)
+    yield from decide.source_events(drain, seen)
+    yield from decide.fence_events(drain, seen)
