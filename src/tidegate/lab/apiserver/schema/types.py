@@ -133,3 +133,8 @@ def _field(value: str | list[Any]) -> Field:
     strategies = tuple(s for s in rules.get("s", "").split(",") if s)
     keys = tuple(rules.get("k", ()))
     return Field(word, rules.get("m", ""), strategies, rules.get("l", ""), keys, rules.get("a") == "atomic")
+
+
+def release() -> str:
+    """The Kubernetes release the table was generated from ("v1.37.0")."""
+    return str(_table()["release"])
