@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
+from tidegate.model.names import DrainResult, Ending
 from tidegate.rehearse import timeline, verdict
 from tidegate.rehearse.footage import Focus, develop
 from tidegate.rehearse.samples import Sample, tally
 from tidegate.rehearse.settings import ROWS, Row, Settings
 from tidegate.rehearse.timeline import Update
 from tidegate.rehearse.verdict import Rehearsal, Run
-from tidegate.rehearse.witness import DrainRecord, PodSeen
+from tidegate.rehearse.witness import PodSeen
 
 BASE = 1_767_225_600.0  # 2026-01-01T00:00:00Z
 NODES = ("node-1", "node-2", "node-3")
@@ -63,20 +64,20 @@ def run_of(row: Row, settings: Settings, rng: random.Random) -> Run:
         common = {"pod": pod.name, "uid": f"uid-{pod.index}-{row.name}", "container": "echo"}
         start = BASE + pod.created + 0.05
         entries.append({"at": start, "event": "process-started", "namespace": row.namespace, **common})
-        record = None
+        result = None
         if pod.deleted is not None:
             term = BASE + pod.deleted + pod.hold + 0.01
             entries.append({"at": term, "event": "signal-sent", "signal": "SIGTERM", **common})
             entries.append({"at": term + 0.004, "event": "process-exited", "code": -15, **common})
             if row.is_gated:
-                record = DrainRecord("verified", epoch=pod.index + 1, seconds=pod.hold)
+                result = DrainResult(Ending.VERIFIED, epoch=pod.index + 1, seconds=pod.hold)
         seen.append(
             PodSeen(
                 pod.name, common["uid"], pod.version, BASE + pod.created, f"node-{pod.index % 3 + 1}", pod.ip,
                 ready_at=start + 1.1,
                 deleted_at=None if pod.deleted is None else BASE + pod.deleted,
                 gone_at=None if pod.deleted is None else BASE + pod.deleted + pod.hold + 0.05,
-                record=record,
+                result=result,
             )
         )  # fmt: skip
     for node_index, node in enumerate(NODES):

@@ -8,12 +8,14 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tidegate.model.epoch import Epoch
+from tidegate.model.names import DrainResult, Ending
 from tidegate.rehearse.footage import Focus, develop, live_area, merged
 from tidegate.rehearse.samples import Sample
 from tidegate.rehearse.timeline import Span, Timeline, Update, draw
-from tidegate.rehearse.witness import DrainRecord, PodSeen
+from tidegate.rehearse.witness import PodSeen
 
-FOCUS = Focus("shop", "shop/echo:", epoch_of=lambda endpoint: int(endpoint.rpartition(":")[2]))
+FOCUS = Focus("shop", "shop/echo:")
 UPDATE = Update(started_at=0.0, patched_at=1.0, ended_at=20.0, replicas=1, nodes=("node-1", "node-2"))
 
 OLD = PodSeen("old", "u-old", "v1", created_at=-5.0, ip="127.1.1.1", ready_at=-4.0, deleted_at=3.0, gone_at=5.2)
@@ -35,7 +37,7 @@ def sigterm(pod: PodSeen, at: float) -> dict[str, object]:
 def table(node: str, at: float, *pods: PodSeen, epoch: int = 0) -> dict[str, object]:
     services = {"shop/echo:http": [f"{pod.ip}:8080" for pod in pods], "other/echo:http": ["127.1.1.9:8080"]}
     if epoch:
-        services["tidegate-system/tidegate-fence:"] = [f"198.18.0.1:{epoch}"]
+        services["tidegate-system/tidegate-fence-abc:fence"] = [str(Epoch("abc", epoch).endpoint4())]
     return {"at": at, "event": "table-committed", "node": node, "services": services}
 
 
@@ -106,7 +108,14 @@ def test_a_lost_request_without_an_answer_is_laid_at_the_dead_pod_in_its_nodes_t
 
 def test_the_floor_is_the_slowest_nodes_fence_or_the_last_connection() -> None:
     gated = PodSeen(
-        OLD.name, OLD.uid, "v1", -5.0, ip=OLD.ip, ready_at=-4.0, deleted_at=3.0, record=DrainRecord("verified", epoch=7)
+        OLD.name,
+        OLD.uid,
+        "v1",
+        -5.0,
+        ip=OLD.ip,
+        ready_at=-4.0,
+        deleted_at=3.0,
+        result=DrainResult(Ending.VERIFIED, epoch=7),
     )
     floor = drawn(SCENE, (gated, NEW)).tracks[0].floor
     assert floor is not None
@@ -119,7 +128,14 @@ def test_the_floor_is_the_slowest_nodes_fence_or_the_last_connection() -> None:
 
 def test_a_drain_whose_epoch_a_node_never_showed_has_no_floor() -> None:
     gated = PodSeen(
-        OLD.name, OLD.uid, "v1", -5.0, ip=OLD.ip, ready_at=-4.0, deleted_at=3.0, record=DrainRecord("verified", epoch=9)
+        OLD.name,
+        OLD.uid,
+        "v1",
+        -5.0,
+        ip=OLD.ip,
+        ready_at=-4.0,
+        deleted_at=3.0,
+        result=DrainResult(Ending.VERIFIED, epoch=9),
     )
     assert drawn(SCENE, (gated, NEW)).tracks[0].floor is None
 

@@ -7,23 +7,24 @@ from typing import Any
 
 from inline_snapshot import snapshot
 
+from tidegate.model.names import DrainResult, Ending, encode_result
 from tidegate.rehearse.samples import tally
 from tidegate.rehearse.settings import ROWS, Row, Settings
 from tidegate.rehearse.verdict import Rehearsal, Run, as_json, judge, why_invalid
-from tidegate.rehearse.witness import DrainRecord, read_record
+from tidegate.rehearse.witness import read_result
 
 PLAIN, TIDEGATE = ROWS[0], ROWS[3]
 SMALL: dict[str, Any] = {"requests_min": 400, "new_per_second": 20.0, "pool_per_second": 20.0}
 
 
-def with_records(made: Rehearsal, *records: DrainRecord | None) -> Rehearsal:
-    """The rehearsal with these drain records on the first gated row's old pods."""
+def with_results(made: Rehearsal, *results: DrainResult | None) -> Rehearsal:
+    """The rehearsal with these drain results on the first gated row's old pods."""
     runs = []
     for run in made.runs:
         tracks = list(run.timeline.tracks)
         if run.row.is_gated:
-            for index, record in enumerate(records):
-                tracks[index] = replace(tracks[index], seen=replace(tracks[index].seen, record=record))
+            for index, result in enumerate(results):
+                tracks[index] = replace(tracks[index], seen=replace(tracks[index].seen, result=result))
         runs.append(replace(run, timeline=replace(run.timeline, tracks=tuple(tracks))))
     return replace(made, runs=tuple(runs))
 
@@ -45,7 +46,7 @@ def test_lost_requests_without_tidegate_do_not_fail_the_rehearsal(rehearsal: Any
 
 
 def test_a_pod_without_a_record_is_bypassed_and_the_exit_code_is_4(rehearsal: Any) -> None:
-    made = with_records(rehearsal((TIDEGATE,), **SMALL), None)
+    made = with_results(rehearsal((TIDEGATE,), **SMALL), None)
     assert made.runs[0].drains[0].result == "bypassed"
     verdict = judge(made)
     assert verdict.exit_code == 4
@@ -53,8 +54,8 @@ def test_a_pod_without_a_record_is_bypassed_and_the_exit_code_is_4(rehearsal: An
 
 
 def test_a_timed_out_drain_names_its_stragglers(rehearsal: Any) -> None:
-    record = DrainRecord("timed-out", "no acknowledgement", ("node-3",))
-    verdict = judge(with_records(rehearsal((TIDEGATE,), **SMALL), record))
+    record = DrainResult(Ending.TIMED_OUT, "no acknowledgement", ("node-3",))
+    verdict = judge(with_results(rehearsal((TIDEGATE,), **SMALL), record))
     assert verdict.exit_code == 4
     assert "timed-out: no acknowledgement (waiting for node-3)" in verdict.reasons[0]
 
@@ -65,7 +66,7 @@ def test_losses_behind_verified_drains_exit_1(rehearsal: Any) -> None:
 
 
 def test_an_unverified_drain_outranks_a_loss(rehearsal: Any) -> None:
-    made = with_records(rehearsal((TIDEGATE,), **SMALL), None)
+    made = with_results(rehearsal((TIDEGATE,), **SMALL), None)
     assert judge(replace(made, runs=(lose_one(made.runs[0]),))).exit_code == 4
 
 
@@ -93,9 +94,15 @@ def test_a_load_that_was_late_makes_a_run_invalid(rehearsal: Any) -> None:
     assert "10000 are needed" in why_invalid(Settings(), run.timeline, tally(run.samples))
 
 
-def test_an_unreadable_drain_record_vouches_for_nothing() -> None:
-    assert [read_record(text).result for text in ("", "{}", "[1]", '{"result"', "null")] == ["bypassed"] * 5
-    assert read_record('{"result":"verified","epoch":3,"seconds":1.5}') == DrainRecord("verified", epoch=3, seconds=1.5)
+def test_an_unreadable_drain_result_vouches_for_nothing() -> None:
+    def pod(text: str) -> dict[str, Any]:
+        return {"metadata": {"annotations": {"tidegate.dev/drain-result": text}}}
+
+    unreadable = ("", "{}", "[1]", '{"result"', "null", '{"result":"fine"}')
+    assert [result.result for text in unreadable if (result := read_result(pod(text)))] == [Ending.BYPASSED] * 6
+    known = DrainResult(Ending.VERIFIED, epoch=3, seconds=1.5)
+    assert read_result({"metadata": {"annotations": encode_result(known)}}) == known
+    assert read_result({"metadata": {}}) is None
 
 
 def test_the_json_has_the_documented_keys(rehearsal: Any) -> None:

@@ -8,13 +8,18 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from tidegate.model.endpoint import Endpoint
+from tidegate.model.epoch import Epoch
+from tidegate.model.names import FENCE_PREFIX, SYSTEM_NAMESPACE, fence_install
 from tidegate.rehearse.stage import Entry
 
 Interval = tuple[float, float]
 """From, until; ``math.inf`` while it lasts. Wall seconds."""
+
+_FENCES = f"{SYSTEM_NAMESPACE}/{FENCE_PREFIX}"
 
 SIGTERM_NAMES = frozenset({"SIGTERM", "TERM", "15"})
 
@@ -47,7 +52,7 @@ class Commit:
 
     at: float
     endpoints: frozenset[str]
-    epoch: int | None = None
+    epoch: Epoch | None = None
 
 
 @dataclass(slots=True)
@@ -89,9 +94,6 @@ class Focus:
     namespace: str
     service: str
     """Key prefix in a table: "namespace/name:"."""
-    fence: str = "tidegate-system/tidegate-fence:"
-    epoch_of: Callable[[str], int | None] = lambda endpoint: None
-    """Reads the epoch out of a fence endpoint ("ip:port"); None where it is none."""
 
 
 class Film:
@@ -141,15 +143,24 @@ def develop(entries: Iterable[Entry], focus: Focus) -> Footage:
 def _commit(footage: Footage, entry: Entry, at: float, focus: Focus) -> None:
     """Keep a commit only where it changed something of the row: most commits are about others."""
     endpoints: frozenset[str] = frozenset()
-    epoch: int | None = None
+    epoch: Epoch | None = None
     for key, addresses in entry["services"].items():
         if key.startswith(focus.service):
             endpoints = endpoints.union(addresses)
-        elif key.startswith(focus.fence) and addresses:
-            epoch = focus.epoch_of(addresses[0])
+        elif key.startswith(_FENCES) and addresses:
+            epoch = _epoch(key, addresses[0])
     commits = footage.commits.setdefault(entry["node"], [])
     if not commits or (commits[-1].endpoints, commits[-1].epoch) != (endpoints, epoch):
         commits.append(Commit(at, endpoints, epoch))
+
+
+def _epoch(key: str, address: str) -> Epoch | None:
+    """The epoch a table shows under a fence's key "namespace/name:port"; None when it is no epoch."""
+    install = fence_install(key.partition("/")[2].rpartition(":")[0])
+    try:
+        return None if install is None else Epoch.of_endpoint(install, Endpoint.parse(address))
+    except ValueError:
+        return None
 
 
 def live_area(lives: Sequence[Interval], replicas: int, since: float, until: float) -> float:

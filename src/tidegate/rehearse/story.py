@@ -67,16 +67,14 @@ def _silent(progress: Progress) -> None:
     del progress
 
 
-async def rehearse(
-    stage: Stage, settings: Settings, tell: Tell = _silent, epoch_of: Callable[[str], int | None] = lambda e: None
-) -> Rehearsal:
-    """Play every row in order. ``epoch_of`` reads the epoch out of a fence endpoint, for the drains' floors.
+async def rehearse(stage: Stage, settings: Settings, tell: Tell = _silent) -> Rehearsal:
+    """Play every row in order.
 
     Raises what the API raises when the lab is not there. A row that does not come to its end is invalid.
     """
     runs = []
     for row in settings.rows:
-        scene = _Scene(stage, settings, row, tell, epoch_of)
+        scene = _Scene(stage, settings, row, tell)
         runs.append(await scene.play())
     return Rehearsal(settings, tuple(source.node for source in stage.sources), tuple(runs))
 
@@ -84,15 +82,13 @@ async def rehearse(
 class _Scene:
     """One row being played."""
 
-    def __init__(
-        self, stage: Stage, settings: Settings, row: Row, tell: Tell, epoch_of: Callable[[str], int | None]
-    ) -> None:
+    def __init__(self, stage: Stage, settings: Settings, row: Row, tell: Tell) -> None:
         self.stage = stage
         self.settings = settings
         self.row = row
         self.api: Api = stage.api
         self.tell = tell
-        self.film = Film(Focus(row.namespace, f"{row.namespace}/{manifests.NAME}:", epoch_of=epoch_of))
+        self.film = Film(Focus(row.namespace, f"{row.namespace}/{manifests.NAME}:"))
         self.witness = Witness(stage.api, row.namespace)
         self.nodes = tuple(source.node for source in stage.sources)
         self.loop = asyncio.get_running_loop()

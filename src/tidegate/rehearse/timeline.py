@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from tidegate.model.epoch import Epoch
 from tidegate.rehearse import manifests
 from tidegate.rehearse.footage import Footage, Interval, Life, live_area, merged
 from tidegate.rehearse.samples import Sample, quantile
-from tidegate.rehearse.witness import DrainRecord, PodSeen
+from tidegate.rehearse.witness import PodSeen
 
 State = Literal["starting", "ready", "cut", "draining", "gone"]
 
@@ -224,14 +225,14 @@ def _spans(pod: PodSeen, life: Life, unrouted: Sequence[Unrouted], ended_at: flo
 def _floor(pod: PodSeen, life: Life, footage: Footage, unrouted: Sequence[Unrouted]) -> Floor | None:
     """The later of (slowest node's table holds the epoch and no route) and (last connection closed).
 
-    None without a record that names an epoch, or when a node never showed it.
+    None without a result that names an epoch, or when a node never showed it.
     """
-    record: DrainRecord | None = pod.record
-    if record is None or not record.epoch or pod.deleted_at is None or life.sigterm_at is None:
+    if pod.result is None or pod.result.epoch is None or pod.deleted_at is None or life.sigterm_at is None:
         return None
+    wanted = pod.result.epoch
     instants = [gone.at for gone in unrouted]
     for commits in footage.commits.values():
-        fenced = (c.at for c in commits if c.epoch is not None and c.epoch >= record.epoch)
+        fenced = (c.at for c in commits if c.epoch is not None and c.epoch.reaches(Epoch(c.epoch.install, wanted)))
         instants.append(next(fenced, math.inf))
     closed = footage.closed.get(endpoint(pod), ())
     instants += [at for at in closed if pod.deleted_at <= at <= life.sigterm_at][-1:]

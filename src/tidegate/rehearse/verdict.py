@@ -8,10 +8,10 @@ from typing import Any
 
 import msgspec
 
+from tidegate.model.names import NO_RECORD, Ending
 from tidegate.rehearse.samples import Sample, Tally, tally
 from tidegate.rehearse.settings import Row, Settings
 from tidegate.rehearse.timeline import PodTrack, Timeline
-from tidegate.rehearse.witness import BYPASSED, VERIFIED
 
 UNGATED = "ungated"
 """The result of a pod that had no drain gate: nothing was promised, nothing is claimed."""
@@ -50,12 +50,10 @@ class Run:
 
 
 def _drain(row: Row, track: PodTrack) -> Drain:
-    record = track.seen.record
     if not row.is_gated:
         return Drain(track.seen.name, UNGATED)
-    if record is None:
-        return Drain(track.seen.name, BYPASSED, "the pod left no drain record")
-    return Drain(track.seen.name, record.result, record.reason, record.stragglers)
+    found = track.seen.result or NO_RECORD
+    return Drain(track.seen.name, found.result.value, found.reason, found.stragglers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +97,7 @@ def judge(rehearsal: Rehearsal) -> Verdict:
             failed.append(f"{run.row.name}: the run is invalid: {run.invalid}")
         if not run.row.is_gated:
             continue
-        unverified += [_sentence(run.row, drain) for drain in run.drains if drain.result != VERIFIED]
+        unverified += [_sentence(run.row, drain) for drain in run.drains if drain.result != Ending.VERIFIED.value]
         if not run.drains:
             failed.append(f"{run.row.name}: no pod was drained")
         if run.tally.dropped:

@@ -5,29 +5,14 @@ An outside view, taken through an ordinary watch: the judge must not ask the jud
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from tidegate import vtime
 from tidegate.kube.api import PODS, Api, JsonObject, Selection
 from tidegate.kube.reflector import Reflector
-
-RESULT_ANNOTATION = "tidegate.dev/drain-result"
-
-VERIFIED = "verified"
-BYPASSED = "bypassed"
-
-
-@dataclass(frozen=True, slots=True)
-class DrainRecord:
-    """The drain result written on a pod just before its gate answered. ``epoch`` 0 = none given."""
-
-    result: str
-    reason: str = ""
-    stragglers: tuple[str, ...] = ()
-    epoch: int = 0
-    seconds: float = 0.0
+from tidegate.model.decode import Malformed
+from tidegate.model.names import DrainResult, Ending, decode_result
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,22 +28,15 @@ class PodSeen:
     ready_at: float | None = None
     deleted_at: float | None = None
     gone_at: float | None = None
-    record: DrainRecord | None = None
+    result: DrainResult | None = None
 
 
-def read_record(text: str) -> DrainRecord:
-    """A drain record from its annotation. One that cannot be read vouches for nothing: ``bypassed``."""
+def read_result(pod: JsonObject) -> DrainResult | None:
+    """The drain result on a pod, if any. One that cannot be read vouches for nothing: ``bypassed``."""
     try:
-        value = json.loads(text)
-        return DrainRecord(
-            result=str(value["result"]),
-            reason=str(value.get("reason") or ""),
-            stragglers=tuple(str(name) for name in value.get("stragglers") or ()),
-            epoch=int(value.get("epoch") or 0),
-            seconds=float(value.get("seconds") or 0.0),
-        )
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return DrainRecord(BYPASSED, reason="the drain record on the pod is unreadable")
+        return decode_result(pod["metadata"].get("annotations") or {})
+    except Malformed as error:
+        return DrainResult(Ending.BYPASSED, f"the drain result on the pod is unreadable: {error}")
 
 
 def _is_ready(pod: JsonObject) -> bool:
@@ -75,14 +53,13 @@ def _first_seen(pod: JsonObject, at: float) -> PodSeen:
 def advance(seen: PodSeen, pod: JsonObject, at: float) -> PodSeen:
     """What is known of a pod after one more look at it. An instant once set stays."""
     metadata, status = pod["metadata"], pod.get("status", {})
-    text = (metadata.get("annotations") or {}).get(RESULT_ANNOTATION)
     return replace(
         seen,
         node=pod["spec"].get("nodeName") or seen.node,
         ip=status.get("podIP") or seen.ip,
         ready_at=at if seen.ready_at is None and _is_ready(pod) else seen.ready_at,
         deleted_at=at if seen.deleted_at is None and metadata.get("deletionTimestamp") else seen.deleted_at,
-        record=read_record(text) if text else seen.record,
+        result=read_result(pod) or seen.result,
     )
 
 
