@@ -12,8 +12,9 @@ from tidegate.vtime.nursery import Nursery
 from tidegate.vtime.proc import read_text, socket_inodes
 from tidegate.vtime.process import Process
 from tidegate.vtime.program import Entrypoint, Program, entrypoint
+from tidegate.vtime.realtime import new_event_loop
 
 __all__ = [
     "Deadlock", "Entrypoint", "Nursery", "Process", "Program", "VirtualLoop",
-    "entrypoint", "now", "read_text", "run", "socket_inodes",
+    "entrypoint", "new_event_loop", "now", "read_text", "run", "socket_inodes",
 ]  # fmt: skip

@@ -45,14 +45,6 @@ class Order:
     lock_fd: int = -1
 
 
-def _new_loop() -> asyncio.AbstractEventLoop:
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.new_event_loop()
-    return uvloop.new_event_loop()
-
-
 def _fork(work: Callable[[], int]) -> int:
     """Run ``work`` in a child that dies with us; its pid."""
     parent = os.getpid()
@@ -79,7 +71,7 @@ def _run_kernel(folder: LabFolder, seed: int) -> int:
         "TIDEGATE_SEED": str(seed),
     }
     program = vtime.Program((), env, lambda line: print(line, file=sys.stderr, flush=True))
-    with asyncio.Runner(loop_factory=_new_loop) as runner:
+    with asyncio.Runner(loop_factory=vtime.new_event_loop) as runner:
         return int(runner.run(_awaited(main, program)))
 
 
@@ -94,7 +86,7 @@ def _run_lab(config: LabConfig, folder: LabFolder, announce: Callable[[dict[str,
         announce({})
 
     try:
-        with asyncio.Runner(loop_factory=_new_loop) as runner:
+        with asyncio.Runner(loop_factory=vtime.new_event_loop) as runner:
             return int(runner.run(serve(config, folder, up)))
     except (LabError, OSError) as error:
         announce({"error": str(error)})

@@ -1,0 +1,208 @@
+"""``tidegate lab``: a Kubernetes-compatible cluster on this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tidegate.cli.main import FAILED, REFUSED, fail
+
+if TYPE_CHECKING:
+    from tidegate.lab.folder import LabFolder, LabRecord
+
+TIDEGATE_ADDON = "tidegate.rehearse.addons:TIDEGATE"
+
+lab_option = click.option(
+    "--lab", "name", default="default", show_default=True, envvar="TIDEGATE_LAB_NAME", help="Which lab."
+)
+
+
+@click.group()
+def lab() -> None:
+    """A Kubernetes-compatible cluster on this machine: no Docker, no root, Linux loopback addresses.
+
+    \b
+    tidegate lab up --detach
+    export KUBECONFIG=$(tidegate lab kubeconfig --path)
+    kubectl create deployment web --image=tidegate/echo:1
+    """
+
+
+@lab.command()
+@lab_option
+@click.option("--nodes", default=3, show_default=True, type=click.IntRange(1, 200), help="How many nodes.")
+@click.option("--detach", is_flag=True, help="Return once it is up; it runs until `tidegate lab down`.")
+@click.option("--seed", default=0, show_default=True, help="Seeds names, jitter and endpoint choice.")
+@click.option("--port", default=6443, show_default=True, type=click.IntRange(1, 65535), help="The API server's port.")
+@click.option(
+    "--block", default=0, type=click.IntRange(0, 250), help="Use 127.B, 127.B+1 and 127.B+2.  [default: first free]"
+)
+@click.option(
+    "--min-sync", default=1.0, show_default=True, type=click.FloatRange(0), help="kube-proxy's minSyncPeriod, seconds."
+)
+@click.option("--bare", is_flag=True, help="Without Tidegate's agents, coordinator and fence.")
+def up(**options: Any) -> None:
+    """Boot a lab. In the foreground, Ctrl-C takes it down and leaves nothing behind."""
+    from tidegate.lab import boot
+    from tidegate.lab.settings import LabSettings
+
+    settings = LabSettings(
+        name=options["name"],
+        nodes=options["nodes"],
+        seed=options["seed"],
+        block=options["block"],
+        port=options["port"],
+        min_sync_seconds=options["min_sync"],
+        addons=() if options["bare"] else (TIDEGATE_ADDON,),
+    )
+    try:
+        running = boot.start(settings, detach=options["detach"])
+    except boot.AlreadyUp as error:
+        fail(str(error), REFUSED)
+    record = running.record
+    click.echo(f'lab "{record.name}" is up: {record.nodes} nodes, {record.server}', err=True)
+    click.echo(f"export KUBECONFIG={running.folder.kubeconfig}")
+    if options["detach"]:
+        return
+    click.echo("Ctrl-C takes it down", err=True)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        code = running.wait()
+    except KeyboardInterrupt:
+        code = 0
+    log = running.folder.own_log
+    running.close()
+    if code:
+        fail(f"the lab ended by itself; its log is {log}")
+    boot.stop(record.name)
+    click.echo(f'lab "{record.name}" is down', err=True)
+
+
+@lab.command()
+@lab_option
+@click.option("--all", "every", is_flag=True, help="Take every lab down.")
+def down(name: str, every: bool) -> None:
+    """End a lab: every process of it, and its state."""
+    from tidegate.lab import boot
+    from tidegate.lab.folder import known_labs
+
+    names = known_labs() if every else [name]
+    for one in names:
+        if boot.stop(one):
+            click.echo(f'lab "{one}" is down', err=True)
+        elif not every:
+            fail(f'there is no lab "{one}"; `tidegate lab status --all` lists them', FAILED)
+
+
+@lab.command()
+@lab_option
+@click.option("--all", "every", is_flag=True, help="List every lab.")
+@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+def status(name: str, every: bool, output: str) -> None:
+    """Is it up, where, with which nodes and faults."""
+    from tidegate.lab.folder import LabFolder, known_labs
+
+    found: list[dict[str, Any]] = []
+    for one in known_labs() if every else [name]:
+        folder = LabFolder(one)
+        record = folder.running()
+        if record is None:
+            found.append({"name": one, "state": "down"})
+        else:
+            found.append({"state": "up", "pid": record.pid, **asyncio.run(_ask_status(record))})
+    if output == "json":
+        click.echo(json.dumps(found if every else found[0], indent=2))
+    else:
+        for entry in found:
+            _print_status(entry)
+    if not every and found[0]["state"] == "down":
+        sys.exit(FAILED)
+
+
+async def _ask_status(record: LabRecord) -> dict[str, Any]:
+    from tidegate.kube.connect import open_api
+    from tidegate.kube.exchange import Request
+    from tidegate.lab.control import STATUS_PATH
+
+    async with open_api(record.server) as client:
+        response = await client.request(Request("GET", STATUS_PATH))
+        answer: dict[str, Any] = json.loads(await response.read())
+        return {**answer, "started_at": record.started_at}
+
+
+def _print_status(entry: dict[str, Any]) -> None:
+    if entry["state"] == "down":
+        click.echo(f'lab "{entry["name"]}" is down')
+        return
+    click.echo(f'lab "{entry["name"]}" is up since {entry["started_at"]}: {entry["server"]}')
+    for node in entry["nodes"]:
+        wrong = [
+            f"{fault['kind']} {fault['seconds']:.1f} s" for fault in entry["faults"] if fault["node"] == node["name"]
+        ]
+        click.echo(f"  {node['name']}  {node['address']}  {', '.join(wrong)}".rstrip())
+
+
+def running_lab(name: str) -> tuple[LabFolder, LabRecord]:
+    """The lab of this name, or one clear line and out."""
+    from tidegate.lab.folder import LabFolder
+
+    folder = LabFolder(name)
+    record = folder.running()
+    if record is None:
+        fail(f'lab "{name}" is not up; `tidegate lab up --lab {name}` boots it')
+    return folder, record
+
+
+@lab.command()
+@lab_option
+@click.option("--path", is_flag=True, help="Print the file's path instead of its content.")
+def kubeconfig(name: str, path: bool) -> None:
+    """Print the lab's kubeconfig. Your own is never touched."""
+    folder, _ = running_lab(name)
+    click.echo(str(folder.kubeconfig) if path else folder.kubeconfig.read_text(), nl=path)
+
+
+@lab.command()
+@click.argument("kind", type=click.Choice(["proxy-freeze", "proxy-lag", "proxy-kill", "proxy-restart", "clear"]))
+@click.option("--node", required=True, help="Which node's proxy.")
+@click.option("--seconds", default=0.0, type=click.FloatRange(0), help="For how long, or how far behind (proxy-lag).")
+@lab_option
+def fault(kind: str, node: str, seconds: float, name: str) -> None:
+    """Break one node's proxy, while its kernel goes on forwarding.
+
+    \b
+    proxy-freeze   stopped for SECONDS, as by SIGSTOP
+    proxy-lag      sees every change SECONDS late, until cleared
+    proxy-kill     gone for SECONDS (0: until proxy-restart)
+    clear          end every fault of the node
+    """
+    from tidegate.kube.connect import open_api
+    from tidegate.kube.errors import ApiError
+    from tidegate.lab.faults import Fault
+    from tidegate.rehearse.real import apply_fault
+
+    _, record = running_lab(name)
+
+    async def apply() -> None:
+        async with open_api(record.server) as client:
+            await apply_fault(client, Fault(kind, node, seconds))  # type: ignore[arg-type]
+
+    try:
+        asyncio.run(apply())
+    except ApiError as error:
+        fail(_plain(error.message))
+    click.echo(f"{kind} on {node}" + (f" for {seconds:g} s" if seconds else ""), err=True)
+
+
+def _plain(message: str) -> str:
+    """The lab's own words, out of the error that carried them."""
+    start, end = message.find("{"), message.rfind("}")
+    try:
+        return str(json.loads(message[start : end + 1].replace("\\'", "'"))["error"]) if start >= 0 else message
+    except (ValueError, KeyError):
+        return message
