@@ -11,8 +11,8 @@ from collections.abc import Callable
 from tidegate.kube.api import JsonObject
 from tidegate.kube.exchange import Request, Response, whole
 from tidegate.lab.apiserver import failures
-from tidegate.lab.apiserver.knowledge import openapi
 from tidegate.lab.apiserver.registry import Registry, Row, Subresource
+from tidegate.lab.apiserver.schema import openapi
 from tidegate.lab.apiserver.store import encode
 
 AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"

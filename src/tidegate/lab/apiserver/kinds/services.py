@@ -43,6 +43,7 @@ class ServiceStrategy(Strategy):
                     spec[key] = before[key]
         if spec.get("type") in EXTERNAL and before.get("type") in EXTERNAL:
             _keep_node_ports(spec, before)
+        _drop_of_the_former_type(spec, before)
 
     def allocate(self, obj: JsonObject, old: JsonObject | None, world: World) -> None:
         spec = obj["spec"]
@@ -109,6 +110,24 @@ class ServiceStrategy(Strategy):
                 taken.add(number)
                 return number
         raise failures.internal("failed to allocate a nodePort: range is full")
+
+
+def _drop_of_the_former_type(spec: JsonObject, before: JsonObject) -> None:
+    """What the old type needed and the new one may not have goes, unless the writer changed it himself.
+
+    (dropTypeDependentFields in service/strategy.go: ``kubectl patch`` of the type alone must not be invalid.)
+    """
+    if before.get("type") in EXTERNAL and spec.get("type") not in EXTERNAL:
+        numbers = [port.get("nodePort") for port in before.get("ports") or []]
+        if [port.get("nodePort") for port in spec.get("ports") or []] == numbers:
+            for port in spec.get("ports") or []:
+                port.pop("nodePort", None)
+        for key in ("externalTrafficPolicy", "allocateLoadBalancerNodePorts", "loadBalancerClass"):
+            if spec.get(key) == before.get(key):
+                spec.pop(key, None)
+    unchanged = spec.get("healthCheckNodePort") == before.get("healthCheckNodePort")
+    if unchanged and _wants_health_port(before) and not _wants_health_port(spec):
+        spec.pop("healthCheckNodePort", None)
 
 
 def _wants_health_port(spec: JsonObject) -> bool:
