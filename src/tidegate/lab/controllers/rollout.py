@@ -225,7 +225,7 @@ def _shrink(step: _Pass) -> bool:
     floor = step.desired - fenceposts(step.deployment).unavailable
     unready_new = replicas(step.new) - reported(step.new, "availableReplicas")
     spare = sum(replicas(replicaset) for replicaset in step.all) - floor - unready_new
-    if spare <= 0:
+    if spare <= 0 or any(_is_stale(replicaset) for replicaset in step.active_old):
         return False
     before = len(step.writes)
     for replicaset in sorted(step.active_old, key=born):
@@ -233,13 +233,22 @@ def _shrink(step: _Pass) -> bool:
         if spare > 0 and unready > 0:
             step.scale(replicaset, replicas(replicaset) - min(spare, unready))
             spare -= min(spare, unready)
-    spare = sum(reported(replicaset, "availableReplicas") for replicaset in step.all) - floor
+    counted = [*step.active_old, step.new]
+    spare = sum(reported(replicaset, "availableReplicas") for replicaset in counted) - floor
     for replicaset in sorted(step.active_old, key=born):
         count = min(replicas(replicaset), spare)
         if count > 0:
             step.scale(replicaset, replicas(replicaset) - count)
             spare -= count
     return len(step.writes) > before
+
+
+def _is_stale(replicaset: JsonObject) -> bool:
+    """More available pods than replicas: the status is from before the last scaling, and its pods are going.
+
+    The real controller fails such a pass with "got invalid request to scale down" and tries again.
+    """
+    return reported(replicaset, "availableReplicas") > replicas(replicaset)
 
 
 def _recreate(step: _Pass) -> None:
