@@ -55,8 +55,8 @@ class PodSeen:
             return
         if seen.uid != self.uid:
             self.is_gone = True
-        else:
-            self.pod = seen
+        elif seen.is_terminating or self.pod is None or not self.pod.is_terminating:
+            self.pod = seen  # a deletion is never taken back: a watch that says so lags behind our own read
 
 
 class ViewFollower:

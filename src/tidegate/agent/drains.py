@@ -1,0 +1,265 @@
+"""Gate mode: the drains of this node's leaving pods, one per pod, whoever of its containers asks."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import msgspec
+
+from tidegate import vtime
+from tidegate.agent.holds import HeldPod, Holds
+from tidegate.dataplane.sockets import Quiet
+from tidegate.drain.deadline import DEFAULT_BUDGET, Budget, gate_deadline
+from tidegate.drain.event import Event, Released
+from tidegate.drain.progress import Drain, begin
+from tidegate.drain.state import Mode
+from tidegate.engine import act
+from tidegate.engine.loop import Keeper, Ports
+from tidegate.engine.observe import PodSeen
+from tidegate.kube.api import PODS, Api, JsonObject, Selection
+from tidegate.kube.errors import ApiError, KubeError
+from tidegate.kube.reflector import Reflector
+from tidegate.model import pod as pods
+from tidegate.model.decode import Malformed
+from tidegate.model.endpoint import Endpoint, canonical
+from tidegate.model.names import DrainRecord, DrainResult, Ending
+from tidegate.model.pod import Pod
+from tidegate.observers import sockets
+from tidegate.observers.coordinator import Coordinator, ask_of
+from tidegate.traffic.listing import every_endpoint
+
+RETRY_SECONDS = 0.3
+RECORD_LATE_SECONDS = 1.0
+"""How long past the deadline a record may still be tried: the kubelet keeps 2 s of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnSockets:
+    """The sockets of this node's pods; the kubelet's own connections to them do not count."""
+
+    kubelet_pid: int
+
+    async def read(self, endpoints: tuple[Endpoint, ...]) -> Quiet:
+        return sockets.read_quiet(endpoints, self.kubelet_pid)
+
+
+class GateGrip:
+    """Holds a pod by its preStop call: the deletionTimestamp is the cut, the answer the release."""
+
+    def __init__(self, api: Api, holds: Holds, budget: Budget = DEFAULT_BUDGET) -> None:
+        self.containers: set[str] = set()
+        self._api = api
+        self._holds = holds
+        self._budget = budget
+        self._deadline: tuple[datetime | None, float] = (None, float("inf"))
+        self.pod: PodSeen | None = None
+
+    def is_cut(self, seen: PodSeen) -> bool:
+        self.pod = seen
+        return seen.pod is not None and seen.pod.is_terminating
+
+    def deadline_at(self, seen: PodSeen) -> float:
+        """From the newest deletionTimestamp (a later delete can only shorten it), mapped to our clock once each."""
+        at = seen.pod.deletion_timestamp if seen.pod is not None else None
+        if at is not None and at != self._deadline[0]:
+            left = (gate_deadline(at, self._budget) - vtime.now()).total_seconds()
+            self._deadline = (at, asyncio.get_running_loop().time() + left)
+        return self._deadline[1]
+
+    async def cut(self) -> Event | None:
+        return None
+
+    async def seal(self) -> Event | None:
+        return None
+
+    async def conclude(self, drain: Drain, result: DrainResult) -> bool:
+        """Record on the pod; given up only when the kubelet cannot be kept waiting for it any longer."""
+        if self.pod is None or self.pod.pod is None:
+            return True
+        recorded = self._holds.result_of(self.pod.uid, result, self.containers)
+        try:
+            async with asyncio.timeout(RECORD_LATE_SECONDS):
+                await act.record_result(self._api, self.pod.pod, recorded)
+        except (KubeError, TimeoutError) as error:
+            if isinstance(error, ApiError) and (error.is_not_found or error.is_conflict):
+                return True  # the pod is gone, or another has its name
+            return asyncio.get_running_loop().time() >= self._deadline[1]
+        return True
+
+    async def release(self, drain: Drain, result: DrainResult) -> Event | None:
+        """The gate's answer is the caller's: it follows at once."""
+        return Released(at=asyncio.get_running_loop().time())
+
+    async def note(self, drain: Drain) -> None:
+        return
+
+
+@dataclass(slots=True)
+class PodDrain:
+    """One pod's drain and who waits for it."""
+
+    keeper: Keeper
+    grip: GateGrip
+    task: asyncio.Task[DrainResult]
+
+
+@dataclass(slots=True)
+class PodDrains:
+    """All drains of this node's pods."""
+
+    api: Api
+    node: str
+    coordinator: Coordinator
+    holds: Holds
+    sockets: OwnSockets
+    log: Callable[[str], None]
+    rng: random.Random
+    budget: Budget = DEFAULT_BUDGET
+    running: dict[str, PodDrain] = field(default_factory=dict)
+    watch: Reflector = field(init=False)
+    _seen: dict[str, PodSeen] = field(default_factory=dict)
+    _recording: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.watch = Reflector(self.api, PODS, Selection(fields=f"spec.nodeName={self.node}"))
+        self.watch.subscribe(self._pod_changed)
+
+    # --- who is asking ---
+
+    async def identify(self, ip: str) -> HeldPod | DrainResult:
+        """Quorum-read, for the kubelet may have heard of the deletion before our watch did."""
+        loop = asyncio.get_running_loop()
+        give_up_at = loop.time() + self.budget.fallback_sleep_seconds
+        while True:
+            try:
+                return await self._identify(canonical(ip))
+            except ValueError:
+                return DrainResult(Ending.BYPASSED, f"{ip} is no address of a pod")
+            except (KubeError, Malformed) as error:
+                if loop.time() >= give_up_at:
+                    return DrainResult(Ending.BYPASSED, f"it could not be told which pod {ip} is: {error}")
+            await asyncio.sleep(RETRY_SECONDS)
+
+    async def _identify(self, ip: str) -> HeldPod | DrainResult:
+        known = self._at(ip, list(self.watch.objects.values()))
+        if known is None:
+            listing = await self.api.list(PODS, Selection(fields=f"spec.nodeName={self.node}"))
+            known = self._at(ip, listing.items)
+        elif not known.is_terminating:
+            try:
+                known = pods.decode(await self.api.get(PODS, known.name, known.namespace))
+            except ApiError as error:
+                if not error.is_not_found:
+                    raise
+                known = None
+        if known is None:
+            return DrainResult(Ending.BYPASSED, f"no pod of this node has the address {ip}")
+        if not known.is_terminating:
+            # Measured: the pod stays ready during such a hold; holding it helps nobody and stalls the kubelet.
+            return DrainResult(Ending.BYPASSED, "no deletionTimestamp: a liveness restart, or a node shutdown")
+        self._seen.setdefault(known.uid, PodSeen(known.uid)).pod = known
+        return HeldPod(known.uid, known.namespace, known.name)
+
+    def _at(self, ip: str, objects: list[JsonObject]) -> Pod | None:
+        """The pod at an address; of several (one finished, its address used again) the one still to be ended."""
+        found = []
+        for obj in objects:
+            try:
+                pod = pods.decode(obj)
+            except Malformed:
+                continue
+            if ip in pod.ips and not pod.is_finished and not pod.host_network:
+                found.append(pod)
+        return max(found, key=lambda pod: (pod.is_terminating, pod.created_at is not None, pod.uid), default=None)
+
+    # --- draining ---
+
+    async def drain(self, pod: HeldPod, container: str) -> DrainResult:
+        """Join the pod's drain, or begin it."""
+        running = self.running.get(pod.uid)
+        if running is None or running.task.done():
+            running = self._begin(pod)
+        running.grip.containers.add(container)
+        return await asyncio.shield(running.task)
+
+    def _begin(self, held: HeldPod) -> PodDrain:
+        seen = self._seen[held.uid]
+        assert seen.pod is not None
+        drain = begin(str(seen.pod), Mode.GATE)
+        ask = ask_of((held.uid, held.namespace, held.name), every_endpoint(seen.pod), Mode.GATE)
+        token = f"{self.rng.getrandbits(48):012x}"
+        ports = Ports(self.coordinator, self.sockets, self.holds.journal)
+        grip = GateGrip(self.api, self.holds, self.budget)
+        keeper = Keeper(drain, msgspec.structs.replace(ask, round=token), ports, grip, seen)
+        task = asyncio.get_running_loop().create_task(self._run(keeper, held, token), name=f"drain {held.name}")
+        self.running[held.uid] = PodDrain(keeper, grip, task)
+        return self.running[held.uid]
+
+    async def _run(self, keeper: Keeper, held: HeldPod, token: str) -> DrainResult:
+        noting = asyncio.get_running_loop().create_task(self._note(keeper, token))
+        try:
+            return await keeper.run()
+        finally:
+            noting.cancel()
+            self.running.pop(held.uid, None)
+
+    async def _note(self, keeper: Keeper, token: str) -> None:
+        """Say on the pod that it is being drained: for people, and for whoever comes after us."""
+        pod = keeper.pod.pod
+        if pod is None or pod.deletion_timestamp is None:
+            return
+        record = DrainRecord(
+            token=token,
+            state=keeper.drain.state.name,
+            mode=Mode.GATE.value,
+            at=act.instant(vtime.now()),
+            deadline=act.instant(gate_deadline(pod.deletion_timestamp, self.budget)),
+        )
+        try:
+            await act.record_drain(self.api, pod, record)
+        except KubeError:
+            return
+
+    def abandoned(self, pod: HeldPod, container: str, why: str) -> None:
+        """The container's hold died: say so on the pod, and stop draining for nobody."""
+        running = self.running.get(pod.uid)
+        if running is not None:
+            running.grip.containers.discard(container)
+            if not running.grip.containers and not running.task.done():
+                running.task.cancel()
+        result = DrainResult(Ending.BYPASSED, why)
+        self._recording[pod.uid] = asyncio.get_running_loop().create_task(self.record(pod, result))
+
+    async def record(self, held: HeldPod, result: DrainResult) -> None:
+        """Write a result on a pod that still exists; try until it is written or the pod is gone."""
+        while True:
+            try:
+                found = pods.decode(await self.api.get(PODS, held.name, held.namespace))
+                if found.uid == held.uid:
+                    await act.record_result(self.api, found, self.holds.result_of(held.uid, result, ()))
+                return
+            except ApiError as error:
+                if error.is_not_found or error.is_conflict:
+                    return
+            except Malformed:
+                return
+            except KubeError:
+                pass
+            await asyncio.sleep(RETRY_SECONDS)
+
+    def _pod_changed(self, old: JsonObject | None, new: JsonObject | None) -> None:
+        either = new or old
+        assert either is not None
+        uid = str(either["metadata"].get("uid"))
+        if uid in self._seen:
+            self._seen[uid].update(new)
+            running = self.running.get(uid)
+            if running is not None:
+                running.keeper.wake()
+        if new is None:
+            self._recording.pop(uid, None)
+            self._seen.pop(uid, None)

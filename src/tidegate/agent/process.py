@@ -1,0 +1,132 @@
+"""The node agent: testifies for its node's kernel, and keeps the drains of its node's leaving pods.
+
+Environment: TIDEGATE_NODE, TIDEGATE_NODE_ADDRESS, TIDEGATE_SERVER (URL; empty: kubeconfig), TIDEGATE_KERNEL_SOCKET,
+TIDEGATE_AGENT_SOCKET (the holder asks there), TIDEGATE_STATE_DIR, TIDEGATE_KUBELET_PID, TIDEGATE_HOLDER ("ip:port"
+the gate is redirected to), TIDEGATE_SEED.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tidegate.agent.drains import OwnSockets, PodDrains
+from tidegate.agent.gate import LINE_BYTES_MAX, Gate
+from tidegate.agent.holds import DeadHold, Holds
+from tidegate.agent.leader import Leader
+from tidegate.agent.questions import Questions
+from tidegate.agent.witness import NodeWitness
+from tidegate.engine.journal import Journal
+from tidegate.kube import wire
+from tidegate.kube.connect import open_api
+from tidegate.model.names import AGENT_PORT, GATE_PORT, DrainResult, Ending
+from tidegate.observers.kernel import KernelUnreachable, LabKernel
+from tidegate.vtime import Nursery
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tidegate.vtime import Program
+
+REDIRECT_SECONDS = 2.0
+"""Whoever takes the redirect away opens every gate of the node: it is put back this often."""
+LEAVE_SECONDS = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSettings:
+    """Where the agent is and whom it asks."""
+
+    node: str
+    address: str
+    server: str
+    kernel_socket: str
+    agent_socket: str
+    holder: str
+    state_dir: str = ""
+    kubelet_pid: int = 0
+    seed: str = "0"
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> AgentSettings:
+        """Raises ``KeyError`` for what has no default."""
+        address = env["TIDEGATE_NODE_ADDRESS"]
+        return cls(
+            node=env["TIDEGATE_NODE"],
+            address=address,
+            server=env.get("TIDEGATE_SERVER", ""),
+            kernel_socket=env["TIDEGATE_KERNEL_SOCKET"],
+            agent_socket=env["TIDEGATE_AGENT_SOCKET"],
+            holder=env.get("TIDEGATE_HOLDER", f"{address}:{GATE_PORT}"),
+            state_dir=env.get("TIDEGATE_STATE_DIR", ""),
+            kubelet_pid=int(env.get("TIDEGATE_KUBELET_PID") or 0),
+            seed=env.get("TIDEGATE_SEED", "0"),
+        )
+
+
+async def main(program: Program) -> int:
+    """Serve until SIGTERM, then until the last hold is over: an answered hold must not die with its agent."""
+    settings = AgentSettings.from_env(program.env)
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    journal = Journal(f"{settings.state_dir}/holds.jsonl" if settings.state_dir else "")
+    kernel = LabKernel(settings.kernel_socket, settings.node)
+    async with open_api(settings.server) as api:
+        holds = Holds(journal)
+        drains = PodDrains(
+            api, settings.node, Leader(api), holds, OwnSockets(settings.kubelet_pid), program.log,
+            random.Random(f"{settings.seed}/agent/{settings.node}"),
+        )  # fmt: skip
+        gate = Gate(drains, holds, program.log)
+        questions = Questions(NodeWitness(kernel, settings.node), settings.kubelet_pid)
+        dead = holds.restore()
+        # Listening before anything slow: the holder falls back when it cannot connect.
+        listening = await _listen(settings.agent_socket, gate)
+        server = await wire.serve(questions.exchange, settings.address, AGENT_PORT)
+        async with Nursery() as nursery:
+            nursery.start(drains.watch.run(), name="pods")
+            nursery.start(_keep_redirect(kernel, settings.holder, program.log), name="redirect")
+            nursery.start(_record_dead_holds(drains, dead, program.log), name="dead holds")
+            await stop.wait()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(gate.idle.wait(), LEAVE_SECONDS)
+            nursery.cancel()
+        listening.close()
+        await server.close()
+    kernel.close()
+    journal.close()
+    return 0
+
+
+async def _listen(path: str, gate: Gate) -> asyncio.AbstractServer:
+    """The UNIX socket of the holder; one left behind by a killed agent is replaced."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    return await asyncio.start_unix_server(gate.serve, path, limit=LINE_BYTES_MAX)
+
+
+async def _record_dead_holds(drains: PodDrains, dead: list[DeadHold], log: Callable[[str], None]) -> None:
+    """What the agent before us held, it lost: those drains are bypassed, whatever the pods say by now."""
+    for hold in dead:
+        log(f"{hold.pod.name} {hold.container}: bypassed, its hold died with the agent")
+        await drains.record(hold.pod, DrainResult(Ending.BYPASSED, "the agent ended during the hold"))
+
+
+async def _keep_redirect(kernel: LabKernel, holder: str, log: Callable[[str], None]) -> None:
+    """The kubelet's call to any pod's gate port goes to the holder."""
+    failure = ""
+    while True:
+        try:
+            await kernel.redirect(GATE_PORT, holder)
+            failure = ""
+        except KernelUnreachable as error:
+            if failure != str(error):
+                failure = str(error)
+                log(f"the gate is not redirected: {failure}")
+        await asyncio.sleep(REDIRECT_SECONDS if not failure else 0.2)
