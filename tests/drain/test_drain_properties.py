@@ -5,6 +5,7 @@ The oracle looks at the bare list of events that were accepted and at nothing th
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass, field
 
 from drain_stage import ENDPOINT, INSTALL, POD, busy, epoch, facts
@@ -59,9 +60,10 @@ def play(world: World, choice: tuple[str, int, int]) -> None:
     world.now += 1.0
     now = world.now
     match verb:
-        case "simple":
-            kinds = (Cut, SourceClean, Tombstoned, DeadlinePassed, Resumed, Restored)
-            world.offer(kinds[first % len(kinds)](at=now))
+        case "ahead":
+            play_ahead(world, first)
+        case "end":
+            world.offer((DeadlinePassed, Resumed, Resumed, Restored)[first % 4](at=now))
         case "clean":
             world.offer(SourceClean(at=now))
         case "dirty":
@@ -76,6 +78,30 @@ def play(world: World, choice: tuple[str, int, int]) -> None:
             world.offer(SocketsRead(at=now - second % 3, quiet=quiet))
         case _:
             play_answer(world, first, second)
+
+
+def play_ahead(world: World, first: int) -> None:
+    """What an orderly run would bring next: without it, chaos hardly ever gets as far as a proof."""
+    now = world.now
+    match world.drain.state:
+        case State.SERVING:
+            world.offer(Cut(at=now))
+        case State.CUT:
+            world.offer(SourceClean(at=now))
+        case State.CLEAN:
+            play(world, ("fence", first, 0))
+        case State.FENCED if world.drain.stragglers:
+            play_answer(world, NODES.index(world.drain.stragglers[0]), 0)
+        case State.FENCED:
+            play(world, ("nodes", 0, 0))
+        case State.UNROUTED:
+            world.offer(SocketsRead(at=now, quiet=Quiet()))
+        case State.QUIET:
+            world.offer(Tombstoned(at=now))
+        case State.OVERDUE:
+            world.offer(Resumed(at=now))
+        case _:
+            pass
 
 
 def play_answer(world: World, first: int, second: int) -> None:
@@ -138,33 +164,32 @@ def let_go_since(world: World, node: str, events: list[Event], write: FenceWritt
     return since
 
 
-CHOICES = st.tuples(
-    st.sampled_from(["simple", "clean", "dirty", "fence", "nodes", "sockets", "sockets"] + ["answer"] * 5),
-    st.integers(0, 23),
-    st.integers(0, 20),
-)
-START = [("nodes", 0, 0), ("simple", 0, 0), ("clean", 0, 0), ("fence", 0, 0), ("answer", 0, 0), ("answer", 1, 0)]
+VERBS = ["ahead"] * 12 + ["answer"] * 4 + ["sockets"] * 3 + ["nodes", "clean", "dirty", "fence", "end"]
+CHOICES = st.tuples(st.sampled_from(VERBS), st.integers(0, 23), st.integers(0, 20))
+RUNS = st.lists(CHOICES, min_size=15, max_size=40)
 
 
-@settings(max_examples=400, deadline=None)
-@given(mode=st.sampled_from(list(Mode)), head=st.integers(0, len(START)), choices=st.lists(CHOICES, max_size=30))
-def test_a_drain_is_verified_exactly_when_every_part_of_the_proof_stands(mode, head, choices):
+@settings(max_examples=250, deadline=None)
+@given(mode=st.sampled_from(list(Mode)), choices=RUNS)
+def test_a_drain_is_verified_when_and_only_when_every_part_of_the_proof_stands(mode, choices):
     world = World(begin(POD, mode))
-    for choice in START[:head] + choices:
+    for choice in choices:
         play(world, choice)
         drain = world.drain
         if drain.state is State.DRAINED:
             assert drain.result is not None
             assert drain.result.result is Ending.VERIFIED
-        if drain.state in LIVE:
-            assert (drain.state is State.DRAINED) == is_proven(world)
+            assert is_proven(world)
+        elif drain.state in LIVE and is_proven(world):
+            # More careful than it need be (an observer in doubt has left the cluster): one more reading, and done.
+            assert step(drain, SocketsRead(at=world.now, quiet=Quiet())).state is State.DRAINED
 
 
-@settings(max_examples=200, deadline=None)
-@given(mode=st.sampled_from(list(Mode)), choices=st.lists(CHOICES, max_size=25), late=st.integers(0, 3))
+@settings(max_examples=100, deadline=None)
+@given(mode=st.sampled_from(list(Mode)), choices=RUNS, late=st.integers(0, 3))
 def test_what_is_released_from_anywhere_but_drained_is_never_verified(mode, choices, late):
     world = World(begin(POD, mode))
-    for choice in START + choices:
+    for choice in choices:
         play(world, choice)
     was = world.drain.state
     if late == 0:
@@ -179,12 +204,24 @@ def test_what_is_released_from_anywhere_but_drained_is_never_verified(mode, choi
         assert not was.may_release
 
 
-@settings(max_examples=200, deadline=None)
-@given(mode=st.sampled_from(list(Mode)), choices=st.lists(CHOICES, max_size=25))
+@settings(max_examples=30, deadline=None)
+@given(mode=st.sampled_from(list(Mode)), choices=RUNS)
 def test_the_same_events_always_give_the_same_drain(mode, choices):
     first, second = World(begin(POD, mode)), World(begin(POD, mode))
-    for choice in START + choices:
+    for choice in choices:
         play(first, choice)
-    for choice in START + choices:
+    for choice in choices:
         play(second, choice)
     assert first.drain == second.drain
+
+
+def test_random_runs_do_get_as_far_as_a_proof():
+    """A property that is never put to the test proves nothing: a fixed draw of runs must reach every state."""
+    chance = random.Random(0)
+    reached: set[State] = set()
+    for _ in range(60):
+        world = World(begin(POD, chance.choice(list(Mode))))
+        for _ in range(40):
+            play(world, (chance.choice(VERBS), chance.randrange(24), chance.randrange(21)))
+            reached.add(world.drain.state)
+    assert reached >= {*LIVE, State.OVERDUE, State.RESTORED}

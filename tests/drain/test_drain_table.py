@@ -260,3 +260,21 @@ def test_a_busy_drain_names_its_clients():
     quiet = Quiet((Socket(ENDPOINT, CLIENT, "ESTABLISHED", 0, 1),))
     drain = step(at_state(State.UNROUTED, Mode.GATE), SocketsRead(at=4, quiet=quiet))
     assert waiting_for(drain) == ("1 in flight: 10.244.2.9:41000",)
+
+
+def test_the_word_of_somebody_not_listed_does_not_count_once_he_is():
+    drain = at_state(State.DRAINED, Mode.GATE)
+    drain = step(drain, Acknowledged(at=5, acknowledgement=answer(7, node="node-2")))
+    drain = step(drain, ObserversListed(at=6, observers=("node-1", "node-2")))
+    assert (drain.state, drain.stragglers) == (State.FENCED, ("node-2",))
+
+
+def test_an_observer_that_left_and_came_back_is_asked_anew():
+    drain = at_state(State.DRAINED, Mode.GATE)
+    drain = run(drain, ObserversListed(at=5, observers=("node-2",)), ObserversListed(at=6, observers=("node-1",)))
+    assert drain.stragglers == ("node-1",)
+
+
+def test_a_drain_with_nobody_to_ask_is_not_verified():
+    drain = run(begin(POD, Mode.GATE), ObserversListed(at=0, observers=()), *ROAD[1:4])
+    assert (drain.state, waiting_for(drain)) == (State.FENCED, ("at least one observer",))

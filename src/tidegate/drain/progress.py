@@ -187,8 +187,13 @@ def _learn_observers(drain: Drain, event: ObserversListed) -> Drain:
 
 
 def _learn_answer(drain: Drain, answer: Acknowledgement) -> Drain:
-    """The latest answer holds, whatever was said before. A question asked about another epoch was not ours."""
-    if answer.epoch != drain.epoch:
+    """The latest answer holds, whatever was said before.
+
+    An answer at another epoch was not asked by us. One of somebody who is not listed is left out: were he listed
+    later, his word would be older than sockets that were read without him.
+    """
+    is_stranger = drain.observers is not None and answer.observer not in drain.observers
+    if answer.epoch != drain.epoch or is_stranger:
         return drain
     answers = {**drain.acknowledgements, answer.observer: answer}
     return replace(drain, acknowledgements=MappingProxyType(answers))
