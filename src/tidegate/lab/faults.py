@@ -24,6 +24,10 @@ FaultKind = Literal["proxy-freeze", "proxy-lag", "proxy-kill", "proxy-restart", 
 KINDS: tuple[FaultKind, ...] = get_args(FaultKind)
 
 
+_CLOCK_SECONDS = 1e-6
+"""A timer may fire a rounding error before its instant; whoever compares again must not find it still ahead."""
+
+
 class FaultError(ValueError):
     """A fault that cannot be applied; the message says what would be accepted."""
 
@@ -136,7 +140,7 @@ class Faults:
 
     async def _sleep_until(self, node: str, until: float) -> None:
         try:
-            async with asyncio.timeout_at(until if math.isfinite(until) else None):
+            async with asyncio.timeout_at(until + _CLOCK_SECONDS if math.isfinite(until) else None):
                 await self._changed[node].wait()
         except TimeoutError:
             return
