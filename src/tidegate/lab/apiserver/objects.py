@@ -27,12 +27,12 @@ def clone(value: Any) -> Any:
 
 def stamp(moment: datetime) -> str:
     """RFC 3339 with whole seconds, as metav1.Time is written."""
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return moment.isoformat(timespec="seconds")[:19] + "Z"
 
 
 def stamp_micro(moment: datetime) -> str:
     """RFC 3339 with microseconds, as metav1.MicroTime is written."""
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return moment.isoformat(timespec="microseconds")[:26] + "Z"
 
 
 def new_uid(rng: random.Random) -> str:
@@ -40,7 +40,7 @@ def new_uid(rng: random.Random) -> str:
 
 
 def suffix(rng: random.Random, length: int = 5) -> str:
-    return "".join(rng.choice(SUFFIX_ALPHABET) for _ in range(length))
+    return "".join(rng.choices(SUFFIX_ALPHABET, k=length))
 
 
 def generated_name(prefix: str, rng: random.Random) -> str:

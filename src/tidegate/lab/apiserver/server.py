@@ -157,7 +157,7 @@ class ApiServer:
 
         def checked(old: JsonObject) -> JsonObject:
             new = apply(old)
-            bodies.check_fields(row, new, options)
+            bodies.check_fields(row, new, options, old)
             return new
 
         return checked
