@@ -33,16 +33,16 @@ BEFORE_END = (State.CUT, *AFTER_CLEAN)
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One observation: instants in the loop's seconds, ``offset`` added to the coordinator's.
+    """One observation. ``spell`` is the stretch of a clean source that the drain's progress rests on.
 
-    ``spell`` is the stretch of a clean source that the drain's progress rests on.
+    ``now`` and ``deadline_at`` are the loop's seconds; the instants in ``view`` are the coordinator's, and only ever
+    compared with each other.
     """
 
     now: float
     pod: Pod | None
     is_gone: bool
     view: View | None
-    offset: float
     spell: str
     deadline_at: float
     is_cut: bool
@@ -80,7 +80,7 @@ def source_events(drain: Drain, seen: Seen) -> Iterator[Event]:
     elif drain.state in AFTER_CLEAN and view.spell != seen.spell:
         yield SourceDirty(at=seen.now, reasons=("the source was not clean, or not watched, in between",))
     elif drain.state is State.CUT and view.clean_at is not None:
-        yield SourceClean(at=view.clean_at + seen.offset)
+        yield SourceClean(at=view.clean_at)
     elif drain.state is State.CUT and drain.reasons != view.reasons:
         yield SourceDirty(at=seen.now, reasons=view.reasons)
 
@@ -99,7 +99,7 @@ def fence_events(drain: Drain, seen: Seen) -> Iterator[Event]:
     if epoch is None or view.sent_at is None or view.spell != seen.spell:
         return
     if drain.state is State.CLEAN:
-        yield FenceWritten(at=seen.now, epoch=epoch, sent_at=view.sent_at + seen.offset)
+        yield FenceWritten(at=seen.now, epoch=epoch, sent_at=view.sent_at)
     elif drain.epoch == epoch:
         for answer in acknowledgements(view):
             if drain.acknowledgements.get(answer.observer) != answer and answer.observer in (drain.observers or ()):

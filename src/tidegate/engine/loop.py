@@ -161,7 +161,6 @@ class Keeper:
                 pod=self.pod.pod,
                 is_gone=self.pod.is_gone,
                 view=self.follower.view,
-                offset=self.follower.offset,
                 spell=self._spell,
                 deadline_at=self.grip.deadline_at(self.pod),
                 is_cut=self.grip.is_cut(self.pod),
@@ -202,10 +201,10 @@ class Keeper:
         if wait > 0:
             await self._wait(min(wait, self._until_deadline()))
             return
+        self._sockets_at = began = loop.time()
         quiet = await self._sockets()
-        self._sockets_at = loop.time()
         self._pause = SOCKETS_SECONDS_MIN if quiet.is_quiet else min(1.5 * self._pause, SOCKETS_SECONDS_MAX)
-        self._step(SocketsRead(at=loop.time(), quiet=quiet))
+        self._step(SocketsRead(at=began, quiet=quiet))
 
     async def _seal(self) -> None:
         event = await self.grip.seal()
@@ -226,8 +225,8 @@ class Keeper:
         if self.drain.state is not State.DRAINED:
             return
         if is_fresh:
-            self._step(SocketsRead(at=loop.time(), quiet=await self._sockets()))
-            self._looked_at = loop.time()
+            self._looked_at = began = loop.time()
+            self._step(SocketsRead(at=began, quiet=await self._sockets()))
         elif loop.time() >= self.grip.deadline_at(self.pod):
             # A proof that could not be repeated just before the act is none.
             why = self.follower.failure or "a node or the API did not answer"

@@ -60,20 +60,14 @@ class PodSeen:
 
 
 class ViewFollower:
-    """Long-polls the coordinator about one drain. ``offset`` maps its clock to ours, fixed per coordinator process.
-
-    Fixed, because the table compares the instants of a list and of a fence write that may come in two answers: an
-    offset taken anew from each would let the network's jitter swap them.
-    """
+    """Long-polls the coordinator about one drain, and keeps its latest view."""
 
     def __init__(self, coordinator: Coordinator, ask: Ask, woken: Callable[[], None]) -> None:
         self.view: View | None = None
-        self.offset = 0.0
         self.failure = "the coordinator has not been asked yet"
         self._coordinator = coordinator
         self._ask = ask
         self._woken = woken
-        self._instance = ""
         self._poll: asyncio.Task[bool] | None = None
 
     async def run(self) -> None:
@@ -122,11 +116,8 @@ class ViewFollower:
             return False
         if ask.round != self._ask.round:
             return True  # an answer about the round before
-        if self.view is not None and view.instance == self._instance and view.now < self.view.now:
+        if self.view is not None and view.instance == self.view.instance and view.now < self.view.now:
             return True  # overtaken on the way by a later one
-        if view.instance != self._instance:
-            self._instance = view.instance
-            self.offset = asyncio.get_running_loop().time() - view.now
         self.view, self.failure = view, ""
         self._woken()
         return True
