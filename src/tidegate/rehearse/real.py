@@ -1,22 +1,27 @@
-"""The story's stage in a real lab: OS processes, real sockets, the wall clock."""
+"""The story's stage in real time: a lab that runs beside us, a load process, the wall clock."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 
 import msgspec
 
-from tidegate.kube import wire
+from tidegate import vtime
 from tidegate.kube.api import Api
-from tidegate.lab.boot import RunningLab
+from tidegate.kube.client import KubeClient
+from tidegate.kube.connect import open_api
+from tidegate.kube.exchange import Request
 from tidegate.lab.config import Addressing
 from tidegate.lab.control import FAULTS_PATH
 from tidegate.lab.faults import Fault
-from tidegate.lab.folder import LabError
-from tidegate.lab.runtime.processes import MARK
+from tidegate.lab.folder import LabFolder, LabRecord
+from tidegate.lab.runtime import processes
 from tidegate.rehearse.loadspec import LoadSpec, Source, encode_spec
 from tidegate.rehearse.stage import Entry, LoadProcess, RunningLoad, Tail
 
@@ -24,57 +29,72 @@ _decode_entry = msgspec.json.Decoder(dict).decode
 
 
 class RealStage:
-    """A ``Stage`` over a lab that this process has started. ``close`` ends the loads it started."""
+    """A ``Stage`` over a lab that is up."""
 
-    def __init__(self, lab: RunningLab, api: Api) -> None:
-        record = lab.record
-        self._api = api
-        self._folder = lab.folder
-        self._addressing = Addressing(record.block, int(record.server.rpartition(":")[2]))
-        self._nodes = record.nodes
-        self._journal: Tail[Entry] = Tail(str(lab.folder.journal), _decode_entry)
-        self._loads: list[asyncio.subprocess.Process] = []
+    def __init__(self, folder: LabFolder, record: LabRecord, client: KubeClient) -> None:
+        self._folder = folder
+        self._record = record
+        self._client = client
+        self._journal: Tail[Entry] = Tail(str(folder.journal), _decode_entry)
 
     @property
     def api(self) -> Api:
-        return self._api
+        return self._client
 
     @property
     def sources(self) -> tuple[Source, ...]:
-        indices = range(1, self._nodes + 1)
-        return tuple(Source(f"node-{index}", self._addressing.node(index)) for index in indices)
+        addressing = Addressing(self._record.block)
+        return tuple(Source(f"node-{index}", addressing.node(index)) for index in range(1, self._record.nodes + 1))
 
     @property
     def scratch(self) -> str:
-        return str(self._folder.path)
+        folder = Path(self._folder.path) / "rehearsal"
+        folder.mkdir(exist_ok=True)
+        return str(folder)
 
     def journal(self) -> Sequence[Entry]:
         return self._journal.read()
 
     async def start_load(self, spec: LoadSpec) -> RunningLoad:
-        """The load is a process of its own: a busy judge must not make it late."""
-        environment = {**os.environ, MARK: self._folder.name}
-        command = (sys.executable, "-m", "tidegate.rehearse.load", encode_spec(spec))
+        """The load in a process of its own: its clock must not wait for our table."""
+        command = (sys.executable, "-m", "tidegate.rehearse.real", encode_spec(spec))
+        environment = {**os.environ, processes.MARK: self._folder.name}
         process = await asyncio.create_subprocess_exec(*command, env=environment, stdin=asyncio.subprocess.DEVNULL)
-        self._loads.append(process)
-
-        def terminate() -> None:
-            if process.returncode is None:
-                process.terminate()
-
-        return LoadProcess(spec.output, terminate, process.wait)
+        return LoadProcess(spec.output, lambda: _terminate(process), process.wait)
 
     async def fault(self, fault: Fault) -> None:
-        """Ask the lab for a fault. Raises ``LabError``."""
-        body = msgspec.json.encode({"kind": fault.kind, "node": fault.node, "seconds": fault.seconds})
-        host, port = self._addressing.api_host, self._addressing.api_port
-        status, _, answer = await wire.fetch("POST", host, port, FAULTS_PATH, body=body, timeout=5.0)
-        if status != 200:
-            raise LabError(f"the lab refused {fault.kind} on {fault.node}: {answer.decode(errors='replace')}")
+        await apply_fault(self._client, fault)
 
-    async def close(self) -> None:
-        """Kill every load that still runs."""
-        for process in self._loads:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
+
+async def apply_fault(client: KubeClient, fault: Fault) -> None:
+    """Put a fault in force in the lab behind ``client``. Raises ``ApiError`` with the lab's own words."""
+    body = msgspec.json.encode({"kind": fault.kind, "node": fault.node, "seconds": fault.seconds})
+    response = await client.request(Request("POST", FAULTS_PATH, (), {"content-type": "application/json"}, body))
+    await response.read()
+
+
+@contextlib.asynccontextmanager
+async def open_stage(folder: LabFolder, record: LabRecord) -> AsyncIterator[RealStage]:
+    """The stage of a running lab."""
+    async with open_api(record.server) as client:
+        yield RealStage(folder, record, client)
+
+
+def _terminate(process: asyncio.subprocess.Process) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        process.send_signal(signal.SIGTERM)
+
+
+def main() -> None:
+    """The load process."""
+    from tidegate.rehearse import load
+
+    processes.die_with_parent(os.getppid())
+
+    program = vtime.Program(("load", *sys.argv[1:]))
+    with asyncio.Runner(loop_factory=vtime.new_event_loop) as runner:
+        sys.exit(runner.run(load.main(program)))
+
+
+if __name__ == "__main__":
+    main()

@@ -147,7 +147,8 @@ class _Scene:
         if self.row.lag_seconds:
             await self.stage.fault(Fault("proxy-lag", self._lagging_node, self.row.lag_seconds))
         self.load = await self.stage.start_load(self._load_spec(service["spec"]["clusterIP"]))
-        self.started_at = vtime.now().timestamp()
+        await self._until(lambda: self._request_count() > 0)
+        self.started_at = self.load.samples()[0].scheduled_at
         self._enter("steady")
         await asyncio.sleep(self.settings.before_seconds)
 
