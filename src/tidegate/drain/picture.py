@@ -9,6 +9,8 @@ from tidegate.drain.table import ONLY, RULES, TRANSITIONS, Rule
 UNDER_WAY = (State.CUT, State.CLEAN, State.FENCED, State.UNROUTED, State.QUIET)
 """Drawn as one box: what leads out of all of them is drawn once."""
 
+ROAD = (State.SERVING, *UNDER_WAY, State.DRAINED, State.RELEASED, State.GONE)
+
 
 def _name(event: type[Event]) -> str:
     """``Tombstoned (label)``: an event of one mode says which."""
@@ -53,12 +55,21 @@ def mermaid() -> str:
 
 
 def text() -> str:
-    """The table as text: each state with its meaning and where it leads."""
-    lines = []
+    """The table as text: the road that a verified drain takes, then every way off it."""
+    lines: list[str] = []
+    off: dict[tuple[str, State], list[str]] = {}
+    for here, there in zip(ROAD, (*ROAD[1:], None), strict=True):
+        lines.append(f"{here.name:<9} {here.meaning}")
+        lines += [f"    |  {label}" for label, to in _edges(here) if to is there]
     for state in State:
-        lines.append(f"{state.name:<9} {state.meaning}")
-        targets = dict.fromkeys(to for _, to in _edges(state))
-        for target in targets:
-            labels = " | ".join(label for label, to in _edges(state) if to is target)
-            lines.append(f"          -> {target.name:<9} {labels}")
+        is_on_road = state in ROAD and state is not ROAD[-1]
+        onward = ROAD[ROAD.index(state) + 1] if is_on_road else None
+        for label, to in _edges(state):
+            if to is not onward:
+                off.setdefault((label, to), []).append(state.name)
+    lines.append("")
+    lines += [f"{state.name:<9} {state.meaning}" for state in State if state not in ROAD]
+    lines.append("")
+    wide = max(len(label) for label, _ in off)
+    lines += [f"{label:<{wide}}  -> {to.name:<9} from {' '.join(sources)}" for (label, to), sources in off.items()]
     return "\n".join(lines)
