@@ -87,8 +87,10 @@ def _routes(service: _Service) -> list[Route]:
     if service.protocol != "TCP":
         raise ValueError(f"{name} has protocol {service.protocol!r}")
     endpoints = tuple(Endpoint.parse(text, service.protocol) for text in service.endpoints)
-    address = canonical(service.cluster_ip)
-    routes = [Route("cluster-ip", address, service.port, service.protocol, endpoints, name)]
+    routes: list[Route] = []
+    if service.cluster_ip or not service.node_port:  # externalTrafficPolicy Local: the NodePort is an entry of its own
+        address = canonical(service.cluster_ip)
+        routes.append(Route("cluster-ip", address, service.port, service.protocol, endpoints, name))
     if service.node_port:
         routes.append(Route("node-port", "", service.node_port, service.protocol, endpoints, name))
     return routes

@@ -54,7 +54,9 @@ class Node:
         self.table = table
         self.generation += 1
         self.affinity.forget(table.entries)
-        services = {entry.key: list(entry.endpoints) for entry in table.entries}
+        services: dict[str, list[str]] = {}
+        for entry in table.entries:  # a NodePort split off by its policy counts with its Service
+            services.setdefault(entry.key, []).extend(entry.endpoints)
         self.journal.record("table-committed", node=self.name, generation=self.generation, services=services)
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()

@@ -102,11 +102,11 @@ class Affinity:
     """
 
     def __init__(self) -> None:
-        self._last: dict[tuple[str, str], tuple[str, float]] = {}
+        self._last: dict[tuple[tuple[str, str], str], tuple[str, float]] = {}
 
     def choose(self, entry: ServiceEntry, client: str, now: float, rng: random.Random) -> str:
         """The endpoint for a new connection from ``client`` (an address). ``entry`` has endpoints."""
-        key = (entry.key, client)
+        key = ((entry.key, entry.cluster_ip), client)
         endpoint, at = self._last.get(key, ("", 0.0))
         if endpoint not in entry.endpoints or now - at > entry.affinity_seconds:
             endpoint = rng.choice(entry.endpoints)
@@ -115,7 +115,7 @@ class Affinity:
 
     def forget(self, entries: Iterable[ServiceEntry]) -> None:
         """Drop what belongs to entries that are gone: their rules, and the lists with them, are."""
-        kept = {entry.key for entry in entries if entry.affinity_seconds}
+        kept = {(entry.key, entry.cluster_ip) for entry in entries if entry.affinity_seconds}
         self._last = {key: value for key, value in self._last.items() if key[0] in kept}
 
 
