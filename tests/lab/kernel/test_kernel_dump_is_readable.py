@@ -13,7 +13,8 @@ def test_a_dump_with_routes_redirects_and_connections_is_readable(tmp_path):
         split = [web(POD_1), web(POD_2, cluster_ip="", node_port=30080)]
         await world.client.commit("node-1", split)
         await world.client.redirect("node-1", 15299, f"{NODE_1}:15299")
-        await (await dial()).ask()
+        caller = await dial()
+        await caller.ask()
         facts = labkernel.parse(await world.client.dump("node-1"), "node-1")
         assert facts.unreadable == ()
         assert [(route.via, route.port) for route in facts.routes] == [
