@@ -41,6 +41,10 @@ class Habits:
 
     start_seconds: float = 0.3
     stop_seconds: float = 0.5
+    stop_step_seconds: float = 0.0
+    """Each pod that ends takes this much longer than the one before."""
+    first_starts: tuple[float, ...] = ()
+    """Start seconds of the first pods, in order, where they differ."""
     ready: Callable[[JsonObject], bool] = lambda pod: True
 
 
@@ -66,18 +70,19 @@ class Kubelets:
                     nursery.start(self._start(pod))
                 if pod["metadata"].get("deletionTimestamp") and uid not in self._ending:
                     self._ending.add(uid)
-                    nursery.start(self._end(pod))
+                    nursery.start(self._end(pod, len(self._ending)))
 
     async def _start(self, pod: JsonObject) -> None:
-        ip = f"127.17.1.{next(self._ips)}"
+        index = next(self._ips)
+        ip, firsts = f"127.17.1.{index}", self.habits.first_starts
         await self._status(pod, {"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}]}, "False")
-        await asyncio.sleep(self.habits.start_seconds)
+        await asyncio.sleep(firsts[index - 1] if index <= len(firsts) else self.habits.start_seconds)
         if self.habits.ready(pod):
             await self._status(pod, {}, "True")
 
-    async def _end(self, pod: JsonObject) -> None:
+    async def _end(self, pod: JsonObject, order: int) -> None:
         meta = pod["metadata"]
-        await asyncio.sleep(self.habits.stop_seconds)
+        await asyncio.sleep(self.habits.stop_seconds + self.habits.stop_step_seconds * order)
         await self._status(pod, {"phase": "Succeeded"}, "False")
         options = Deletion(grace_seconds=0, uid=meta["uid"])
         try:
