@@ -119,3 +119,17 @@ def test_a_proxy_syncs_once_an_hour_unasked():
         assert ran == pytest.approx([3_600, 7_200])
 
     run(tell())
+
+
+def test_the_same_seed_gives_the_same_commits_at_the_same_instants(tmp_path):
+    def commits(name: str, seed: int) -> str:
+        async def tell(world: World) -> None:
+            for last in range(3, 8):
+                world.write(endpoint(f"127.17.1.{last}"))
+                await asyncio.sleep(0.3)
+
+        (tmp_path / name).mkdir()
+        story(tmp_path / name, tell, seed)
+        return (tmp_path / name / "kernel.jsonl").read_text()
+
+    assert commits("a", 1) == commits("b", 1) != commits("c", 2)
