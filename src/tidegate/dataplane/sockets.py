@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import ip_address
 
 from tidegate.dataplane.facts import Unreadable
@@ -24,6 +25,7 @@ ANSWERING = frozenset({"SYN_RECV", "ESTABLISHED", "CLOSE_WAIT"})
 """We have not closed: an answer may come at any time. SYN_RECV is a handshake that one packet turns into one."""
 FLUSHING = frozenset({"FIN_WAIT1", "CLOSING", "LAST_ACK"})
 """We have closed, but bytes of the answer (or our FIN, which counts as one) may not have been taken by the peer."""
+TIME_WAIT = "06"
 WILDCARDS = ("0.0.0.0", "::")
 
 
@@ -68,17 +70,23 @@ class Quiet:
 
 
 def parse(text: str, where: str = "/proc/net/tcp") -> tuple[Socket, ...] | Unreadable:
-    """All sockets of one table, IPv4 or IPv6 (told by the length of the address). Never raises."""
+    """All sockets of one table, IPv4 or IPv6 (told by the length of the address), but those in TIME_WAIT.
+
+    TIME_WAIT carries nothing any more, and on a busy node nine of ten lines are in it. Never raises.
+    """
     header, *lines = text.splitlines() or [""]
     if "local_address" not in header:
         return Unreadable("no header line", where)
     sockets = []
     for number, line in enumerate(lines, start=2):
-        if line.strip():
-            try:
-                sockets.append(_socket(line.split()))
-            except (ValueError, IndexError, KeyError) as error:
-                return Unreadable(f"{error!r}: {line.strip()[:80]!r}", f"{where}:{number}")
+        fields = line.split()
+        if len(fields) > 9 and fields[3] == TIME_WAIT:
+            continue
+        try:
+            if fields:
+                sockets.append(_socket(fields))
+        except (ValueError, IndexError, KeyError) as error:
+            return Unreadable(f"{error!r}: {line.strip()[:80]!r}", f"{where}:{number}")
     return tuple(sockets)
 
 
@@ -91,12 +99,20 @@ def _socket(fields: list[str]) -> Socket:
 
 
 def _endpoint(text: str) -> Endpoint:
-    """``0100007F:1F90`` -> 127.0.0.1:8080. The kernel prints each 32-bit word of the address in host byte order."""
+    """``0100007F:1F90`` -> 127.0.0.1:8080."""
     address, separator, port = text.partition(":")
-    if not separator or len(address) not in (8, 32):
+    if not separator:
         raise ValueError("no address")
-    words = [bytes.fromhex(address[start : start + 8])[::-1] for start in range(0, len(address), 8)]
-    return Endpoint(canonical(str(ip_address(b"".join(words)))), int(port, 16))
+    return Endpoint(_address(address), int(port, 16))
+
+
+@lru_cache(maxsize=4096)
+def _address(text: str) -> str:
+    """The kernel prints each 32-bit word of an address in host byte order (little endian on all nodes we know)."""
+    if len(text) not in (8, 32):
+        raise ValueError("no address")
+    words = [bytes.fromhex(text[start : start + 8])[::-1] for start in range(0, len(text), 8)]
+    return canonical(str(ip_address(b"".join(words))))
 
 
 def owned_by(sockets: Iterable[Socket], inodes: frozenset[int]) -> tuple[Socket, ...]:
