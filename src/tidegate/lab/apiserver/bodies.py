@@ -12,10 +12,9 @@ from tidegate.kube.errors import ApiError
 from tidegate.kube.exchange import Request
 from tidegate.lab.apiserver import failures
 from tidegate.lab.apiserver.deletions import DeleteOptions
-from tidegate.lab.apiserver.knowledge import protobuf
 from tidegate.lab.apiserver.listing import ListOptions
 from tidegate.lab.apiserver.registry import Row
-from tidegate.lab.apiserver.schema import strict
+from tidegate.lab.apiserver.schema import protobuf, strict
 from tidegate.lab.apiserver.verbs import Options
 
 ACCEPTED = [
@@ -32,7 +31,7 @@ def decode(request: Request) -> JsonObject:
     kind = request.headers.get("content-type", "").partition(";")[0].strip()
     body = request.body
     if kind == "application/vnd.kubernetes.protobuf":
-        obj: Any = protobuf.decode(body)
+        obj: Any = _protobuf(body)
     elif kind in ("", "application/json", "*/*"):
         obj = _json(body)
     elif kind in ("application/yaml", "text/yaml", "application/x-yaml"):
@@ -42,6 +41,13 @@ def decode(request: Request) -> JsonObject:
     if not isinstance(obj, dict):
         raise failures.bad_request("the object provided is unrecognized (must be of type Object)")
     return obj
+
+
+def _protobuf(body: bytes) -> Any:
+    try:
+        return protobuf.decode(body)
+    except protobuf.Undecodable as error:
+        raise failures.bad_request(f"error decoding the body of the request: {error}") from None
 
 
 def _json(body: bytes) -> Any:
