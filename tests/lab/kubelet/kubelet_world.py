@@ -140,10 +140,18 @@ def condition(pod, kind):
     return None
 
 
+UNSEEN = {"state": {}, "lastState": {}, "restartCount": 0, "ready": False, "started": False}
+
+
 def status_of(pod, name="app"):
+    """A container's entry in the status; ``UNSEEN`` before the kubelet wrote one."""
     status = pod["status"]
-    everyone = [*status.get("initContainerStatuses", []), *status["containerStatuses"]]
-    return next(entry for entry in everyone if entry["name"] == name)
+    everyone = [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]
+    return next((entry for entry in everyone if entry["name"] == name), UNSEEN)
+
+
+def waiting_for(pod, name="app"):
+    return status_of(pod, name)["state"].get("waiting", {}).get("reason")
 
 
 @asynccontextmanager

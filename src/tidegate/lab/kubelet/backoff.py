@@ -11,6 +11,9 @@ from dataclasses import dataclass
 FIRST_SECONDS = 10.0
 LONGEST_SECONDS = 300.0
 
+_TICK_SECONDS = 1e-6
+"""Less than this is rounding: a virtual clock counts nanoseconds and would never get through it."""
+
 
 @dataclass(slots=True)
 class Backoff:
@@ -26,7 +29,8 @@ class Backoff:
         """Seconds to wait before acting on what happened at ``event_at``; 0 = act now."""
         if self.delay == 0 or self._is_forgotten(event_at):
             return 0.0
-        return max(0.0, event_at + self.delay - now)
+        left = event_at + self.delay - now
+        return left if left > _TICK_SECONDS else 0.0
 
     def advance(self, event_at: float, now: float) -> None:
         """We act now: the next time it takes longer."""

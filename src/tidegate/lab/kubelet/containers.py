@@ -297,8 +297,7 @@ class Container:
         state: State = Waiting(reason, message)
         is_news = self.facts.state != state
         if is_news:
-            self._set(state=state, ready=False, started=False)
-            self._home.changed()
+            self._set(state=state, ready=False, started=False)  # the worker, our caller, publishes it
         return is_news
 
     def _say(self, severity: Any, reason: str, message: str) -> None:
