@@ -34,6 +34,11 @@ def sigterm(pod: PodSeen, at: float) -> dict[str, object]:
     return {"at": at, "event": "signal-sent", "uid": pod.uid, "container": "echo", "signal": "SIGTERM"}
 
 
+def ended(event: str, at: float, node: str, pod: PodSeen) -> dict[str, object]:
+    """A connection from the node's port 4001 to a pod."""
+    return {"at": at, "event": event, "node": node, "endpoint": f"{pod.ip}:8080", "source": "127.9.0.1:4001"}
+
+
 def table(node: str, at: float, *pods: PodSeen, epoch: int = 0) -> dict[str, object]:
     services = {"shop/echo:http": [f"{pod.ip}:8080" for pod in pods], "other/echo:http": ["127.1.1.9:8080"]}
     if epoch:
@@ -52,8 +57,8 @@ def drawn(entries: list[dict[str, object]], pods: tuple[PodSeen, ...], samples: 
     return draw(UPDATE, pods, develop(entries, FOCUS), samples)
 
 
-def lost(number: int, at: float, source: str = "node-2", pod: str = "") -> Sample:
-    return Sample(number, "new", source, at, at, at + 0.01, "refused", pod=pod)
+def lost(number: int, at: float, pod: str = "", port: int = 0) -> Sample:
+    return Sample(number, "new", "node-2", at, at, at + 0.01, "refused", pod=pod, port=port)
 
 
 def test_a_pod_passes_through_every_state_without_gaps() -> None:
@@ -104,6 +109,16 @@ def test_a_lost_request_without_an_answer_is_laid_at_the_dead_pod_in_its_nodes_t
     result = drawn(entries, (OLD, NEW), (lost(1, 3.5), lost(2, 2.0), lost(3, 3.6, pod="new")))
     assert [(loss.number, loss.pod) for loss in result.losses] == [(2, ""), (1, "old"), (3, "new")]
     assert [track.lost for track in result.tracks] == [1, 1]
+
+
+def test_a_kernel_that_journaled_the_connection_settles_which_pod_it_was() -> None:
+    entries = [
+        table("node-2", 0.0, OLD, NEW), started(OLD, -4.8), started(NEW, 1.5), exited(OLD, 3.1),
+        ended("connection-failed", 3.51, "node-2", NEW), ended("connection-failed", 3.51, "node-1", OLD),
+        ended("connection-closed", 9.0, "node-2", OLD),
+    ]  # fmt: skip
+    samples = (lost(1, 3.5, port=4001), lost(2, 3.5, port=4002))
+    assert [loss.pod for loss in drawn(entries, (OLD, NEW), samples).losses] == ["new", "old"]
 
 
 def test_the_floor_is_the_slowest_nodes_fence_or_the_last_connection() -> None:

@@ -8,7 +8,7 @@ The judge reads it (rehearse/), never a component of the cluster: like a camera 
 - ``signal-sent`` {pod, uid, container, signal}
 - ``hook-started`` / ``hook-ended`` {pod, uid, container, outcome}
 - ``table-committed`` {node, generation, services: {"ns/name:port": ["ip:port", ...]}}
-- ``connection-closed`` {node, endpoint}
+- ``connection-closed`` / ``connection-failed`` (the endpoint did not take it) {node, endpoint, source}
 """
 
 from __future__ import annotations

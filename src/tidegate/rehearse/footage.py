@@ -21,6 +21,9 @@ Interval = tuple[float, float]
 
 _FENCES = f"{SYSTEM_NAMESPACE}/{FENCE_PREFIX}"
 
+_NEAR_SECONDS = 1.0
+"""A client port is not used twice within this time: a node's address has 28,000 of them and 270 are used a second."""
+
 SIGTERM_NAMES = frozenset({"SIGTERM", "TERM", "15"})
 
 
@@ -65,12 +68,20 @@ class Footage:
     """By node, in order. Nodes that never committed a table are missing."""
     closed: dict[str, list[float]] = field(default_factory=dict)
     """By endpoint "ip:port": when connections to it closed, in order."""
+    carried: dict[tuple[str, int], list[tuple[float, str]]] = field(default_factory=dict)
+    """By node and client port: when connections ended there, and which endpoint each had been given."""
 
     def table(self, node: str, at: float) -> frozenset[str]:
         """The endpoints that a node's kernel forwarded the row's Service to at an instant."""
         commits = self.commits.get(node, ())
         index = bisect_right(commits, at, key=lambda commit: commit.at)
         return commits[index - 1].endpoints if index else frozenset()
+
+    def endpoint_of(self, node: str, port: int, at: float) -> str:
+        """The endpoint that a node's kernel gave a client's connection which ended about then; "" = not known."""
+        ended = self.carried.get((node, port), ())
+        near = [(abs(when - at), endpoint) for when, endpoint in ended if abs(when - at) < _NEAR_SECONDS]
+        return min(near)[1] if near else ""
 
     def routed(self, node: str, endpoint: str) -> tuple[Interval, ...]:
         """When a node's kernel forwarded to an endpoint."""
@@ -110,8 +121,8 @@ class Film:
         for entry in entries:
             at = float(entry["at"])
             match entry["event"]:
-                case "connection-closed":
-                    self.footage.closed.setdefault(entry["endpoint"], []).append(at)
+                case "connection-closed" | "connection-failed":
+                    self._connection(entry, at)
                 case "table-committed":
                     _commit(self.footage, entry, at, self._focus)
                 case "process-started" if entry.get("namespace") == self._focus.namespace:
@@ -120,6 +131,13 @@ class Film:
                 case "process-exited" | "signal-sent" | "hook-ended" if entry["uid"] in self.footage.lives:
                     self._step(self.footage.lives[entry["uid"]], entry, at)
         return self.footage
+
+    def _connection(self, entry: Entry, at: float) -> None:
+        endpoint = entry["endpoint"]
+        if entry["event"] == "connection-closed":
+            self.footage.closed.setdefault(endpoint, []).append(at)
+        port = int(str(entry.get("source", "")).rpartition(":")[2] or 0)
+        self.footage.carried.setdefault((entry["node"], port), []).append((at, endpoint))
 
     def _step(self, life: Life, entry: Entry, at: float) -> None:
         """One thing that happened to a pod whose process is known."""

@@ -54,6 +54,7 @@ class _Pending:
     started_at: float
     connection: _Connection | None = None
     dialling: asyncio.Task[None] | None = None
+    port: int = 0
     is_over: bool = False
 
 
@@ -93,6 +94,7 @@ class _Connection(asyncio.Protocol):
         "load",
         "parser",
         "pending",
+        "port",
         "retiring",
         "transport",
     )
@@ -102,6 +104,7 @@ class _Connection(asyncio.Protocol):
         self.pending: _Pending | None = pending
         self.answer = _BLANK
         self.body = b""
+        self.port = 0
         self.is_closed = False
         self.is_retired = pending.lane.name == samples.NEW
         self.parser = httptools.HttpResponseParser(self)
@@ -115,6 +118,7 @@ class _Connection(asyncio.Protocol):
             stream.abort()
             return
         pending.connection = self
+        self.port = pending.port = stream.get_extra_info("sockname", ("", 0))[1]
         if not self.is_retired:
             self.retiring = self.load.loop.call_later(self.load.spec.retire_seconds, self.retire)
         stream.write(pending.lane.head)
@@ -123,6 +127,7 @@ class _Connection(asyncio.Protocol):
         """Send another request on a kept connection."""
         self.pending = pending
         pending.connection = self
+        pending.port = self.port
         self.body = b""
         if self.transport is not None:
             self.transport.write(pending.lane.head)
@@ -333,6 +338,7 @@ class Load:
                 answer.pod,
                 answer.version,
                 answer.node,
+                pending.port,
             )
         )
         if self._stopping and not self._pending:

@@ -76,7 +76,8 @@ def _title(rehearsal: Rehearsal) -> str:
 def _head(rehearsal: Rehearsal, verdict: Verdict, made_at: str) -> str:
     settings = rehearsal.settings
     good = verdict.exit_code == 0
-    pill = "every drain verified, nothing lost" if good else f"exit code {verdict.exit_code}"
+    gated = any(run.row.is_gated for run in rehearsal.runs)
+    pill = f"exit code {verdict.exit_code}" if not good else "every drain verified, nothing lost" if gated else "valid"
     reasons = "".join(f"<li>{escape(reason)}</li>" for reason in verdict.reasons)
     sentence = table.comparison(rehearsal)
     lede = f"The same rolling update, {len(rehearsal.runs)} ways. {sentence[:1].upper()}{sentence[1:]}"

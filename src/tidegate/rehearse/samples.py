@@ -44,6 +44,8 @@ class Sample(msgspec.Struct, frozen=True, array_like=True, gc=False):
     pod: str = ""
     version: str = ""
     node: str = ""
+    port: int = 0
+    """The client's port: with ``source`` it names the connection in a node's kernel. 0 = it never got one."""
 
     @property
     def is_lost(self) -> bool:

@@ -247,7 +247,8 @@ def _losses(pods: Sequence[PodSeen], footage: Footage, samples: Sequence[Sample]
     losses = []
     for sample in samples:
         if sample.is_lost:
-            pod = sample.pod or _suspect(sample, by_endpoint, footage)
+            carried = by_endpoint.get(footage.endpoint_of(sample.source, sample.port, sample.ended_at))
+            pod = sample.pod or (carried.name if carried else "") or _suspect(sample, by_endpoint, footage)
             at = sample.ended_at if sample.outcome == "reset" else sample.started_at
             losses.append(Loss(at, sample.outcome, sample.lane, sample.source, pod, sample.number))
     losses.sort(key=lambda loss: (loss.at, loss.number))
@@ -255,7 +256,7 @@ def _losses(pods: Sequence[PodSeen], footage: Footage, samples: Sequence[Sample]
 
 
 def _suspect(sample: Sample, by_endpoint: dict[str, PodSeen], footage: Footage) -> str:
-    """The pod a request without an answer was sent to, as far as the source node's table tells.
+    """The pod a request was sent to that no kernel's journal knows, as far as the source node's table tells.
 
     Of the endpoints in that table at that instant, those whose process had exited before the request ended; of
     several, the one that exited last (the others had stopped answering before and would be as likely: it is a

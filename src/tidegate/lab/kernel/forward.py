@@ -60,8 +60,9 @@ class Forwarded(Splice):
         if self._node is None or self._tracked is None:
             return
         self._node.tracked.pop(self._tracked, None)
-        if self.server.transport is not None:
-            self._node.journal.record("connection-closed", node=self._node.name, endpoint=self._tracked.endpoint)
+        event = "connection-failed" if self.server.transport is None else "connection-closed"
+        tracked = self._tracked
+        self._node.journal.record(event, node=self._node.name, endpoint=tracked.endpoint, source=tracked.source)
 
 
 Find = Callable[[str], tuple[Node, ServiceEntry | None]]
