@@ -25,7 +25,7 @@ def test_a_pod_without_probes_is_ready_as_soon_as_it_runs():
             entry = status_of(pod)
             assert (entry["ready"], entry["started"], entry["restartCount"]) == (True, True, 0)
             assert entry["containerID"].startswith("process://")
-            assert await world.events("Started") == ["Started container app"]
+            assert await world.events("Started") == ["Container started"]
 
     vtime.run(story())
 

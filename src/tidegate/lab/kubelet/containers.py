@@ -20,6 +20,7 @@ from tidegate.lab.kubelet.states import ContainerFacts, Role, Running, State, Te
 from tidegate.lab.kubelet.thresholds import ProbeKind
 from tidegate.lab.runtime.spec import ContainerProcess, ContainerSpec, StartError
 
+_PRESENT = 'Container image "{}" already present on machine and can be accessed by the pod'  # since 1.34
 _START_FAILED = 128
 """Exit code of a container whose program could not be started, as containerd reports it."""
 
@@ -117,7 +118,7 @@ class Container:
         entrypoint = None if self.spec.get("command") else ground.images.entrypoint(self.facts.image)
         if entrypoint is None and not self.spec.get("command"):
             return self._fail_pull(loop.time())
-        self._say("Normal", "Pulled", f'Container image "{self.facts.image}" already present on machine')
+        self._say("Normal", "Pulled", _PRESENT.format(self.facts.image))
         place = ground.place(self._home.ip())
         try:
             env = await ground.environment.build(self._home.pod(), self.spec, place)
@@ -157,7 +158,7 @@ class Container:
         self._set(restart_count=attempt.attempt, last_state=last_state, ready=False, started=False)
         self.failed_probe = None
         self._was_started = True
-        self._say("Normal", "Created", f"Created container: {name}")
+        self._say("Normal", "Created", "Container created")
         try:
             process = await self._home.ground.seams.runtime.start(attempt)
         except StartError as error:
@@ -181,7 +182,7 @@ class Container:
             ip=self._home.ip(),
         )
         self._watch = asyncio.get_running_loop().create_task(self._wait_for_exit(process), name=f"exit of {name}")
-        self._say("Normal", "Started", f"Started container {name}")
+        self._say("Normal", "Started", "Container started")
         post_start = (self.spec.get("lifecycle") or {}).get("postStart")
         if post_start:
             await self._post_start(post_start)

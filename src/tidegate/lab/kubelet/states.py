@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from hashlib import sha256
 from typing import Any, Literal
 
 from tidegate.lab.instants import stamp
@@ -91,7 +92,7 @@ class ContainerFacts:
         return {
             "name": self.name,
             "image": self.image,
-            "imageID": f"process://{self.image}" if self.container_id else "",
+            "imageID": f"sha256:{sha256(self.image.encode()).hexdigest()}" if self.container_id else "",
             **({"containerID": self.container_id} if self.container_id else {}),
             "state": self.state.render(),
             "lastState": self.last_state.render() if self.last_state else {},

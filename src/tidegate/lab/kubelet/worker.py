@@ -39,6 +39,7 @@ class PodWorker:
         self._is_gone = False
         self._is_over = False
         self._was_initialized = False
+        self._leaving: list[Container] = []
         self._changed = asyncio.Event()
         self._dirty = asyncio.Event()
         self._sent: dict[str, Any] = {}
@@ -168,6 +169,7 @@ class PodWorker:
     async def _end_containers(self, seconds: int) -> None:
         """All in parallel: every hook starts at once, only SIGTERM to sidecars waits its turn."""
         running = [container for container in self._containers.values() if container.facts.is_running]
+        self._leaving = running
         order = TerminationOrder([(container.facts.name, container.role) for container in running])
         async with vtime.Nursery() as nursery:
             for container in running:
@@ -218,8 +220,17 @@ class PodWorker:
                 await asyncio.sleep(_RETRY_SECONDS)
                 self._dirty.set()
 
+    @property
+    def _is_half_ended(self) -> bool:
+        """Some of it has been ended, not yet all: the kubelet reports next when all has (SyncTerminatingPod).
+
+        Until then a watcher sees ready and running as they were: on a real cluster too, the next state of a pod
+        after "Terminating" is its end.
+        """
+        return not self._is_over and any(not container.facts.is_running for container in self._leaving)
+
     async def _send_status(self) -> None:
-        if self._is_gone:
+        if self._is_gone or self._is_half_ended:
             return
         facts = PodFacts(
             containers=[container.facts for container in self._containers.values()],
