@@ -67,9 +67,11 @@ class PodWorker:
         return str(self.pod["spec"].get("restartPolicy", "Always"))
 
     def update(self, pod: dict[str, Any]) -> None:
-        """The watch shows a newer version."""
-        self.pod = pod
-        self._look_again()
+        """The watch shows a newer version. Mostly the echo of our own status: that moves nothing (op RECONCILE)."""
+        before, self.pod = self.pod, pod
+        self._dirty.set()
+        if _moves(before) != _moves(pod):
+            self._changed.set()
 
     def vanish(self) -> None:
         """The object is gone from the API (force delete): end what still runs."""
@@ -250,6 +252,11 @@ class PodWorker:
         await self._ground.seams.api.patch(PODS, metadata["name"], patch, metadata["namespace"])
         self._sent = status
         self._sent_conditions = {condition["type"]: condition for condition in status["conditions"]}
+
+
+def _moves(pod: dict[str, Any]) -> tuple[Any, ...]:
+    """What of a pod makes its worker look again."""
+    return pod["metadata"].get("deletionTimestamp"), pod["metadata"].get("generation"), pod["spec"]
 
 
 async def _event_within(event: asyncio.Event, seconds: float | None) -> None:
