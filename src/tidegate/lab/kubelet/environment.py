@@ -15,7 +15,7 @@ from typing import Any
 from tidegate.kube.api import CONFIGMAPS, SECRETS, Api
 from tidegate.kube.errors import ApiError
 
-_REFERENCE = re.compile(r"\$(\$|\(([^()]*)\))")
+_REFERENCE = re.compile(r"\$(\$|\(([^)]*)\))")
 _KEYED_FIELD = re.compile(r"metadata\.(labels|annotations)\['([^']+)'\]")
 
 
