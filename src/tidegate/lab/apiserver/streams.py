@@ -11,9 +11,10 @@ from tidegate.kube import wire
 from tidegate.kube.api import JsonObject
 from tidegate.kube.errors import Unreachable
 from tidegate.kube.exchange import Request, Response, whole
-from tidegate.lab.apiserver import failures
+from tidegate.lab.apiserver import failures, portforward, terminals, websocket
 from tidegate.lab.apiserver.bodies import is_true
 from tidegate.lab.apiserver.routes import Route
+from tidegate.lab.apiserver.terminals import Execute
 from tidegate.lab.apiserver.verbs import Verbs
 from tidegate.lab.runtime.logs import LogOptions, LogSource, NoLog, since_seconds
 
@@ -27,6 +28,8 @@ class Backends:
 
     dial: Dial = field(default=asyncio.open_connection)
     logs: LogSource | None = None
+    execute: Execute | None = None
+    """Runs ``kubectl exec``; without it the answer is 503."""
 
 
 class Streams:
@@ -42,7 +45,36 @@ class Streams:
             return self._log(route, request)
         if route.subresource == "proxy":
             return await self._proxy(route, request)
+        if route.subresource == "portforward":
+            return self._port_forward(route, request)
+        if route.subresource in ("exec", "attach"):
+            return self._exec(route, request)
         return None
+
+    # -- upgrades
+
+    def _port_forward(self, route: Route, request: Request) -> Response:
+        pod = self._verbs.get(route.row, *route.place).object
+        if not websocket.is_upgrade(request):
+            raise failures.bad_request("unable to upgrade: Upgrade request required")
+        if (pod.get("status") or {}).get("phase") != "Running":
+            phase = (pod.get("status") or {}).get("phase", "Unknown")
+            raise failures.bad_request(f"unable to forward port because pod is not running. Current status={phase}")
+        address = str((pod.get("status") or {}).get("podIP") or "")
+
+        async def dial(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+            return await self._backends.dial(address, port)
+
+        return portforward.answer(request, route.name, dial)
+
+    def _exec(self, route: Route, request: Request) -> Response:
+        pod = self._verbs.get(route.row, *route.place).object
+        container = _container(pod, request.param("container"))
+        if not pod["spec"].get("nodeName"):
+            raise failures.bad_request(f"pod {route.name} does not have a host assigned")
+        if route.subresource == "attach":
+            raise failures.unavailable("this lab attaches to no container; use `kubectl logs -f` or `kubectl exec`")
+        return terminals.answer(request, pod, container, self._backends.execute)
 
     # -- logs
 
