@@ -52,12 +52,13 @@ def chart(line: Timeline, scale: Scale) -> str:
     top = STRIP + 26
     pods = top + ROW * len(line.tracks)
     height = pods + LIVE + 40
+    tracks = sorted(line.tracks, key=lambda track: (not track.is_old, track.seen.deleted_at or track.seen.created_at))
     parts = [
         f'<svg class="chart" viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(_summary(line))}">',
         _grid(scale, pods + LIVE + 14),
         _beyond(line, scale, pods + LIVE + 14),
         _strip(line, scale),
-        *(_pod(track, line, scale, top + ROW * index) for index, track in enumerate(line.tracks)),
+        *(_pod(track, line, scale, top + ROW * index) for index, track in enumerate(tracks)),
         _live(line, scale, pods + 12),
         _marks(line, scale, pods + LIVE + 14),
         "</svg>",
