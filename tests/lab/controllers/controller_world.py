@@ -107,11 +107,12 @@ class Kubelets:
 class Cluster:
     """The API, the controllers, the scheduler and the stand-in; and what a test asks of them."""
 
-    def __init__(self, seed: int = 0, habits: Habits | None = None) -> None:
+    def __init__(self, seed: int = 0, habits: Habits | None = None, with_controllers: bool = True) -> None:
         self.server = ApiServer(random.Random(f"{seed}/api"))
         self.api: Api = LocalApi(self.server)
         self.kubelets = Kubelets(self.api, habits or Habits())
         self.seed = seed
+        self.with_controllers = with_controllers
         self._nursery = vtime.Nursery()
 
     async def __aenter__(self) -> Cluster:
@@ -120,7 +121,8 @@ class Cluster:
             await self.add_node(name)
         namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
         await self.api.create(NAMESPACES, namespace)
-        self.start(run_controllers(self.api, LabConfig(seed=self.seed), random.Random(self.seed)))
+        if self.with_controllers:
+            self.start(run_controllers(self.api, LabConfig(seed=self.seed), random.Random(self.seed)))
         self.start(run_scheduler(self.api, random.Random(self.seed)))
         self.start(self.kubelets.run())
         await asyncio.sleep(0.05)

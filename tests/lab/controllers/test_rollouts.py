@@ -5,14 +5,10 @@ from __future__ import annotations
 import asyncio
 
 from tidegate import vtime
-from tidegate.kube.api import DEPLOYMENTS, EVENTS, PODS, REPLICASETS, SERVICES
+from tidegate.kube.api import DEPLOYMENTS, EVENTS, PODS, REPLICASETS, SERVICES, Patch
 
 from .controller_world import Cluster, Habits, deployment, image, service
 from .transcript import Transcript
-
-
-def _uneven(pod):
-    return True
 
 
 async def begun(cluster, obj=None):
@@ -194,7 +190,7 @@ def test_a_deployment_adopts_a_matching_orphan_replicaset():
             await cluster.api.patch(
                 REPLICASETS,
                 before["metadata"]["name"],
-                _patch([{"op": "remove", "path": "/metadata/ownerReferences"}]),
+                Patch([{"op": "remove", "path": "/metadata/ownerReferences"}], "json"),
                 "tides",
             )
             await asyncio.sleep(1)
@@ -203,12 +199,6 @@ def test_a_deployment_adopts_a_matching_orphan_replicaset():
             assert {pod["metadata"]["uid"] for pod in await cluster.pods()} == pods
 
     vtime.run(story())
-
-
-def _patch(body):
-    from tidegate.kube.api import Patch
-
-    return Patch(body, "json")
 
 
 def test_the_same_seed_tells_the_same_story_to_the_letter():
