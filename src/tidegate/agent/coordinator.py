@@ -183,7 +183,7 @@ class Coordinator:
                     async with asyncio.timeout(left):
                         await changed.wait()
                 except TimeoutError:
-                    continue
+                    return self._view(flight, is_fresh)
         finally:
             flight.waiting -= 1
             flight.touched_at = loop.time()

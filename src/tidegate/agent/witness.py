@@ -15,6 +15,8 @@ from tidegate.observers.witness import Answer, Question, answer_of, narrowed
 OPENING_POLL_SECONDS = 0.02
 """A handshake shows in conntrack only, and no generation tells its end."""
 RETRY_SECONDS = 0.25
+LEFT_SECONDS_MIN = 0.001
+"""Not worth another look, and never a wait that rounds to nothing."""
 
 
 class Kernel(Protocol):
@@ -41,7 +43,7 @@ class NodeWitness:
         loop = asyncio.get_running_loop()
         until = loop.time() + question.wait_seconds
         answer, generation = await self._read(question, None, 0.0)
-        while answer.digest == question.since and (left := until - loop.time()) > 0:
+        while answer.digest == question.since and (left := until - loop.time()) > LEFT_SECONDS_MIN:
             if answer.facts.unreadable:
                 await asyncio.sleep(min(left, RETRY_SECONDS))
                 answer, generation = await self._read(question, None, 0.0)
