@@ -1,0 +1,6 @@
+"""The stage lives beside the tests (importlib mode adds no folder to the path)."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
