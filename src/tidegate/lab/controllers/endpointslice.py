@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import datetime
 
 from tidegate.kube.api import ENDPOINTSLICES, NODES, PODS, SERVICES, JsonObject
-from tidegate.kube.reflector import Key
+from tidegate.kube.reflector import Key, key_of
 from tidegate.lab.controllers.labels import has_all, labels_of
 from tidegate.lab.controllers.pods import is_ready, is_terminal, is_terminating, ready_since
 from tidegate.lab.controllers.shell import Controller, World
 from tidegate.lab.controllers.slices import CONTROLLER, MANAGED_BY, SERVICE_NAME, View, plan
-from tidegate.lab.controllers.writes import Write
+from tidegate.lab.controllers.writes import Remove, Write
 from tidegate.lab.instants import parse_stamp
 
 
@@ -57,6 +57,7 @@ class EndpointSliceController(Controller):
         kinds = (SERVICES, PODS, ENDPOINTSLICES, NODES)
         self._services, self._pods, self._slices, self._nodes = map(self.cache, kinds)
         self._times = TriggerTimes()
+        self._written: dict[Key, str] = {}
         self._services.subscribe(self._service_changed)
         self._pods.subscribe(self._pod_changed)
         self._slices.subscribe(self._slice_changed)
@@ -80,7 +81,11 @@ class EndpointSliceController(Controller):
                 self.enqueue(service)
 
     def _slice_changed(self, old: JsonObject | None, new: JsonObject | None) -> None:
-        """Someone else may have changed or deleted a slice of ours."""
+        """Someone else may have changed or deleted a slice of ours; our own writes need no second look."""
+        if new is not None and self._written.get(key_of(new)) == new["metadata"]["resourceVersion"]:
+            return
+        if new is None and old is not None:
+            self._written.pop(key_of(old), None)
         for obj in (old, new):
             if obj is not None and labels_of(obj).get(MANAGED_BY) == CONTROLLER:
                 name = labels_of(obj).get(SERVICE_NAME)
@@ -102,6 +107,13 @@ class EndpointSliceController(Controller):
         writes, lost = plan(View(service, tuple(pods), tuple(slices), nodes, trigger))
         await self._write(key, writes)
         return 1.0 if lost else None
+
+    async def carry_out(self, key: Key, write: Write) -> JsonObject | None:
+        """As every controller does, noting the version each slice was left at."""
+        answer = await super().carry_out(key, write)
+        if answer is not None and not isinstance(write, Remove):
+            self._written[key_of(answer)] = answer["metadata"]["resourceVersion"]
+        return answer
 
     async def _write(self, key: Key, writes: list[Write]) -> None:
         try:

@@ -13,7 +13,14 @@ from datetime import datetime
 
 from tidegate.kube.api import ENDPOINTSLICES, JsonObject
 from tidegate.kube.reflector import key_of
-from tidegate.lab.controllers.endpoint import addresses, endpoint_of, identity, ports_of, should_be_listed
+from tidegate.lab.controllers.endpoint import (
+    Identity,
+    addresses,
+    endpoint_of,
+    identity,
+    ports_of,
+    should_be_listed,
+)
 from tidegate.lab.controllers.labels import labels_of
 from tidegate.lab.controllers.owners import reference_to
 from tidegate.lab.controllers.pods import is_terminating
@@ -104,7 +111,7 @@ def _reconcile_type(view: View, kind: str, changes: _Changes) -> list[str]:
             existing.setdefault(_ports_key(one.get("ports") or ()), []).append(one)
         else:
             changes.delete.append(one)
-    desired: dict[PortsKey, dict[str, JsonObject]] = {}
+    desired: dict[PortsKey, dict[Identity, JsonObject]] = {}
     ports: dict[PortsKey, list[JsonObject]] = {}
     lost = []
     for pod in view.pods:
@@ -135,7 +142,7 @@ def _reconcile_type(view: View, kind: str, changes: _Changes) -> list[str]:
 def _fit(
     service: JsonObject,
     existing: Sequence[JsonObject],
-    desired: dict[str, JsonObject],
+    desired: dict[Identity, JsonObject],
     changes: _Changes,
     blank: JsonObject,
 ) -> int:
