@@ -194,8 +194,18 @@ def test_conditions_merge_by_type():
 
 
 def test_an_item_without_its_merge_key_is_an_error():
-    with pytest.raises(PatchError, match="does not contain declared merge key: name"):
+    with pytest.raises(PatchError) as failure:
         strategic(pod({"name": "a"}), {"spec": {"containers": [{"image": "x"}]}}, "Pod")
+    assert failure.value.message == "map: map[image:x] does not contain declared merge key: name"
+    assert (failure.value.code, failure.value.reason) == (500, "")
+
+
+def test_a_patch_that_is_no_map_is_told_as_go_tells_it():
+    for patch, kind in (("x", "string"), ([1], "array"), (1, "number"), (True, "bool")):
+        with pytest.raises(PatchError, match=f"cannot unmarshal {kind} into Go value of type map"):
+            strategic({}, patch, "Pod")
+        with pytest.raises(PatchError, match="error decoding patch: json: cannot unmarshal"):
+            merge({}, patch)
 
 
 def test_directives_are_never_stored():

@@ -34,10 +34,8 @@ class Condition:
             "lastProbeTime": None,
             "lastTransitionTime": before["lastTransitionTime"] if before and unchanged else now,
         }
-        if self.reason:
-            body["reason"] = self.reason
-        if self.message:
-            body["message"] = self.message
+        # null, not absent: the status patch merges conditions by type and would keep what a False one said.
+        body["reason"], body["message"] = self.reason or None, self.message or None
         return body
 
 

@@ -57,6 +57,8 @@ def pod_status(pod: dict[str, Any], facts: PodFacts, now: datetime) -> dict[str,
         status["initContainerStatuses"] = inits
     if "generation" in pod["metadata"]:
         status["observedGeneration"] = pod["metadata"]["generation"]
+        for condition in status["conditions"]:
+            condition["observedGeneration"] = pod["metadata"]["generation"]
     if facts.started_at is not None:
         status["startTime"] = stamp(facts.started_at)
     if facts.ip:

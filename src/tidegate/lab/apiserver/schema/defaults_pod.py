@@ -21,6 +21,8 @@ def pod(obj: Json) -> None:
     spec = obj.setdefault("spec", {})
     pod_spec(spec)
     spec.setdefault("enableServiceLinks", True)
+    for condition in (obj.get("status") or {}).get("conditions") or ():
+        condition.setdefault("lastProbeTime", None)  # a Time without omitempty: always shown, as null
     for container in [*spec.get("initContainers", ()), *spec.get("containers", ())]:
         resources = container["resources"]
         if resources.get("limits"):

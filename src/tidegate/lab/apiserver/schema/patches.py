@@ -31,7 +31,7 @@ class PatchError(Exception):
     def __init__(self, code: int, message: str, detail: str = "") -> None:
         super().__init__(detail or message)
         self.code = code
-        self.reason = _REASONS.get(code, "InternalError")
+        self.reason = _REASONS.get(code, "")
         self.message = message
         self.detail = detail or message
 
@@ -60,17 +60,27 @@ def same(left: Any, right: Any) -> bool:
 
 
 def merge(target: Any, patch: Any) -> Any:
-    """RFC 7396: maps merge, null removes, everything else replaces."""
+    """RFC 7396: maps merge, null removes, everything else replaces. The patch itself must be a map."""
+    if not isinstance(patch, dict):
+        raise PatchError(400, "error decoding patch: " + _not_a_map(patch))
+    return _merge(target, patch)
+
+
+def _merge(target: Any, patch: Any) -> Any:
     if not isinstance(patch, dict):
         return clone(patch)
-    result = {key: value for key, value in target.items() if key not in patch} if isinstance(target, dict) else {}
-    ordered = list(target) if isinstance(target, dict) else []
-    merged = dict(result)
+    base = target if isinstance(target, dict) else {}
+    merged = {key: clone(value) for key, value in base.items() if key not in patch}
     for key, value in patch.items():
         if value is not None:
-            merged[key] = merge(target.get(key) if isinstance(target, dict) else None, value)
-    order = [key for key in ordered if key in merged] + [key for key in merged if key not in ordered]
-    return {key: merged[key] if key in patch else clone(merged[key]) for key in order}
+            merged[key] = _merge(base.get(key), value)
+    order = [key for key in base if key in merged] + [key for key in merged if key not in base]
+    return {key: merged[key] for key in order}
+
+
+def _not_a_map(value: Any) -> str:
+    kind = {str: "string", list: "array", bool: "bool"}.get(type(value), "number")
+    return f"json: cannot unmarshal {kind} into Go value of type map[string]interface {{}}"
 
 
 # --- JSON patch (RFC 6902) ----------------------------------------------------------------------------------
@@ -81,7 +91,8 @@ def json_patch(target: Any, ops: Any) -> Any:
     400.
     """
     if not isinstance(ops, list) or not all(isinstance(op, dict) for op in ops):
-        raise PatchError(400, "json: cannot unmarshal object into Go value of type jsonpatch.Patch")
+        text = "error decoding patch: json: cannot unmarshal object into Go value of type []interface {}"
+        raise PatchError(400, text)
     if len(ops) > _MAX_OPERATIONS:
         text = f"The allowed maximum operations in a JSON patch is {_MAX_OPERATIONS}, got {len(ops)}"
         raise PatchError(413, text)
@@ -184,7 +195,7 @@ def strategic(target: Any, patch: Any, type_name: str) -> Any:
     A type the table does not know merges as JSON does, lists replaced; the API answers 415 for those before.
     """
     if not isinstance(patch, dict):
-        raise PatchError(400, "invalid JSON document")
+        raise PatchError(400, _not_a_map(patch))
     known = types.of(type_name, target if isinstance(target, dict) else None)
     return _merge_map(clone(target) if isinstance(target, dict) else {}, clone(patch), known)
 
@@ -337,7 +348,7 @@ def _special_elements(original: list[Any], patch: list[Any], key: str) -> tuple[
             is_replaced = True
             continue
         if key not in item:
-            raise PatchError(500, f"map: {item} does not contain declared merge key: {key}")
+            raise PatchError(500, f"map: {_go(item)} does not contain declared merge key: {key}")
         if directive is None:
             plain.append(item)
         elif directive == "delete":
@@ -347,6 +358,15 @@ def _special_elements(original: list[Any], patch: list[Any], key: str) -> tuple[
         else:
             raise PatchError(500, f"unknown patch type found: {directive}")
     return ([], plain) if is_replaced else (original, plain)
+
+
+def _go(value: Any) -> str:
+    """A value as Go's %v prints it."""
+    if isinstance(value, dict):
+        return "map[" + " ".join(f"{key}:{_go(value[key])}" for key in sorted(value)) + "]"
+    if isinstance(value, list):
+        return "[" + " ".join(_go(item) for item in value) + "]"
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _position(items: list[Any], wanted: Any, key: str) -> int:
