@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -72,10 +73,19 @@ async def test_commands_and_images_run_log_and_end(tmp_path: Path) -> None:
     assert processes.marked(lab) == []
 
 
-DAEMON = "import os,time; os.fork() and os._exit(0); os.setsid(); os.fork() and os._exit(0); time.sleep(99)"  # realtime: a daemon
+DOUBLE_FORK = "import os; os.fork() and os._exit(0); os.setsid(); os.fork() and os._exit(0); "
+DAEMON = DOUBLE_FORK + 'os.execlp("sleep", "sleep", "99")'
 
 
-async def test_a_container_takes_its_daemons_along(tmp_path: Path) -> None:
+def commands(pids: list[int]) -> str:
+    found = []
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            found.append(Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode())
+    return " | ".join(found)
+
+
+async def test_a_container_takes_its_daemons_along() -> None:
     lab = f"t-{os.getpid()}-b"
     runtime = RealRuntime(lab)
     try:
@@ -83,8 +93,9 @@ async def test_a_container_takes_its_daemons_along(tmp_path: Path) -> None:
         process = await runtime.start(spec("d", lab, argv=("sh", "-c", script)))
         async for _ in runtime.book.logs("default", "d", "app", LogOptions(follow=True)):
             break
-        below = processes.descendants(runtime.zygote_pid)
-        assert len(below) == 3
+        async with asyncio.timeout(3):
+            while len(below := processes.descendants(runtime.zygote_pid)) != 3 or "sleep 99" not in commands(below):
+                await asyncio.sleep(0.01)
         process.signal(signal.SIGTERM)
         assert await process.wait() == 143
         await gone(below)

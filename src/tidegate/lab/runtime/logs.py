@@ -63,7 +63,7 @@ class ContainerLog:
         """Take what the container wrote to ``stdout`` or ``stderr``; keeps an unfinished line back."""
         *whole, rest = (self._partial.pop(stream, b"") + data).split(b"\n")
         head = f"{stamp(vtime.now())} {stream} ".encode()
-        lines = [_crop(head, line) for line in whole]
+        lines = [part for line in whole for part in _parts(head, line)]
         while len(rest) > LINE_BYTES_MAX:
             lines.append(head + b"P " + rest[:LINE_BYTES_MAX] + b"\n")
             rest = rest[LINE_BYTES_MAX:]
@@ -131,11 +131,13 @@ class ContainerLog:
             await future
 
 
-def _crop(head: bytes, line: bytes) -> bytes:
-    if len(line) <= LINE_BYTES_MAX:
-        return head + b"F " + line + b"\n"
-    parts = [line[start : start + LINE_BYTES_MAX] for start in range(0, len(line), LINE_BYTES_MAX)]
-    return b"".join(head + (b"F " if part is parts[-1] else b"P ") + part + b"\n" for part in parts)
+def _parts(head: bytes, line: bytes) -> list[bytes]:
+    """A line as CRI lines: one, or several when it is longer than ``LINE_BYTES_MAX``."""
+    starts = range(0, max(len(line), 1), LINE_BYTES_MAX)
+    last = starts[-1]
+    return [
+        head + (b"F " if start == last else b"P ") + line[start : start + LINE_BYTES_MAX] + b"\n" for start in starts
+    ]
 
 
 def _instant(text: bytes) -> datetime:
@@ -185,9 +187,11 @@ class LogBook:
         self._attempts: dict[tuple[str, str, str], list[tuple[ContainerSpec, ContainerLog]]] = {}
 
     def open(self, spec: ContainerSpec) -> ContainerLog:
-        """Begin the log of an attempt; attempts older than the previous one are forgotten."""
+        """Begin the log of an attempt; forgotten are attempts older than the previous one, and another pod's."""
         log = ContainerLog(spec.log_path)
         attempts = self._attempts.setdefault((spec.namespace, spec.pod, spec.container), [])
+        while attempts and attempts[0][0].uid != spec.uid:
+            attempts.pop(0)[1].discard()
         attempts.append((spec, log))
         while len(attempts) > ATTEMPTS_KEPT:
             attempts.pop(0)[1].discard()
