@@ -66,6 +66,8 @@ def test_every_served_group_has_an_openapi_document():
         assert operation["x-kubernetes-group-version-kind"] == {"group": "apps", "version": "v1", "kind": "Deployment"}
         assert "fieldValidation" in {held.get("name") for held in operation["parameters"]}
         assert (await world.ask("GET", "/openapi/v2")).status == 404
+        kubectl = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
+        assert (await world.ask("GET", "/openapi/v2", accept=kubectl)).raw.startswith(b"\x0a\x032.0")
 
     story(tell)
 
