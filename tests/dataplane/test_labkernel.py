@@ -140,3 +140,22 @@ def test_parsing_leaves_the_dump_alone():
     after = copy.deepcopy(before)
     labkernel.parse(after, "node-1")
     assert before == after
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(sorted(dump())), inner, max_size=7),
+    max_leaves=12,
+)
+
+
+@given(JSON | st.text() | st.binary())
+def test_whatever_comes_is_facts_and_never_an_exception(raw):
+    facts = labkernel.parse(raw, "node-1")
+    assert facts.unreadable or facts.dump.startswith("tidegate-lab/1 generation")
+
+
+@given(st.dictionaries(st.sampled_from(sorted(dump())), JSON, min_size=1, max_size=3))
+def test_a_dump_with_fields_replaced_is_whole_or_unreadable(replaced):
+    facts = labkernel.parse(dump(**replaced), "node-1")
+    assert bool(facts.unreadable) != (facts.dump.startswith("tidegate-lab/1 generation"))

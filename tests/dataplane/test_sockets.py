@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tidegate.dataplane import Quiet, Socket, Unreadable, sockets
 from tidegate.model.endpoint import Endpoint
@@ -144,3 +146,9 @@ def test_an_unreadable_line_is_named():
 def test_the_kernels_own_table_is_readable_now():
     with open("/proc/net/tcp", encoding="ascii") as lines:
         assert isinstance(sockets.parse(lines.read()), tuple)
+
+
+@given(st.text(alphabet="0123456789ABCDEF: \nx", max_size=300))
+def test_whatever_the_table_says_parsing_never_raises(body):
+    parsed = sockets.parse(HEADER + "\n" + body)
+    assert isinstance(parsed, tuple | Unreadable)

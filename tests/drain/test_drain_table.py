@@ -17,6 +17,8 @@ from tidegate.drain import (
     State,
     UnlistedEvent,
     begin,
+    record,
+    resume,
     step,
     waiting_for,
 )
@@ -40,7 +42,7 @@ from tidegate.drain.event import (
     Tombstoned,
 )
 from tidegate.drain.table import ONLY, RULES, TRANSITIONS
-from tidegate.model.names import Ending
+from tidegate.model.names import DrainRecord, Ending
 
 QUIET = Quiet()
 ROAD = [
@@ -278,3 +280,20 @@ def test_an_observer_that_left_and_came_back_is_asked_anew():
 def test_a_drain_with_nobody_to_ask_is_not_verified():
     drain = run(begin(POD, Mode.GATE), ObserversListed(at=0, observers=()), *ROAD[1:4])
     assert (drain.state, waiting_for(drain)) == (State.FENCED, ("at least one observer",))
+
+
+def test_another_process_takes_over_the_seal_and_asks_all_else_anew():
+    origin = DrainRecord("t0k", "", at="2026-11-21T10:00:00Z", labels={"app": "echo"}, seen=("demo/echo",))
+    written = record(at_state(State.UNROUTED, Mode.LABEL), origin)
+    assert (written.state, written.epoch, written.sealed, written.token) == ("UNROUTED", "k3f9/7", False, "t0k")
+    assert (written.waiting, written.labels, written.seen) == (("the pod's sockets",), {"app": "echo"}, ("demo/echo",))
+    second = record(run(at_state(State.QUIET, Mode.LABEL), *AGAIN[:3]), origin)
+    assert (second.sealed, second.stragglers) == (True, ("node-1",))
+    taken = run(resume(POD, second), ObserversListed(at=0, observers=("node-1",)), Cut(at=0))
+    assert (taken.state, taken.epoch, taken.is_sealed) == (State.CUT, None, True)
+    assert run(taken, *ROAD[2:]).state is State.DRAINED
+
+
+def test_a_gate_drain_taken_over_is_sealed_as_it_always_was():
+    written = record(at_state(State.FENCED, Mode.GATE), DrainRecord("t0k", ""))
+    assert run(resume(POD, written), *ROAD).state is State.DRAINED

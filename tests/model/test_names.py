@@ -28,7 +28,9 @@ def test_a_result_is_read_back_as_written():
 
 
 def test_a_record_is_read_back_as_written():
-    record = DrainRecord("t0k", "FENCED", "label", "2026-11-21T10:00:00Z", "", "k3f9/41", {"app": "echo"}, True, ("x",))
+    record = DrainRecord(
+        "t0k", "FENCED", "label", "2026-11-21T10:00:00Z", "", "k3f9/41", {"app": "echo"}, True, ("demo/echo",)
+    )
     assert decode_drain(encode_drain(record)) == record
 
 

@@ -7,6 +7,7 @@ and an unreadable fact blocks every acknowledgement drawn from it. Garbage never
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from tidegate.model.endpoint import Endpoint
@@ -63,7 +64,7 @@ class Tracked:
         return f"{self.state} {self.source} -> {self.destination} -> {self.endpoint}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Facts:
     """One dump of one data plane, understood. ``at`` is the dump's own instant, in seconds since 1970.
 
@@ -78,9 +79,19 @@ class Facts:
     tracked: tuple[Tracked, ...] = ()
     unreadable: tuple[Unreadable, ...] = ()
 
+    @cached_property
+    def _by_address(self) -> dict[str, list[Route]]:
+        """Routes by the address they lead to: one dump is asked about every pod that is leaving."""
+        found: dict[str, list[Route]] = {}
+        for route in self.routes:
+            for address in dict.fromkeys(endpoint.address for endpoint in route.endpoints):
+                found.setdefault(address, []).append(route)
+        return found
+
     def routes_to(self, endpoint: Endpoint) -> tuple[Route, ...]:
         """The routes by which a new connection can reach ``endpoint``."""
-        return tuple(route for route in self.routes if any(endpoint.covers(to) for to in route.endpoints))
+        near = self._by_address.get(endpoint.address, ())
+        return tuple(route for route in near if any(endpoint.covers(to) for to in route.endpoints))
 
     def opening_to(self, endpoint: Endpoint) -> tuple[Tracked, ...]:
         """Connections on their way to ``endpoint`` that no route shows any more."""

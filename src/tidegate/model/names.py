@@ -68,7 +68,8 @@ class DrainRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """What stands on a pod while it is drained: enough for another process to go on from.
 
     ``at`` and ``deadline`` are RFC 3339 instants, ``epoch`` is ``install/number`` or empty, ``labels`` are the pod's
-    own before the cut (label mode), ``stragglers`` the observers still to let go.
+    own before the cut (label mode), ``seen`` the Services whose slices had it then (absence counts only after
+    presence), ``stragglers`` the observers still to let go.
     """
 
     token: str
@@ -79,6 +80,7 @@ class DrainRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     epoch: str = ""
     labels: dict[str, str] = {}
     sealed: bool = False
+    seen: tuple[str, ...] = ()
     waiting: tuple[str, ...] = ()
     stragglers: tuple[str, ...] = ()
 
