@@ -7,8 +7,9 @@ import asyncio
 from fake_api import FakeApi
 
 from tidegate import vtime
-from tidegate.agent.lease import ADDRESS_ANNOTATION, Lease
+from tidegate.agent.lease import Lease
 from tidegate.kube.api import LEASES
+from tidegate.observers.coordinator import ADDRESS_ANNOTATION
 
 
 def candidate(api, name):

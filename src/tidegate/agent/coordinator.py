@@ -17,11 +17,12 @@ import msgspec
 
 from tidegate.agent.canvass import Canvass, judge
 from tidegate.agent.fencing import Fencing
-from tidegate.agent.flights import Flight, Flights, TooMany
 from tidegate.agent.lease import Lease
-from tidegate.agent.sourcing import Sourcing
 from tidegate.drain import fence
 from tidegate.drain.acknowledgement import LETTING_GO
+from tidegate.engine.flights import Flight, Flights, TooMany
+from tidegate.engine.flights import key_of as flight_key
+from tidegate.engine.sourcing import Sourcing
 from tidegate.kube import wire
 from tidegate.kube.api import NODES, Api
 from tidegate.kube.connect import open_api
@@ -166,7 +167,7 @@ class Coordinator:
         """The answer to a keeper, once there is another than ``since`` or the wait is over."""
         loop = asyncio.get_running_loop()
         if ask.done:
-            self.flights.forget((ask.uid, ask.mode))
+            self.flights.forget(flight_key(ask))
             return View(instance=self._instance, now=loop.time(), spell="", version="done")
         flight = self.flights.touch(ask, loop.time())
         is_fresh = await self._look_again() if ask.fresh else False

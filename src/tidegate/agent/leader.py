@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from tidegate.agent.lease import ADDRESS_ANNOTATION, LeaseSettings
+from tidegate.agent.lease import LeaseSettings
 from tidegate.kube import wire
 from tidegate.kube.api import LEASES, Api
 from tidegate.kube.errors import KubeError
@@ -35,7 +35,7 @@ class Leader:
         try:
             if self._address is None:
                 lease = await self._api.get(LEASES, self._lease.name, self._lease.namespace)
-                self._address = lease_address(lease, ADDRESS_ANNOTATION)
+                self._address = lease_address(lease)
             host, port = self._address
             peer = wire.Peer(host, port, timeout_seconds=ask.wait_seconds + ANSWER_SECONDS)
             headers = {"content-type": "application/json"}

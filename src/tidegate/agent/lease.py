@@ -17,17 +17,16 @@ from typing import Any
 from tidegate import vtime
 from tidegate.kube.api import LEASES, Api, JsonObject
 from tidegate.kube.errors import ApiError, KubeError
-
-ADDRESS_ANNOTATION = "tidegate.dev/address"
-"""Where the holder answers ("ip:port"): agents read the Lease to find it."""
+from tidegate.model.names import SYSTEM_NAMESPACE
+from tidegate.observers.coordinator import ADDRESS_ANNOTATION, LEASE_NAME
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseSettings:
     """Name and timing of the Lease. The proportions are client-go's, shorter: held gates wait meanwhile."""
 
-    namespace: str = "tidegate-system"
-    name: str = "tidegate-coordinator"
+    namespace: str = SYSTEM_NAMESPACE
+    name: str = LEASE_NAME
     duration_seconds: int = 5
     renew_seconds: float = 1.5
     retry_seconds: float = 0.5

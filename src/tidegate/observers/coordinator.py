@@ -14,7 +14,7 @@ import msgspec
 
 from tidegate.drain.acknowledgement import Acknowledgement, Evidence, Verdict
 from tidegate.drain.state import Mode
-from tidegate.kube.errors import KubeError, Unreachable
+from tidegate.kube.errors import KubeError
 from tidegate.model.endpoint import Endpoint
 from tidegate.model.epoch import Epoch
 
@@ -22,6 +22,9 @@ PROTOCOL = 1
 ACKNOWLEDGE_PATH = "/v1/acknowledge"
 STATUS_PATH = "/v1/status"
 WAIT_SECONDS_MAX = 30.0
+LEASE_NAME = "tidegate-coordinator"
+ADDRESS_ANNOTATION = "tidegate.dev/address"
+"""On the Lease: where its holder answers ("ip:port"). ``holderIdentity`` is the holder's pod."""
 
 
 class Ask(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -161,9 +164,9 @@ def acknowledgements(view: View) -> tuple[Acknowledgement, ...]:
     )
 
 
-def lease_address(lease: Mapping[str, Any], annotation: str) -> tuple[str, int]:
+def lease_address(lease: Mapping[str, Any]) -> tuple[str, int]:
     """Where the Lease's holder answers. Raises ``CoordinatorUnreachable``."""
-    text = ((lease.get("metadata") or {}).get("annotations") or {}).get(annotation, "")
+    text = ((lease.get("metadata") or {}).get("annotations") or {}).get(ADDRESS_ANNOTATION, "")
     host, _, port = text.rpartition(":")
     if not host or not port.isdigit():
         raise CoordinatorUnreachable("the coordinator's Lease does not say where it answers")
@@ -172,10 +175,3 @@ def lease_address(lease: Mapping[str, Any], annotation: str) -> tuple[str, int]:
 
 def _host(address: str) -> str:
     return f"[{address}]" if ":" in address else address
-
-
-__all__ = [
-    "ACKNOWLEDGE_PATH", "STATUS_PATH", "Ask", "Coordinator", "CoordinatorUnreachable", "NodeView", "Unreachable",
-    "View", "acknowledgements", "ask_of", "decode_ask", "decode_view", "endpoints_of", "epoch_of", "lease_address",
-    "read", "spell",
-]  # fmt: skip

@@ -22,6 +22,14 @@ FORGET_SECONDS = 60.0
 FLIGHTS_MAX = 10_000
 
 
+Key = tuple[str, str, str]
+
+
+def key_of(ask: Ask) -> Key:
+    """Which flight a question is about: its pod, its mode, and the keeper (a round's first part)."""
+    return (ask.uid, ask.mode, ask.round.partition("/")[0])
+
+
 class TooMany(Exception):
     """No room for another drain: the keeper asks again later."""
 
@@ -57,8 +65,8 @@ class Flight:
     waiting: int = 0
 
     @property
-    def key(self) -> tuple[str, str]:
-        return (self.uid, self.mode.value)
+    def key(self) -> Key:
+        return (self.uid, self.mode.value, self.round.partition("/")[0])
 
     def found_clean(self, at: float) -> None:
         """A LIST that finished at ``at`` is clean; an earlier one, and its fence, keep counting."""
@@ -80,12 +88,13 @@ class Flight:
 
 @dataclass(slots=True)
 class Flights:
-    """All of them, by uid and mode. ``changed`` is replaced and set on every change: wait on the one you saw.
+    """All of them, by uid, mode and keeper: two keepers of one pod must not start each other over.
 
+    ``changed`` is replaced and set on every change: wait on the one you saw.
     ``news`` is set when there is a reason to look at the source: a drain began, a slice changed.
     """
 
-    by_key: dict[tuple[str, str], Flight] = field(default_factory=dict)
+    by_key: dict[Key, Flight] = field(default_factory=dict)
     news: asyncio.Event = field(default_factory=asyncio.Event)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -97,7 +106,7 @@ class Flights:
 
     def touch(self, ask: Ask, now: float) -> Flight:
         """The flight a keeper asks about, registered where it is new. Raises ``TooMany``, ``ValueError``."""
-        flight = self.by_key.get((ask.uid, ask.mode))
+        flight = self.by_key.get(key_of(ask))
         endpoints = endpoints_of(ask)
         mode = Mode(ask.mode)
         if flight is None:
@@ -117,7 +126,7 @@ class Flights:
         flight.touched_at = now
         return flight
 
-    def forget(self, key: tuple[str, str]) -> None:
+    def forget(self, key: Key) -> None:
         """The drain is over."""
         if self.by_key.pop(key, None) is not None:
             self.tell()

@@ -13,13 +13,14 @@ from typing import Any
 
 import msgspec
 
-from tidegate.agent.flights import Flight, Flights
 from tidegate.drain import source
 from tidegate.drain.state import Mode
-from tidegate.kube.api import DEPLOYMENTS, ENDPOINTSLICES, PODS, REPLICASETS, SERVICES, Api, JsonObject, Resource
+from tidegate.engine import owners
+from tidegate.engine.flights import Flight, Flights
+from tidegate.kube.api import ENDPOINTSLICES, PODS, SERVICES, Api, JsonObject
 from tidegate.kube.errors import ApiError, KubeError
 from tidegate.kube.reflector import Reflector, key_of
-from tidegate.model import endpointslice, pod, service, workload
+from tidegate.model import endpointslice, pod, service
 from tidegate.model.decode import Malformed
 from tidegate.model.endpointslice import EndpointSlice
 from tidegate.model.names import decode_drain
@@ -32,15 +33,6 @@ from tidegate.vtime import Nursery
 RELIST_SECONDS = 1.0
 """How long to trust a watch that shows nothing new: it may hang."""
 RETRY_SECONDS = 0.2
-
-_OWNERS: dict[str, Resource] = {
-    "ReplicaSet": REPLICASETS,
-    "Deployment": DEPLOYMENTS,
-    "StatefulSet": Resource("apps", "v1", "statefulsets", "StatefulSet"),
-    "DaemonSet": Resource("apps", "v1", "daemonsets", "DaemonSet"),
-    "Job": Resource("batch", "v1", "jobs", "Job"),
-}
-_OWNERS_DEEP_MAX = 3
 
 
 @dataclass(slots=True)
@@ -211,18 +203,8 @@ class Sourcing:
     async def _workload(self, flight: Flight) -> Workload | None:
         """The pod's topmost owner, read once; None where it is of a kind we do not know."""
         if flight.workload is None and flight.pod is not None:
-            owner, namespace = flight.pod.owner, flight.namespace
-            for _ in range(_OWNERS_DEEP_MAX):
-                if owner is None or owner.kind not in _OWNERS:
-                    break
-                try:
-                    obj = await self._api.get(_OWNERS[owner.kind], owner.name, namespace)
-                except ApiError as error:
-                    if not error.is_not_found:
-                        raise
-                    break
-                flight.workload = workload.decode({"kind": owner.kind, **obj})
-                owner = flight.workload.owner
+            found = await owners.of(self._api, flight.pod)
+            flight.workload = found[-1] if found else None
         return flight.workload
 
 

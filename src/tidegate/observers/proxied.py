@@ -1,0 +1,123 @@
+"""The coordinator and the agents, asked through the API server's ``pods/proxy``: how a command line gets to them.
+
+Works wherever the API server is reachable; RBAC on ``pods/proxy`` is the authorisation.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from tidegate.dataplane.facts import Unreadable
+from tidegate.dataplane.sockets import Quiet
+from tidegate.kube.api import LEASES, PODS, Selection
+from tidegate.kube.client import KubeClient
+from tidegate.kube.errors import ApiError, KubeError
+from tidegate.kube.exchange import Request
+from tidegate.model.endpoint import Endpoint
+from tidegate.model.names import AGENT_PORT, SYSTEM_NAMESPACE
+from tidegate.observers import sockets, witness
+from tidegate.observers.coordinator import (
+    ACKNOWLEDGE_PATH,
+    LEASE_NAME,
+    STATUS_PATH,
+    Ask,
+    CoordinatorUnreachable,
+    View,
+    decode_view,
+    lease_address,
+    spell,
+)
+from tidegate.observers.witness import Answer, Question
+
+AGENT_LABELS = "app.kubernetes.io/name=tidegate,app.kubernetes.io/component=agent"
+CONNECTIONS_PATH = "/v1/connections"
+
+
+async def is_installed(client: KubeClient) -> bool:
+    """Whether the cluster has a coordinator at all. Raises ``KubeError`` when that cannot be told."""
+    try:
+        await client.get(LEASES, LEASE_NAME, SYSTEM_NAMESPACE)
+    except ApiError as error:
+        if error.is_not_found:
+            return False
+        raise
+    return True
+
+
+class ProxiedCoordinator:
+    """The Lease's holder, through pods/proxy; looked up anew after any failure."""
+
+    def __init__(self, client: KubeClient) -> None:
+        self._client = client
+        self._target = ""
+
+    async def acknowledge(self, ask: Ask) -> View:
+        """Raises ``CoordinatorUnreachable``."""
+        return decode_view(200, await self._call("POST", ACKNOWLEDGE_PATH, msgspec.json.encode(ask)))
+
+    async def status(self) -> dict[str, Any]:
+        """The drains in flight: ``{"drains": [...]}``. Raises ``CoordinatorUnreachable``."""
+        body = await self._call("GET", STATUS_PATH)
+        try:
+            return msgspec.json.decode(body, type=dict[str, Any])
+        except msgspec.DecodeError as error:
+            raise CoordinatorUnreachable(f"the coordinator's status is not understood: {error}") from error
+
+    async def _call(self, method: str, path: str, body: bytes = b"") -> bytes:
+        try:
+            if not self._target:
+                lease = await self._client.get(LEASES, LEASE_NAME, SYSTEM_NAMESPACE)
+                _, port = lease_address(lease)
+                self._target = f"{(lease.get('spec') or {}).get('holderIdentity')}:{port}"
+            return await call(self._client, self._target, Request(method, path, (), {}, body))
+        except KubeError as error:
+            self._target = ""
+            raise CoordinatorUnreachable(f"the coordinator does not answer: {error}") from error
+
+
+class ProxiedAgents:
+    """The node agents, through pods/proxy."""
+
+    def __init__(self, client: KubeClient) -> None:
+        self._client = client
+        self._names: dict[str, str] = {}
+
+    async def connections(self, node: str, endpoints: tuple[Endpoint, ...]) -> Quiet:
+        """What is in flight at ``endpoints`` on ``node``. Never raises: no answer is unreadable."""
+        query = tuple(("endpoint", text) for text in spell(endpoints))
+        try:
+            body = await self._call(node, Request("GET", CONNECTIONS_PATH, query))
+        except KubeError as error:
+            return Quiet(unreadable=(Unreadable(str(error), f"connections on {node}"),))
+        return sockets.decode_quiet(body, node)
+
+    async def ask(self, node: str, question: Question) -> Answer:
+        """What ``node`` routes to. Raises ``KubeError``."""
+        body = witness.encode_question(question)
+        headers = {"content-type": "application/json"}
+        request = Request("POST", witness.QUESTION_PATH, (), headers, body)
+        return witness.decode_answer(await self._call(node, request), node)
+
+    async def _call(self, node: str, request: Request) -> bytes:
+        if node not in self._names:
+            select = Selection(SYSTEM_NAMESPACE, AGENT_LABELS, f"spec.nodeName={node}")
+            found = (await self._client.list(PODS, select)).items
+            if not found:
+                raise ApiError(404, "NotFound", f"there is no agent on {node}")
+            self._names[node] = found[0]["metadata"]["name"]
+        try:
+            return await call(self._client, f"{self._names[node]}:{AGENT_PORT}", request)
+        except KubeError:
+            self._names.pop(node, None)
+            raise
+
+
+async def call(client: KubeClient, target: str, request: Request) -> bytes:
+    """``request`` put to ``POD:PORT`` of our namespace. Raises ``KubeError``."""
+    path = f"{PODS.path(SYSTEM_NAMESPACE, target)}/proxy{request.path}"
+    response = await client.request(
+        Request(request.method, path, request.query, {"accept": "application/json", **request.headers}, request.body)
+    )
+    return await response.read()
