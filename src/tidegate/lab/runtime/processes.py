@@ -57,12 +57,12 @@ def parents() -> dict[int, int]:
     return table
 
 
-def descendants(root: int) -> list[int]:
-    """Every living process below ``root``, parents before children."""
+def descendants(*roots: int) -> list[int]:
+    """Every living process below ``roots``, parents before children."""
     below: dict[int, list[int]] = {}
     for pid, parent in sorted(parents().items()):
         below.setdefault(parent, []).append(pid)
-    found = list(below.get(root, []))
+    found = [pid for root in roots for pid in below.get(root, [])]
     for pid in found:  # grows while we walk it
         found.extend(below.get(pid, []))
     return found
@@ -88,26 +88,35 @@ def environment(pid: int) -> dict[str, str]:
     return {key.decode(errors="replace"): value.decode(errors="replace") for key, _, value in pairs}
 
 
-def marked(lab: str) -> list[int]:
-    """Our own user's processes that carry the lab's mark, but never us nor our ancestors (a shell may export it)."""
+def _ourselves() -> set[int]:
+    """We and our ancestors: a shell that exports the mark must not be taken for a part of the lab."""
     table = parents()
-    spared = {os.getpid()}
-    ancestor = os.getpid()
-    while ancestor in table and ancestor > 1:
-        ancestor = table[ancestor]
-        spared.add(ancestor)
+    found, pid = {os.getpid()}, os.getpid()
+    while pid in table and pid > 1:
+        pid = table[pid]
+        found.add(pid)
+    return found
+
+
+def marked(lab: str) -> list[int]:
+    """Our own user's processes that carry the lab's mark, but never us nor our ancestors."""
+    spared = _ourselves()
     found = []
-    for pid in sorted(table):
-        if pid in spared:
-            continue
+    for pid in sorted(parents()):
         try:
-            if os.stat(f"/proc/{pid}").st_uid != os.geteuid():
-                continue
+            is_ours = pid not in spared and os.stat(f"/proc/{pid}").st_uid == os.geteuid()
         except OSError:
             continue
-        if environment(pid).get(MARK) == lab:
+        if is_ours and environment(pid).get(MARK) == lab:
             found.append(pid)
     return found
+
+
+def _family(lab: str) -> list[int]:
+    """What carries the mark and all that hangs below it, whatever has become of its environment."""
+    heads = marked(lab)
+    spared = _ourselves()
+    return sorted({*heads, *descendants(*heads)} - spared)
 
 
 def kill(pids: list[int], number: int = signal.SIGKILL) -> None:
@@ -148,13 +157,21 @@ def reap_all() -> list[tuple[int, int]]:
 
 
 def sweep(lab: str, seconds: float = 3.0) -> list[int]:
-    """Kill whatever carries the lab's mark, over and over until none is left. Returns the pids that were killed."""
+    """Kill whatever carries the lab's mark, and all below it, until none is left. Returns the pids killed.
+
+    All are stopped before any is killed: a daemon without a mark can be found through its parents only, so no
+    parent may end while one can still be forked.
+    """
     killed: list[int] = []
     deadline = time.monotonic() + seconds
     while True:
-        found = marked(lab)
+        found = _family(lab)
+        new = [pid for pid in found if pid not in killed]
+        if new:
+            kill(new, signal.SIGSTOP)
+            killed.extend(new)
+            continue
         kill(found)
-        killed.extend(pid for pid in found if pid not in killed)
         if not found or time.monotonic() > deadline:
             return killed
         time.sleep(0.005)
