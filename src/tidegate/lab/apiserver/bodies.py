@@ -68,11 +68,11 @@ def _yaml(body: bytes) -> Any:
 
 
 def without_nulls(value: Any) -> Any:
-    """The same JSON without null members: Go's decoder cannot tell null from absent."""
+    """The same JSON without nulls: Go's decoder cannot tell a null member from an absent one."""
     if isinstance(value, dict):
         return {key: without_nulls(item) for key, item in value.items() if item is not None}
     if isinstance(value, list):
-        return [without_nulls(item) for item in value]
+        return [without_nulls(item) for item in value if item is not None]
     return value
 
 
@@ -91,6 +91,8 @@ def check_kind(row: Row, subresource: str, obj: JsonObject) -> None:
     if found is not None and found.kind != kind:
         version = f"{found.group}/{found.version}" if found.group else row.resource.api_version
         kind = found.kind
+    if not isinstance(obj.get("apiVersion", ""), str) or not isinstance(obj.get("kind", ""), str):
+        raise failures.bad_request("couldn't get version/kind; json parse error: apiVersion and kind must be strings")
     sent = obj.get("apiVersion") or version
     if sent != version:
         message = f"the API version in the data ({sent}) does not match the expected API version ({version})"
@@ -102,6 +104,8 @@ def check_kind(row: Row, subresource: str, obj: JsonObject) -> None:
         )
         raise failures.bad_request(message)
     obj["apiVersion"], obj["kind"] = version, kind
+    if subresource and kind != row.kind and (wrong := strict.mismatch(kind, obj)):
+        raise failures.bad_request(f'{kind} in version "{version}" cannot be handled as a {kind}: {wrong}')
 
 
 def _quoted(text: str) -> str:
@@ -204,6 +208,8 @@ def delete_options(request: Request, options: Options) -> DeleteOptions:
     """Options of a delete, from its body and its query; ``dryRun`` in the body is taken over into ``options``."""
     body = decode(request) if request.body else {}
     query = dict(request.query)
+    if wrong := strict.mismatch("DeleteOptions", body):
+        raise failures.bad_request(f'DeleteOptions in version "v1" cannot be handled as a DeleteOptions: {wrong}')
     preconditions = body.get("preconditions") or {}
     grace: Any = body.get("gracePeriodSeconds")
     if grace is None and query.get("gracePeriodSeconds"):

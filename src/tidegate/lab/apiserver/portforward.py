@@ -34,7 +34,7 @@ def answer(request: Request, pod: str, dial: Dial) -> Response:
         if protocol == TUNNEL:
             await _Tunnel(socket, pod, dial).run()
         else:
-            await _channels(socket, [int(port) for port in request.params("ports")], dial)
+            await _channels(socket, [int(port) for port in request.params("ports") if port.isdigit()], dial)
 
     return websocket.accept(request, (TUNNEL, *CHANNELS), talk)
 

@@ -52,6 +52,8 @@ class Row:
     storage: Row | None = None
     conversion: Conversion | None = None
     type_name: str = ""
+    deprecation: str = ""
+    """Said in a Warning header with every answer."""
 
     @property
     def kind(self) -> str:

@@ -73,7 +73,8 @@ def _core() -> list[Row]:
     plain = PlainStrategy()
     return [
         Row(api.CONFIGMAPS, plain, ("cm",)),
-        Row(api.ENDPOINTS, plain, ("ep",)),
+        Row(api.ENDPOINTS, plain, ("ep",),
+            deprecation="v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"),
         event_row(),
         Row(api.NAMESPACES, NamespaceStrategy(), ("ns",), verbs=NO_COLLECTION, returns_deleted=True,
             subresources=(Subresource("finalize", "Namespace", ("update",)), status("Namespace")),

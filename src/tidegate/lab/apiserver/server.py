@@ -61,6 +61,12 @@ class ApiServer:
         route = routes.parse(self.registry, request.path)
         if route.subresource and (answer := await self._streams.answer(route, request)) is not None:
             return answer
+        response = self._answer_resource(route, request)
+        if route.row.deprecation:
+            response.headers = {**response.headers, "warning": f'299 - "{route.row.deprecation}"'}
+        return response
+
+    def _answer_resource(self, route: Route, request: Request) -> Response:
         method = request.method
         if method == "GET":
             return self._read(route, request)
@@ -155,8 +161,12 @@ class ApiServer:
         if route.subresource == "scale":
             return apply
 
+        has_nulls = b"null" in request.body
+
         def checked(old: JsonObject) -> JsonObject:
             new = apply(old)
+            if has_nulls:
+                new = bodies.without_nulls(new)
             bodies.check_fields(row, new, options, old)
             return new
 

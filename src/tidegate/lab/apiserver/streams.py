@@ -192,10 +192,13 @@ def _has_run(pod: JsonObject, container: str) -> bool:
 
 def _log_options(request: Request) -> LogOptions:
     since: datetime | None = None
-    if request.param("sinceSeconds"):
-        since = since_seconds(float(request.param("sinceSeconds")))
-    elif request.param("sinceTime"):
-        since = datetime.fromisoformat(request.param("sinceTime").replace("Z", "+00:00"))
+    try:
+        if request.param("sinceSeconds"):
+            since = since_seconds(float(request.param("sinceSeconds")))
+        elif request.param("sinceTime"):
+            since = datetime.fromisoformat(request.param("sinceTime").replace("Z", "+00:00"))
+    except ValueError as error:
+        raise failures.bad_request(f"invalid log options: {error}") from None
     tail, limit = request.param("tailLines"), request.param("limitBytes")
     return LogOptions(
         follow=is_true(request.param("follow")),

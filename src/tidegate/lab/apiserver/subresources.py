@@ -11,6 +11,7 @@ from tidegate.lab.apiserver import failures
 from tidegate.lab.apiserver.eviction import SUCCESS, evict
 from tidegate.lab.apiserver.objects import clone, stamp
 from tidegate.lab.apiserver.registry import Row
+from tidegate.lab.apiserver.schema import strict
 from tidegate.lab.apiserver.store import Version, encode
 from tidegate.lab.apiserver.verbs import Change, Options, Verbs
 
@@ -89,6 +90,8 @@ def selector_text(selector: JsonObject) -> str:
 def _rescale(verbs: Verbs, row: Row, place: Place, wanted: Change, options: Options) -> Version:
     def replicas(old: JsonObject) -> JsonObject:
         scale = wanted(scale_of(old))
+        if wrong := strict.mismatch("Scale", scale):
+            raise failures.bad_request(f'Scale in version "v1" cannot be handled as a Scale: {wrong}')
         version = (scale.get("metadata") or {}).get("resourceVersion")
         if version and version != old["metadata"]["resourceVersion"]:
             raise failures.conflict(row, place[1])
