@@ -62,7 +62,9 @@ class Transcript:
             cluster.start(self._follow(cluster, resource))
 
     async def _follow(self, cluster: Cluster, resource: Any) -> None:
-        async for event in cluster.api.watch(resource, Selection(NAMESPACE), "0"):
+        # What stands is told at first, what was said is not.
+        since = (await cluster.api.list(EVENTS)).resource_version if resource is EVENTS else "0"
+        async for event in cluster.api.watch(resource, Selection(NAMESPACE), since):
             version = int(event.object["metadata"]["resourceVersion"])
             self._seen.append((version, self._loop.time(), event))
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from tidegate.kube.api import ENDPOINTSLICES, NAMESPACES, SERVICES, JsonObject
+from tidegate.kube.api import ENDPOINTS, ENDPOINTSLICES, NAMESPACES, SERVICES, JsonObject
 from tidegate.kube.errors import ApiError
 from tidegate.kube.reflector import Key
 from tidegate.lab.config import LabConfig
+from tidegate.lab.controllers.mirroring import SKIP_MIRROR
 from tidegate.lab.controllers.shell import Controller, World
 from tidegate.lab.controllers.slices import SERVICE_NAME
 from tidegate.lab.controllers.writes import Create, Replace, Write
@@ -44,6 +45,21 @@ def kubernetes_slice(config: LabConfig) -> JsonObject:
     }
 
 
+def kubernetes_endpoints(config: LabConfig) -> JsonObject:
+    """The same endpoint in its legacy form; the label keeps it from being mirrored into a second slice."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Endpoints",
+        "metadata": {"name": "kubernetes", "namespace": "default", "labels": {SKIP_MIRROR: "true"}},
+        "subsets": [
+            {
+                "addresses": [{"ip": config.addressing.api_host}],
+                "ports": [{"name": "https", "port": config.addressing.api_port, "protocol": "TCP"}],
+            }
+        ],
+    }
+
+
 class Bootstrap(Controller):
     """Puts back what is missing; keys are ("", namespace) and ("default", "kubernetes")."""
 
@@ -52,10 +68,11 @@ class Bootstrap(Controller):
     def __init__(self, world: World) -> None:
         super().__init__(world)
         self._namespaces, self._services = self.cache(NAMESPACES), self.cache(SERVICES)
-        self._slices = self.cache(ENDPOINTSLICES)
+        self._slices, self._endpoints = self.cache(ENDPOINTSLICES), self.cache(ENDPOINTS)
         self._namespaces.subscribe(self._namespace_changed)
         self._services.subscribe(self._own_changed)
         self._slices.subscribe(self._own_changed)
+        self._endpoints.subscribe(self._own_changed)
         for name in NAMES:
             self.queue.add(("", name))
 
@@ -79,6 +96,8 @@ class Bootstrap(Controller):
             return None
         if self._services.get(_KEY) is None:
             await self._create(key, Create(SERVICES, kubernetes_service(self.world.config)))
+        if self._endpoints.get(_KEY) is None:
+            await self._create(key, Create(ENDPOINTS, kubernetes_endpoints(self.world.config)))
         wanted, found = kubernetes_slice(self.world.config), self._slices.get(_KEY)
         if found is None:
             await self._create(key, Create(ENDPOINTSLICES, wanted))

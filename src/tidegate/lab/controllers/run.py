@@ -17,6 +17,7 @@ from tidegate.lab.controllers.eviction import TaintEvictionController
 from tidegate.lab.controllers.expiry import expire_events
 from tidegate.lab.controllers.garbage import GarbageCollector
 from tidegate.lab.controllers.kinds import served
+from tidegate.lab.controllers.mirroring import MirroringController
 from tidegate.lab.controllers.namespace import NamespaceController
 from tidegate.lab.controllers.node import NodeController
 from tidegate.lab.controllers.podgc import PodCollector
@@ -42,6 +43,7 @@ async def run_controllers(api: Api, config: LabConfig, rng: random.Random) -> No
         NamespaceFurnisher(world),
         Bootstrap(world),
         EndpointsController(world),
+        MirroringController(world),
         GarbageCollector(world, resources),
         NamespaceController(world, resources),
         NodeController(world),
