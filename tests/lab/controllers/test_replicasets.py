@@ -89,15 +89,14 @@ def test_a_label_cut_releases_the_pod_and_replaces_it_and_a_restore_ends_the_che
             await asyncio.sleep(5)
             transcript = Transcript(cluster)
             await asyncio.sleep(0.01)
-            first, _ = await cluster.pods()
-            name = first["metadata"]["name"]
-            transcript.tell("label pod-1 app=web-cut")
+            name = next(one for one in await cluster.pods() if one["spec"]["nodeName"] == "node-1")["metadata"]["name"]
+            transcript.tell("label the pod on node-1 app=web-cut")
             await cluster.patch(PODS, name, {"metadata": {"labels": {"app": "web-cut"}}})
             await asyncio.sleep(5)
             assert len(await cluster.pods()) == 2
             assert "ownerReferences" not in (await cluster.get(PODS, name))["metadata"]
             assert name not in {one["targetRef"]["name"] for one in await cluster.endpoints()}
-            transcript.tell("annotate pod-1 with a high deletion cost; label pod-1 app=web")
+            transcript.tell("annotate it with a high deletion cost; label it app=web")
             await cluster.patch(PODS, name, {"metadata": {"annotations": {COST: "1000"}}})
             await cluster.patch(PODS, name, {"metadata": {"labels": {"app": "web"}}})
             await asyncio.sleep(5)
