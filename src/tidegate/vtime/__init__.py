@@ -9,12 +9,13 @@ gives the same run. Public surface: ``now``, ``run``, ``VirtualLoop``, ``Deadloc
 from tidegate.vtime.clock import now
 from tidegate.vtime.loop import Deadlock, VirtualLoop, run
 from tidegate.vtime.nursery import Nursery
-from tidegate.vtime.proc import read_text, socket_inodes
+from tidegate.vtime.proc import is_virtual, read_text, socket_inodes
 from tidegate.vtime.process import Process
 from tidegate.vtime.program import Entrypoint, Program, entrypoint
 from tidegate.vtime.realtime import new_event_loop
 
 __all__ = [
     "Deadlock", "Entrypoint", "Nursery", "Process", "Program", "VirtualLoop",
-    "entrypoint", "new_event_loop", "now", "read_text", "run", "socket_inodes",
+    "entrypoint",
+    "is_virtual", "new_event_loop", "now", "read_text", "run", "socket_inodes",
 ]  # fmt: skip

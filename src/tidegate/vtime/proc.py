@@ -19,6 +19,11 @@ def _virtual() -> VirtualLoop | None:
     return loop if isinstance(loop, VirtualLoop) else None
 
 
+def is_virtual() -> bool:
+    """Whether we run on a ``VirtualLoop``: then nothing of the machine below us is ours to look at."""
+    return _virtual() is not None
+
+
 def read_text(path: str) -> str:
     """The text of a file under /proc. Raises ``OSError`` as ``open`` does."""
     loop = _virtual()

@@ -1,0 +1,69 @@
+"""The kernel's own socket answers: read whole, or not at all."""
+
+from __future__ import annotations
+
+import socket
+import struct
+
+import pytest
+
+from tidegate.dataplane import sockdiag
+from tidegate.dataplane.facts import Unreadable
+from tidegate.observers import sockdiag as ask
+
+
+def _message(state: int, sport: int, dport: int, unsent: int = 0, kind: int = 20, flags: int = 2) -> bytes:
+    address = socket.inet_aton("127.17.1.2") + bytes(12), socket.inet_aton("127.16.0.11") + bytes(12)
+    body = struct.pack("=BBBB", 2, state, 0, 0) + struct.pack("!HH", sport, dport) + address[0] + address[1]
+    body += bytes(12) + struct.pack("=IIIII", 0, 0, unsent, 0, 77)
+    return struct.pack("=IHHII", 16 + len(body), kind, flags, 1, 0) + body
+
+
+DONE = struct.pack("=IHHIIi", 20, 3, 2, 1, 0, 0)
+
+
+def test_a_connection_is_read_with_what_is_unsent():
+    (found,) = sockdiag.parse(_message(4, 8080, 40000, unsent=12) + DONE)
+    assert (str(found.local), str(found.remote), found.state) == ("127.17.1.2:8080", "127.16.0.11:40000", "FIN_WAIT1")
+    assert (found.unsent, found.inode, found.can_answer) == (12, 77, True)
+
+
+def test_an_answer_without_its_end_is_not_an_answer_yet():
+    with pytest.raises(sockdiag.Incomplete):
+        sockdiag.parse(_message(1, 8080, 40000))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        _message(1, 8080, 40000, flags=2 | 0x10) + DONE,
+        _message(99, 8080, 40000) + DONE,
+        _message(1, 8080, 40000, kind=21) + DONE,
+        _message(1, 8080, 40000)[:-9],
+        struct.pack("=IHHIIi", 20, 2, 0, 1, 0, -13),
+        b"\xff" * 40,
+    ],
+    ids=["interrupted", "unknown-state", "unknown-type", "cut-short", "error", "garbage"],
+)
+def test_what_is_not_understood_is_unreadable_never_empty(answer):
+    assert isinstance(sockdiag.parse(answer), Unreadable)
+
+
+def test_the_machines_own_sockets_are_seen_and_those_that_wait_are_not():
+    with socket.socket() as listener:
+        listener.bind(("127.77.1.1", 0))
+        listener.listen()
+        client = socket.create_connection(listener.getsockname())
+        server, _ = listener.accept()
+        mine = _states(listener.getsockname())
+        assert sorted(mine) == ["ESTABLISHED", "ESTABLISHED", "LISTEN"]
+        client.close()
+        server.close()
+        assert _states(listener.getsockname()) == ["LISTEN"]
+
+
+def _states(address: tuple[str, int]) -> list[str]:
+    found = ask.read(sockdiag.AF_INET)
+    assert isinstance(found, tuple), found
+    at = f"{address[0]}:{address[1]}"
+    return [one.state for one in found if at in (str(one.local), str(one.remote))]
