@@ -39,6 +39,7 @@ from tidegate.lab.kernel.client import KernelClient, control_path, egress, egres
 from tidegate.lab.kubelet.kubelet import Kubelet
 from tidegate.lab.kubelet.seams import Seams
 from tidegate.lab.proxy.proxy import Proxy
+from tidegate.lab.runtime.execute import Executor
 from tidegate.lab.runtime.logs import LogBook
 from tidegate.lab.runtime.spec import Runtime
 from tidegate.lab.scheduler import run_scheduler
@@ -75,7 +76,7 @@ class Lab:
         self.ground = ground
         self.ready = asyncio.Event()
         self.faults = Faults(config.node_names)
-        backends = Backends(logs=ground.book.logs)
+        backends = Backends(logs=ground.book.logs, execute=Executor(ground.runtime, ground.book))
         self.server = ApiServer(self._rng("apiserver"), config.addressing, backends)
         self.api: Api = LocalApi(self.server)
         self.kernel = KernelClient(control_path(ground.kernel_folder))

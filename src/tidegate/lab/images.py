@@ -51,6 +51,6 @@ class Images:
         """What to tell someone whose image the lab does not have."""
         known = ", ".join(f"{name}:TAG" for name in sorted(self._entrypoints))
         return (
-            f'failed to pull image "{image}": the lab pulls nothing. '
-            f"Give the container a command to run on this machine, or use one of: {known}"
+            f"the lab pulls nothing and has no {parse(image).repository}: "
+            f"give the container a command to run on this machine, or use one of: {known}"
         )

@@ -115,3 +115,38 @@ async def test_containers_die_with_their_zygote_and_the_next_one_starts_afresh()
         assert await again.wait() == 0
     finally:
         await runtime.close()
+
+
+class Typed:
+    """Streams of a test: what is typed, what came back."""
+
+    def __init__(self, *typed: bytes, is_tty: bool = False) -> None:
+        self.is_tty = is_tty
+        self._typed = [*typed, b""]
+        self.out = b""
+        self.err = b""
+
+    async def read(self) -> bytes:
+        return self._typed.pop(0)
+
+    async def write(self, data: bytes, /) -> None:
+        self.out += data
+
+    async def write_error(self, data: bytes, /) -> None:
+        self.err += data
+
+
+async def test_a_command_beside_a_container_has_live_streams() -> None:
+    runtime = RealRuntime(f"t-{os.getpid()}-d")
+    try:
+        beside = spec("s", "t", env={"POD_IP": "127.0.77.9"})
+        piped = Typed(b"one\n", b"two\n")
+        assert await runtime.converse(beside, ("sh", "-c", "cat; echo $POD_IP >&2; exit 5"), piped) == 5
+        assert (piped.out, piped.err) == (b"one\ntwo\n", b"127.0.77.9\n")
+        typed = Typed(b"echo $((6*7)); tty; exit 4\n", is_tty=True)
+        assert await runtime.converse(beside, ("sh",), typed) == 4
+        assert b"42\r\n/dev/pts/" in typed.out
+        assert await runtime.converse(beside, ("head", "-c", "2000000", "/dev/zero"), big := Typed()) == 0
+        assert len(big.out) == 2_000_000
+    finally:
+        await runtime.close()

@@ -203,6 +203,11 @@ class LogBook:
             for _, log in self._attempts.pop(key):
                 log.discard()
 
+    def spec(self, namespace: str, pod: str, container: str) -> ContainerSpec | None:
+        """What the current attempt at a container was started from; None when there is none."""
+        attempts = self._attempts.get((namespace, pod, container))
+        return attempts[-1][0] if attempts and attempts[-1][1].is_open else None
+
     def find(self, namespace: str, pod: str, container: str, previous: bool = False) -> ContainerLog:
         """Raises ``NoLog``."""
         attempts = self._attempts.get((namespace, pod, container), [])
@@ -210,6 +215,13 @@ class LogBook:
             kind = "previous terminated container" if previous else "container"
             raise NoLog(f'{kind} "{container}" in pod "{pod}" not found')
         return attempts[-2 if previous else -1][1]
+
+    def running(self, namespace: str, pod: str, container: str) -> ContainerSpec:
+        """The latest attempt, if it has not ended. Raises ``NoLog``."""
+        attempts = self._attempts.get((namespace, pod, container), [])
+        if not attempts or not attempts[-1][1].is_open:
+            raise NoLog(f'container "{container}" in pod "{pod}" is not running')
+        return attempts[-1][0]
 
     def logs(self, namespace: str, pod: str, container: str, options: LogOptions) -> AsyncIterator[bytes]:
         """Raises ``NoLog`` at once, not at the first chunk."""

@@ -12,7 +12,8 @@ from tidegate import vtime
 from tidegate.lab.runtime import processes
 from tidegate.lab.runtime.logs import ContainerLog, LogBook
 from tidegate.lab.runtime.spawner import Birth, Child, Spawner
-from tidegate.lab.runtime.spec import ContainerSpec
+from tidegate.lab.runtime.spec import ContainerSpec, Streams
+from tidegate.lab.runtime.streams import pipe_ends, pumping, terminal_ends
 from tidegate.lab.runtime.zygote import CONTAINER_MARK
 
 _OUTPUT_GRACE_SECONDS = 0.5
@@ -77,6 +78,7 @@ class RealRuntime:
         self.book = book or LogBook()
         self._spawner = Spawner(lab, modules)
         self._lab = lab
+        self._commands = 0
         self._tasks: dict[asyncio.Task[None], None] = {}
 
     @property
@@ -142,6 +144,37 @@ class RealRuntime:
         finally:
             self._spawner.signal(child, signal.SIGKILL)
             transport.close()
+
+    async def converse(self, spec: ContainerSpec, command: tuple[str, ...], streams: Streams) -> int:
+        """Run a command with live streams, on a terminal of its own if asked."""
+        ends = terminal_ends() if streams.is_tty else pipe_ends()
+        birth = Birth(command, self._environment(spec, "/exec"), "exec", cwd=spec.working_directory)
+        try:
+            child = await self._spawner.start(birth, list(ends.theirs))
+        except BaseException:
+            _close(ends.ours)
+            raise
+        finally:
+            _close(ends.theirs)
+        try:
+            async with pumping(ends, streams) as drained:
+                code = await asyncio.shield(child.exit)
+                await asyncio.wait(drained, timeout=_OUTPUT_GRACE_SECONDS)
+                return code
+        finally:
+            self._spawner.signal(child, signal.SIGKILL)
+
+
+    async def beside(self, spec: ContainerSpec, command: tuple[str, ...], streams: tuple[int, int, int]) -> RealProcess:
+        """Start a command in a container's environment on (stdin, stdout, stderr). Raises ``StartError``.
+
+        The descriptors stay the caller's. Whoever started it ends it: nobody else does while the lab runs.
+        """
+        self._commands += 1
+        environment = self._environment(spec, f"/exec-{self._commands}")
+        birth = Birth(command, environment, "exec", cwd=spec.working_directory)
+        child = await self._spawner.start(birth, list(streams))
+        return RealProcess(self._spawner, child, vtime.now())
 
 
 async def _read_pipe(descriptor: int, protocol: Any) -> tuple[Any, Any]:

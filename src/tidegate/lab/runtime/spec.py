@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
@@ -55,6 +55,20 @@ class ContainerProcess(Protocol):
         ...
 
 
+class Streams(Protocol):
+    """The far end of a command's stdin, stdout and stderr."""
+
+    is_tty: bool
+
+    async def read(self) -> bytes:
+        """What to hand to stdin next; b"" = no more."""
+        ...
+
+    def write(self, data: bytes, /) -> Awaitable[None]: ...
+
+    def write_error(self, data: bytes, /) -> Awaitable[None]: ...
+
+
 class Runtime(Protocol):
     """Starts containers and runs commands beside them."""
 
@@ -69,5 +83,12 @@ class Runtime(Protocol):
 
         Returns exit code and what it wrote (stdout and stderr as they came). Raises ``TimeoutError`` after
         ``timeout`` seconds, when the command has been killed, and ``StartError``.
+        """
+        ...
+
+    async def converse(self, spec: ContainerSpec, command: tuple[str, ...], streams: Streams) -> int:
+        """Run a command beside a container with live streams (``kubectl exec -i``, ``cp``): its exit code.
+
+        The command is killed when the caller is cancelled. Raises ``StartError``.
         """
         ...

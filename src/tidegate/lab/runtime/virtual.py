@@ -10,7 +10,7 @@ from datetime import datetime
 from tidegate import vtime
 from tidegate.lab.runtime.logs import ContainerLog, LogBook
 from tidegate.lab.runtime.modelled import model
-from tidegate.lab.runtime.spec import ContainerSpec
+from tidegate.lab.runtime.spec import ContainerSpec, Streams
 
 START_SECONDS_MIN = 0.004
 START_SECONDS_MAX = 0.020
@@ -64,6 +64,12 @@ class VirtualRuntime:
         finally:
             process.signal(signal.SIGKILL)
         return code, "".join(f"{line}\n" for line in lines).encode()
+
+    async def converse(self, spec: ContainerSpec, command: tuple[str, ...], streams: Streams) -> int:
+        """Modelled commands read nothing; what they say comes at their end."""
+        code, output = await self.run(spec, command)
+        await streams.write(output)
+        return code
 
     def close(self) -> None:
         """Kill every container: the machine is gone."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import gc
 import importlib
 import json
@@ -22,6 +23,7 @@ import shutil
 import signal
 import socket
 import sys
+import termios
 from typing import Any, NoReturn
 
 from tidegate import vtime
@@ -132,6 +134,8 @@ class Zygote:
             processes.die_with_parent(parent)
             os.setsid()
             _take_streams(descriptors)
+            if os.isatty(0):
+                fcntl.ioctl(0, termios.TIOCSCTTY, 0)
             os.closerange(3, 256)  # the control socket, other containers' pipes
             processes.control(processes.PR_SET_NAME, request["name"].encode()[:15])
             if request.get("cwd"):

@@ -1,0 +1,88 @@
+"""Live streams of a command: pipes or a terminal on this side, ``Streams`` on the other, pumps between."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import pty
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+
+from tidegate.lab.runtime.spec import Streams
+
+_CHUNK_BYTES = 32 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """Descriptors: what the command gets as (stdin, stdout, stderr), and our ends. ``error`` -1 = none (a terminal)."""
+
+    theirs: tuple[int, ...]
+    input: int
+    output: int
+    error: int = -1
+
+    @property
+    def ours(self) -> tuple[int, ...]:
+        return tuple(number for number in (self.input, self.output, self.error) if number >= 0)
+
+
+def pipe_ends() -> Ends:
+    """Three pipes."""
+    (stdin, feed), (output, stdout), (error, stderr) = (os.pipe2(os.O_CLOEXEC) for _ in range(3))
+    return Ends((stdin, stdout, stderr), feed, output, error)
+
+
+def terminal_ends() -> Ends:
+    """A pseudo-terminal: one device for all three, what it echoes comes back as output."""
+    ours, theirs = pty.openpty()
+    return Ends((theirs, os.dup(theirs), os.dup(theirs)), os.dup(ours), ours)
+
+
+@contextlib.asynccontextmanager
+async def pumping(ends: Ends, streams: Streams) -> AsyncIterator[list[asyncio.Task[None]]]:
+    """Pump in both directions while in the block; gives the tasks that end when the output does."""
+    loop = asyncio.get_running_loop()
+    outputs = [(ends.output, streams.write)] + ([(ends.error, streams.write_error)] if ends.error >= 0 else [])
+    drained = [loop.create_task(_pump_out(number, write)) for number, write in outputs]
+    feeding = loop.create_task(_pump_in(ends.input, streams))
+    try:
+        yield drained
+    finally:
+        for task in (*drained, feeding):
+            task.cancel()
+        await asyncio.gather(*drained, feeding, return_exceptions=True)
+
+
+async def _pump_out(descriptor: int, write: Callable[[bytes], Awaitable[None]]) -> None:
+    reader = asyncio.StreamReader()
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(descriptor, "rb", buffering=0)
+    )
+    try:
+        while data := await reader.read(_CHUNK_BYTES):
+            await write(data)
+    except OSError:
+        return  # a terminal whose last user is gone answers EIO, not end of file
+    finally:
+        transport.close()
+
+
+async def _pump_in(descriptor: int, streams: Streams) -> None:
+    loop = asyncio.get_running_loop()
+    transport, protocol = await loop.connect_write_pipe(
+        asyncio.streams.FlowControlMixin, os.fdopen(descriptor, "wb", buffering=0)
+    )
+    writer = asyncio.StreamWriter(transport, protocol, None, loop)
+    try:
+        while data := await streams.read():
+            writer.write(data)
+            await writer.drain()
+        if streams.is_tty:
+            await loop.create_future()  # closing our side would hang up on the command
+    except OSError:
+        return  # the command reads no more
+    finally:
+        transport.close()
