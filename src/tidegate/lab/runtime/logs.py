@@ -203,11 +203,6 @@ class LogBook:
             for _, log in self._attempts.pop(key):
                 log.discard()
 
-    def spec(self, namespace: str, pod: str, container: str) -> ContainerSpec | None:
-        """What the current attempt at a container was started from; None when there is none."""
-        attempts = self._attempts.get((namespace, pod, container))
-        return attempts[-1][0] if attempts and attempts[-1][1].is_open else None
-
     def find(self, namespace: str, pod: str, container: str, previous: bool = False) -> ContainerLog:
         """Raises ``NoLog``."""
         attempts = self._attempts.get((namespace, pod, container), [])

@@ -78,7 +78,6 @@ class RealRuntime:
         self.book = book or LogBook()
         self._spawner = Spawner(lab, modules)
         self._lab = lab
-        self._commands = 0
         self._tasks: dict[asyncio.Task[None], None] = {}
 
     @property
@@ -163,18 +162,6 @@ class RealRuntime:
                 return code
         finally:
             self._spawner.signal(child, signal.SIGKILL)
-
-
-    async def beside(self, spec: ContainerSpec, command: tuple[str, ...], streams: tuple[int, int, int]) -> RealProcess:
-        """Start a command in a container's environment on (stdin, stdout, stderr). Raises ``StartError``.
-
-        The descriptors stay the caller's. Whoever started it ends it: nobody else does while the lab runs.
-        """
-        self._commands += 1
-        environment = self._environment(spec, f"/exec-{self._commands}")
-        birth = Birth(command, environment, "exec", cwd=spec.working_directory)
-        child = await self._spawner.start(birth, list(streams))
-        return RealProcess(self._spawner, child, vtime.now())
 
 
 async def _read_pipe(descriptor: int, protocol: Any) -> tuple[Any, Any]:
