@@ -81,3 +81,11 @@ def test_cluster_scoped_kinds_and_unknown_kinds_have_paths_too():
     assert "/api/v1/namespaces/{name}" in paths
     post = paths["/apis/x.org/v1/namespaces/{namespace}/gizmos"]["post"]
     assert post["x-kubernetes-group-version-kind"]["kind"] == "Gizmo"
+
+
+def test_enumerated_fields_list_their_values_and_what_they_mean():
+    schemas = openapi.document("apis/apps/v1", [Row(DEPLOYMENTS)])["components"]["schemas"]
+    kind = schemas["io.k8s.api.apps.v1.DeploymentStrategy"]["properties"]["type"]
+    assert kind["enum"] == ["Recreate", "RollingUpdate"]
+    told = ' - `"Recreate"` Kill all existing pods before creating new ones.'
+    assert f"\n\nPossible enum values:\n{told}\n" in kind["description"]

@@ -182,14 +182,21 @@ def _schemas(roots: list[str]) -> Json:
         if name in gvks:
             schema["x-kubernetes-group-version-kind"] = gvks[name]
         for key, field in known.fields.items():
-            schema["properties"][key] = _property(field, of_fields.get(key, ""))
+            rows = types.enums().get(name, {}).get(key, [])
+            schema["properties"][key] = _property(field, of_fields.get(key, ""), rows)
             waiting.append(field.item or field.type)
         made[_full(name)] = schema
     return dict(sorted(made.items()))
 
 
-def _property(field: Field, prose: str) -> Json:
+def _property(field: Field, prose: str, values: list[tuple[str, str]]) -> Json:
     schema = _shape(field.type)
+    if values and field.is_list:
+        schema["items"]["enum"] = [value for value, _ in values]
+    elif values:  # kube-openapi generators/enum.go: the values and their comments join the prose
+        schema["enum"] = [value for value, _ in values]
+        listed = "\n".join(f' - `"{value}"` {text}' for value, text in values)
+        prose = f"{prose}\n\nPossible enum values:\n{listed}"
     if "$ref" in schema:  # a reference may have no siblings in OpenAPI 3.0
         schema = {"allOf": [schema], "default": {}}
     schema["description"] = prose

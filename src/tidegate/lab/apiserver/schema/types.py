@@ -80,6 +80,17 @@ def descriptions() -> dict[str, tuple[str, dict[str, str]]]:
 
 
 @cache
+def enums() -> dict[str, dict[str, list[tuple[str, str]]]]:
+    """Enumerated fields per type: {type: {field: [(value, what it means)]}}; only OpenAPI documents ask."""
+    packed = resources.files(__package__).joinpath("data", "enums.json.gz").read_bytes()
+    raw: dict[str, dict[str, list[list[str]]]] = json.loads(gzip.decompress(packed))
+    return {
+        name: {field: [(value, text) for value, text in rows] for field, rows in fields.items()}
+        for name, fields in raw.items()
+    }
+
+
+@cache
 def kinds() -> Mapping[tuple[str, str, str], str]:
     """Type names by (group, version, kind)."""
     return {(g, v, k): name for name, (g, v, k) in _table()["kinds"].items()}
