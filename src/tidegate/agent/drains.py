@@ -76,6 +76,9 @@ class GateGrip:
     async def seal(self) -> Event | None:
         return None
 
+    async def keep(self, drain: Drain) -> None:
+        return
+
     async def conclude(self, drain: Drain, result: DrainResult) -> bool:
         """Record on the pod; given up only when the kubelet cannot be kept waiting for it any longer."""
         if self.pod is None or self.pod.pod is None:

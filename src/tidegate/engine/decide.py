@@ -110,6 +110,8 @@ def end_events(drain: Drain, seen: Seen) -> Iterator[Event]:
     """What ends a drain before it is proven."""
     if drain.state in BEFORE_END and drain.mode is Mode.GATE and seen.view is not None and seen.view.exception:
         yield Bypassed(at=seen.now, reason=seen.view.exception)
+    elif drain.state in BEFORE_END and drain.mode is Mode.LABEL and seen.pod is not None and seen.pod.is_terminating:
+        yield Bypassed(at=seen.now, reason="somebody else deleted the pod during the drain")
     elif drain.state in BEFORE_END and drain.state is not State.DRAINED and seen.now >= seen.deadline_at:
         yield DeadlinePassed(at=seen.now)
 

@@ -59,6 +59,10 @@ class Grip(Protocol):
         """Put the tombstone on it."""
         ...
 
+    async def keep(self, drain: Drain) -> None:
+        """The source still sends it traffic: see to it that the cut stands. Raises ``KubeError``."""
+        ...
+
     async def conclude(self, drain: Drain, result: DrainResult) -> bool:
         """Record the result; True when that is done (or given up). Raises ``KubeError``."""
         ...
@@ -150,6 +154,8 @@ class Keeper:
             case Act.CONCLUDE:
                 return await self._conclude()
             case _:
+                if self.drain.state is State.CUT:
+                    await self.grip.keep(self.drain)
                 await self._wait(self._until_deadline())
         return False
 
@@ -204,7 +210,9 @@ class Keeper:
             return
         self._sockets_at = began = loop.time()
         quiet = await self._sockets()
-        self._pause = SOCKETS_SECONDS_MIN if quiet.is_quiet else min(SOCKETS_SECONDS_GROWTH * self._pause, SOCKETS_SECONDS_MAX)
+        self._pause = (
+            SOCKETS_SECONDS_MIN if quiet.is_quiet else min(SOCKETS_SECONDS_GROWTH * self._pause, SOCKETS_SECONDS_MAX)
+        )
         self._step(SocketsRead(at=began, quiet=quiet))
 
     async def _seal(self) -> None:

@@ -1,0 +1,197 @@
+"""The plan of a drain: what will change, what follows from it, and why it may have to be refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from tidegate.client.options import DrainOptions
+from tidegate.drain.state import Mode
+from tidegate.engine import owners
+from tidegate.engine.act import reservations
+from tidegate.kube.api import (
+    ENDPOINTSLICES,
+    PODDISRUPTIONBUDGETS,
+    PODS,
+    SERVICES,
+    Api,
+    JsonObject,
+    Resource,
+    Selection,
+)
+from tidegate.kube.errors import ApiError
+from tidegate.model import endpointslice, pod, selector, service
+from tidegate.model.endpoint import Endpoint
+from tidegate.model.names import DrainRecord, decode_drain
+from tidegate.model.pod import Pod
+from tidegate.model.service import Service
+from tidegate.traffic import LabelCut, cut, floors, listings, selecting, serving_endpoints
+
+NETWORKPOLICIES = Resource("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy")
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A guard that would be breached. ``by`` is what force overrides (a floor), or empty where nothing does."""
+
+    reason: str
+    is_floor: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DrainPlan:
+    """What is to be done to one pod. ``record`` is the drain somebody began and left: it is continued."""
+
+    pod: Pod
+    cut: LabelCut
+    services: tuple[Service, ...]
+    serving: tuple[Endpoint, ...]
+    seen: tuple[str, ...]
+    refusals: tuple[Refusal, ...]
+    consequences: tuple[str, ...]
+    is_witnessed: bool
+    record: DrainRecord | None = None
+
+    def refused(self, options: DrainOptions) -> tuple[str, ...]:
+        """What stands against it under ``options``."""
+        return tuple(one.reason for one in self.refusals if not (one.is_floor and options.force))
+
+    def forced(self, options: DrainOptions) -> str:
+        """What force overrides; empty for nothing."""
+        return "; ".join(one.reason for one in self.refusals if one.is_floor and options.force)
+
+    def lines(self, options: DrainOptions) -> list[str]:
+        """The steps, each with its reason."""
+        steps = []
+        if self.record is not None:
+            steps.append(f"continue the drain of {self.record.at or 'before'}, it stands at {self.record.state}")
+        changes = ", ".join(f"{key}={value}" for key, value in sorted(self.cut.labels.items()))
+        because = "; ".join(self.cut.reasons) or "no Service selects it"
+        steps.append(f"cut: set {changes} ({because})" if changes else f"cut: nothing to change ({because})")
+        if self.is_witnessed:
+            steps.append("wait until every node shows a fence written after the cut, and no route")
+            steps.append(f"wait until no connection is in flight at {_names(self.serving)}")
+        else:
+            steps.append(f"wait {options.settle_seconds:g} s: there is no coordinator to ask, the result is assumed")
+        steps.append("put a tombstone on it, verify once more, then delete it by uid and resourceVersion")
+        steps.append(f"at the deadline, {options.timeout_seconds:g} s from the cut: {options.on_deadline}")
+        return steps + [f"note: {one}" for one in self.consequences]
+
+
+def _names(endpoints: tuple[Endpoint, ...]) -> str:
+    return ", ".join(map(str, endpoints)) or "its address"
+
+
+async def plan_drain(api: Api, namespace: str, name: str, options: DrainOptions, is_witnessed: bool) -> DrainPlan:
+    """Look, and plan; changes nothing. Raises ``KubeError`` (404 for an unknown pod) and ``Malformed``."""
+    subject = pod.decode(await api.get(PODS, name, namespace))
+    services = tuple(service.decode(obj) for obj in (await api.list(SERVICES, Selection(namespace))).items)
+    slices = tuple(endpointslice.decode(obj) for obj in (await api.list(ENDPOINTSLICES)).items)
+    controllers = await owners.of(api, subject)
+    record = _continued(subject)
+    chosen = selecting(subject, services)
+    owner = controllers[0].selector if controllers else None
+    planned = cut(subject, services, owner)
+    seen = tuple(sorted({found.service for found in listings(subject, slices)} | set(record.seen if record else ())))
+    refusals = list(_of_itself(subject))
+    if record is None:
+        refusals += _not_seen(chosen, seen)
+        leaving = {uid for one in chosen for uid in reservations(one) if uid != subject.uid}
+        kept = floors(subject, chosen, slices, options.floor, leaving)
+        refusals += [Refusal(str(floor), is_floor=True) for floor in kept if not floor.is_kept]
+        refusals += [Refusal(reason, is_floor=True) for reason in await _budgets(api, subject)]
+        refusals += [Refusal(reason) for reason in await _policies(api, subject, planned)]
+    before = services if record is None else tuple(one for one in services if one.selects(namespace, record.labels))
+    return DrainPlan(
+        pod=subject,
+        cut=planned,
+        services=chosen,
+        serving=serving_endpoints(subject, slices) or _declared(subject, before),
+        seen=seen,
+        refusals=tuple(refusals),
+        consequences=_consequences(planned, controllers),
+        is_witnessed=is_witnessed,
+        record=record,
+    )
+
+
+def _continued(subject: Pod) -> DrainRecord | None:
+    """A label drain that was begun on this pod. A gate's record is the node agent's business."""
+    record = decode_drain(subject.annotations)
+    return record if record is not None and record.mode == Mode.LABEL.value and record.labels else None
+
+
+def _of_itself(subject: Pod) -> Iterable[Refusal]:
+    if subject.is_terminating:
+        yield Refusal(f"{subject} is being deleted already: its gate, if it has one, drains it")
+    if subject.is_finished:
+        yield Refusal(f"{subject} has ended ({subject.phase}): there is nothing to drain")
+    if subject.host_network and not subject.ports:
+        yield Refusal(f"{subject} uses its node's network and declares no port: its routes cannot be told apart")
+
+
+def _not_seen(services: Iterable[Service], seen: tuple[str, ...]) -> Iterable[Refusal]:
+    """Absence that was never presence proves nothing: first it must have been seen there."""
+    for one in services:
+        if str(one) not in seen:
+            yield Refusal(f"not seen in the EndpointSlices of {one} yet: try again in a moment")
+
+
+async def _budgets(api: Api, subject: Pod) -> list[str]:
+    found = []
+    for obj in (await api.list(PODDISRUPTIONBUDGETS, Selection(subject.namespace))).items:
+        wanted = (obj.get("spec") or {}).get("selector")
+        name = obj["metadata"]["name"]
+        if wanted is None or not selector.of_json(wanted, f"PodDisruptionBudget {name}").matches(subject.labels):
+            continue
+        allowed = int((obj.get("status") or {}).get("disruptionsAllowed") or 0)
+        if allowed < 1:
+            found.append(f"PodDisruptionBudget {name} allows no disruption now")
+    return found
+
+
+async def _policies(api: Api, subject: Pod, planned: LabelCut) -> list[str]:
+    """NetworkPolicies that look at a label we would touch: the cut could end connections that are in flight."""
+    try:
+        policies = (await api.list(NETWORKPOLICIES, Selection(subject.namespace))).items
+    except ApiError as error:
+        if error.is_not_found:
+            return []
+        raise
+    found = []
+    for obj in policies:
+        name = obj["metadata"]["name"]
+        touched = sorted(set(_keys_of(obj.get("spec") or {}, name)) & set(planned.labels))
+        if touched:
+            found.append(f"NetworkPolicy {name} selects on {', '.join(touched)}: in-flight work would die")
+    return found
+
+
+def _keys_of(spec: JsonObject, name: str) -> Iterable[str]:
+    """Every label key that any podSelector of a NetworkPolicy looks at."""
+    peers: list[Any] = [spec.get("podSelector")]
+    for rule in (spec.get("ingress") or []) + (spec.get("egress") or []):
+        peers += [peer.get("podSelector") for peer in (rule.get("from") or []) + (rule.get("to") or [])]
+    for one in peers:
+        if one is not None:
+            yield from selector.of_json(one, f"NetworkPolicy {name}").keys
+
+
+def _declared(subject: Pod, services: Iterable[Service]) -> tuple[Endpoint, ...]:
+    """Where a pod that no slice lists any more served: its Services' target ports."""
+    named = {port.name: port.number for port in subject.ports if port.name}
+    numbers = set()
+    for one in services:
+        for port in one.ports:
+            target = port.target_port
+            number = target if isinstance(target, int) else named.get(target, 0)
+            if number and port.protocol == "TCP":
+                numbers.add(number)
+    return tuple(Endpoint(ip, number) for ip in subject.ips for number in sorted(numbers))
+
+
+def _consequences(planned: LabelCut, controllers: tuple[Any, ...]) -> tuple[str, ...]:
+    if planned.releases and controllers:
+        return (f"{controllers[0]} lets go of the pod and makes a replacement at once",)
+    return (f"{controllers[0]} replaces it when it is deleted",) if controllers else ("nothing makes a replacement",)
