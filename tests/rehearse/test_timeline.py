@@ -135,6 +135,7 @@ def test_the_floor_is_the_slowest_nodes_fence_or_the_last_connection() -> None:
     floor = drawn(SCENE, (gated, NEW)).tracks[0].floor
     assert floor is not None
     assert (floor.at, round(floor.overhead_seconds, 3)) == (4.6, 0.4)
+    assert drawn(SCENE, (gated, NEW)).overheads == (floor.overhead_seconds,)
     closed = {"at": 4.9, "event": "connection-closed", "node": "node-1", "endpoint": "127.1.1.1:8080"}
     later = drawn([*SCENE, closed], (gated, NEW)).tracks[0].floor
     assert later is not None

@@ -7,6 +7,7 @@ from html import escape
 from importlib import resources
 
 from tidegate.rehearse import chart, table
+from tidegate.rehearse.samples import quantile
 from tidegate.rehearse.settings import Row
 from tidegate.rehearse.timeline import PodTrack
 from tidegate.rehearse.verdict import Rehearsal, Run, Verdict
@@ -164,7 +165,7 @@ def _section(run: Run, scale: chart.Scale) -> str:
     words = WORDS[run.row.hook](run.row)
     if run.row.lag_seconds:
         words += f" One node's proxy lags {run.row.lag_seconds:g} s behind."
-    facts = (
+    facts: tuple[tuple[str, str], ...] = (
         ("dropped", _dropped(run)),
         ("rollout", table.seconds(line.rollout_seconds)),
         ("excess pod-seconds", f"{line.excess_pod_seconds:.1f}"),
@@ -174,6 +175,9 @@ def _section(run: Run, scale: chart.Scale) -> str:
             f"{_milliseconds(counts.latency_p50_seconds)} / {_milliseconds(counts.latency_p99_seconds)}",
         ),
     )
+    if line.overheads:
+        over = f"{_milliseconds(quantile(line.overheads, 0.5))} / {_milliseconds(line.overheads[-1])}"
+        facts += (("over the floor, p50 / max", over),)
     items = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts)
     invalid = f'<ul class="reasons"><li>This run is invalid: {escape(run.invalid)}.</li></ul>' if run.invalid else ""
     return f"""<section class="card run" id="{run.row.namespace}">

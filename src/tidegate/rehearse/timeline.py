@@ -127,6 +127,11 @@ class Timeline:
         return quantile(self.drain_seconds, 0.5)
 
     @property
+    def overheads(self) -> tuple[float, ...]:
+        """Seconds each drain took beyond its floor, ascending; drains without a known floor are left out."""
+        return tuple(sorted(track.floor.overhead_seconds for track in self.old if track.floor is not None))
+
+    @property
     def drain_max(self) -> float:
         return max(self.drain_seconds, default=0.0)
 
