@@ -1,0 +1,54 @@
+"""``python -m bench [NAME...]``: all of them without a name. Exit 1 when a target is missed."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from bench.figures import Figure, lines
+from bench.ground import ROOT, load, machine
+
+NAMES = ("lab_up", "api_rates", "watch_decode", "kernel_forward", "must_show")
+RESULTS = ROOT / "out" / "bench"
+
+
+def measure(name: str) -> list[Figure]:
+    """Run one benchmark; its figures, printed and kept as JSON."""
+    module = importlib.import_module(f"bench.{name}")
+    title: str = (module.__doc__ or name).splitlines()[0]
+    print(f"{name}: {machine()}", flush=True)
+    figures: list[Figure] = module.run()
+    print("\n".join(lines(title, figures)))
+    print(f"  (load afterwards {load()})\n", flush=True)
+    keep(name, figures)
+    return figures
+
+
+def keep(name: str, figures: list[Figure]) -> Path:
+    """Write the figures where docs/evidence.md takes them from."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    file = RESULTS / f"{name}.json"
+    found = {"machine": machine(), "figures": [asdict(one) for one in figures]}
+    file.write_text(json.dumps(found, indent=2) + "\n")
+    return file
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(NAMES)}")
+    asked = parser.parse_args().names
+    unknown = [name for name in asked if name not in NAMES]
+    if unknown:
+        parser.error(f"no benchmark {', '.join(unknown)}; there are {', '.join(NAMES)}")
+    missed = [f"{name}: {one.name}" for name in asked or NAMES for one in measure(name) if one.is_met is False]
+    for one in missed:
+        print(f"missed: {one}")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
