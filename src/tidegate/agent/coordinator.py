@@ -139,20 +139,23 @@ class Coordinator:
                 continue
 
     async def _write_epochs(self) -> None:
-        """One write for all that wait, at once unless one was written in the last 100 ms."""
+        """One write for all that wait, at once unless one was written in the last 100 ms.
+
+        The first is written unasked: it installs the fence, and floors it by the clock, before anybody waits for it.
+        """
         loop = asyncio.get_running_loop()
+        is_due = True
         while True:
             changed = self.flights.changed
-            if not self.lease.is_held or not any(flight.wants_epoch for flight in self.flights):
+            if not self.lease.is_held or not (is_due or any(flight.wants_epoch for flight in self.flights)):
                 await changed.wait()
                 continue
             now = loop.time()
             due_at = fence.write_due_at(self._fencing.last_sent_at, now + GATHER_SECONDS)
             await asyncio.sleep(due_at - now)
-            if not any(flight.wants_epoch for flight in self.flights):
-                continue
             try:
                 write = await self._fencing.write()
+                is_due = False
             except KubeError as error:
                 self._log(f"fence not written: {error}")
                 if not (isinstance(error, ApiError) and error.is_conflict):

@@ -76,7 +76,7 @@ class DrainPlan:
             steps.append(f"wait {options.settle_seconds:g} s: there is no coordinator to ask, the result is assumed")
         steps.append("put a tombstone on it, verify once more, then delete it by uid and resourceVersion")
         steps.append(f"at the deadline, {options.timeout_seconds:g} s from the cut: {options.on_deadline}")
-        return steps + [f"note: {one}" for one in self.consequences]
+        return steps
 
 
 def _names(endpoints: tuple[Endpoint, ...]) -> str:

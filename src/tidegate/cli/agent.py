@@ -1,0 +1,38 @@
+"""``tidegate agent``: the processes Tidegate runs in a cluster, each configured by its environment."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+
+import click
+
+_ROLES = {
+    "node": "tidegate.agent.process:main",
+    "holder": "tidegate.agent.holder:main",
+    "coordinator": "tidegate.agent.coordinator:main",
+}
+
+
+@click.command()
+@click.argument("role", type=click.Choice(sorted(_ROLES)), default="node")
+def agent(role: str) -> None:
+    """Run a part of Tidegate in a cluster: the node agent (default), its holder, or the coordinator.
+
+    Configured by TIDEGATE_* variables, as the pods of a lab show them:
+    kubectl -n tidegate-system get pods -o yaml
+    """
+    from tidegate.cli.main import FAILED, USAGE, fail
+    from tidegate.vtime import Program, entrypoint
+
+    async def run() -> int:
+        return await entrypoint(_ROLES[role])(Program(env=os.environ, log=lambda line: click.echo(line, err=True)))
+
+    try:
+        code = asyncio.run(run())
+    except KeyError as missing:
+        fail(f"{missing.args[0]} is not set: the {role} is configured by its environment", USAGE)
+    except OSError as error:
+        fail(str(error), FAILED)
+    sys.exit(code)
