@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -31,3 +33,10 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str | Path, str], None]:
         assert produced == path.read_text("utf-8")
 
     return compare
+
+
+# A landing is judged by the same examples every time; everywhere else new ones are looked for, and a failure prints
+# how to replay it.
+settings.register_profile("ci", derandomize=True)
+if os.environ.get("CI"):
+    settings.load_profile("ci")

@@ -12,6 +12,7 @@ from tools import draw_docs
 from tidegate.cli.main import tidegate
 
 ROOT = Path(__file__).parents[2]
+COMMAND_LINE = re.compile(r"(?:^|[`/(\s])tidegate ((?:[a-z]+)(?: [a-z|]+)*)((?: +\[?--[a-z-]+)*)")
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
 
@@ -25,9 +26,7 @@ def test_every_link_leads_somewhere(page):
 def test_every_command_and_option_shown_exists(page):
     missing = []
     for line in page.read_text("utf-8").splitlines():
-        for words in re.findall(
-            r"(?:^|[`/(\s])tidegate ((?:[a-z]+)(?: [a-z|]+)*)((?: +\[?--[a-z-]+)*)", line.split("#")[0]
-        ):
+        for words in COMMAND_LINE.findall(line.split("#")[0]):
             missing += _missing(words[0].split(), words[1].replace("[", " ").split())
     assert not missing
 

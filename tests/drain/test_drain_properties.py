@@ -142,20 +142,27 @@ def is_proven(world: World) -> bool:
     cleans = [event.at for event in tail[: writes[-1]] if isinstance(event, SourceClean)]
     if not cleans or not cleans[-1] < write.sent_at:
         return False
-    since = [let_go_since(world, node, tail[writes[-1] + 1 :], write) for node in listings[-1].observers]
+    written_at = restarts[-1] + 1 + writes[-1]
+    since = [let_go_since(world, node, written_at, write) for node in listings[-1].observers]
     readings = [event for event in tail if isinstance(event, SocketsRead) and None not in since]
     counted = [event for event in readings if event.at >= max(at for at in since if at is not None)]
     is_sealed = world.drain.mode is Mode.GATE or any(isinstance(event, Tombstoned) for event in events)
     return None not in since and bool(counted) and counted[-1].quiet.is_quiet and is_sealed
 
 
-def let_go_since(world: World, node: str, events: list[Event], write: FenceWritten) -> float | None:
-    """Since when the node's answers have all been clean, None when the last is not (or it left in between)."""
+def let_go_since(world: World, node: str, written_at: int, write: FenceWritten) -> float | None:
+    """Since when the node's answers have all been clean, None when the last is not (or it left in between).
+
+    What an observer answered while it was known not to be one counts neither way.
+    """
     since: float | None = None
-    for event in events:
-        if isinstance(event, ObserversListed) and node not in event.observers:
-            since = None
-        if isinstance(event, Acknowledged) and event.acknowledgement.observer == node:
+    is_listed = True
+    for number, event in enumerate(world.accepted):
+        if isinstance(event, ObserversListed):
+            is_listed = node in event.observers
+            since = since if is_listed else None
+        is_answer = isinstance(event, Acknowledged) and event.acknowledgement.observer == node
+        if number > written_at and is_listed and is_answer:
             is_ours = event.acknowledgement.epoch == write.epoch
             if is_ours and clean_dump(world.behind[id(event)], write.epoch):
                 since = event.at if since is None else since
