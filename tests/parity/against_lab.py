@@ -21,7 +21,6 @@ LAB = "parity"
 
 KNOWN = {
     "discovery": "CustomResourceDefinitions are not served yet",
-    "server-side-apply": "server-side apply is not there yet",
     "crd": "CustomResourceDefinitions are not served yet",
     "exec-cp-forward": "exec, cp and port-forward are not there yet",
 }

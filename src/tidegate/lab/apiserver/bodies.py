@@ -84,6 +84,22 @@ def patch_body(request: Request) -> Any:
         raise failures.bad_request(f"error decoding patch: {error}") from None
 
 
+def apply_body(request: Request, options: Options) -> JsonObject:
+    """The configuration of a server-side apply: YAML or JSON, of a named manager, without managedFields."""
+    if not options.manager:
+        raise failures.invalid_option("PatchOptions", [("fieldManager", "Required value: is required for apply patch")])
+    try:
+        config = yaml.safe_load(request.body)
+    except yaml.YAMLError as error:
+        raise failures.bad_request(f"error decoding YAML: {error}") from None
+    if not isinstance(config, dict) or not isinstance(config.get("metadata") or {}, dict):
+        raise failures.bad_request("the object provided is unrecognized (must be of type Object)")
+    config = dict(without_nulls(config))
+    if (config.get("metadata") or {}).get("managedFields"):
+        raise failures.bad_request("metadata.managedFields must be nil")
+    return config
+
+
 def check_kind(row: Row, subresource: str, obj: JsonObject) -> None:
     """The body's apiVersion and kind, where sent, must be the URL's."""
     found = row.subresource(subresource) if subresource else None

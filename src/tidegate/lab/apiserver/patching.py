@@ -7,14 +7,36 @@ from typing import Any
 from tidegate.kube.api import JsonObject, PatchStyle
 from tidegate.lab.apiserver import failures
 from tidegate.lab.apiserver.registry import Row
-from tidegate.lab.apiserver.schema import patches, types
-from tidegate.lab.apiserver.verbs import Change
+from tidegate.lab.apiserver.schema import ownership, patches, types
+from tidegate.lab.apiserver.verbs import Change, Options
 
 MEDIA_TYPES: dict[str, PatchStyle] = {
     "application/json-patch+json": "json",
     "application/merge-patch+json": "merge",
     "application/strategic-merge-patch+json": "strategic",
 }
+
+
+APPLY = "application/apply-patch+yaml"
+ACCEPTED = [*MEDIA_TYPES, APPLY]
+"""Media types of a PATCH, in the order the real server lists them."""
+
+
+def applied(row: Row, config: JsonObject, writer: ownership.Writer, options: Options, *, force: bool) -> Change:
+    """The change a server-side apply asks for; of nothing (an empty object) it makes the configuration.
+
+    The managedFields it leads to are put on ``options``.
+    """
+
+    def change(old: JsonObject) -> JsonObject:
+        try:
+            done = ownership.apply(old or None, config, row.kind, writer, force=force)
+        except ownership.ApplyConflict as conflict:
+            raise failures.failure(409, "Conflict", str(conflict), {"causes": conflict.causes}) from conflict
+        options.managed = done.managed
+        return done.object
+
+    return change
 
 
 def apply_patch(kind: str, api_version: str, target: JsonObject, style: PatchStyle, body: Any) -> JsonObject:

@@ -9,16 +9,19 @@ from __future__ import annotations
 import random
 from collections.abc import AsyncIterator
 
+from tidegate import vtime
 from tidegate.kube.api import JsonObject
 from tidegate.kube.errors import ApiError
 from tidegate.kube.exchange import Request, Response, whole
 from tidegate.lab.apiserver import bodies, deletions, failures, listing, reviews, routes, subresources, watching
 from tidegate.lab.apiserver.deletions import DeleteOptions
 from tidegate.lab.apiserver.discovery import Discovery
-from tidegate.lab.apiserver.patching import MEDIA_TYPES, patched
+from tidegate.lab.apiserver.objects import stamp
+from tidegate.lab.apiserver.patching import ACCEPTED, APPLY, MEDIA_TYPES, applied, patched
 from tidegate.lab.apiserver.registry import Row
 from tidegate.lab.apiserver.routes import Route
 from tidegate.lab.apiserver.rows import built_in
+from tidegate.lab.apiserver.schema.ownership import Writer
 from tidegate.lab.apiserver.shapes import JSON, Plain, shape
 from tidegate.lab.apiserver.store import Version, encode
 from tidegate.lab.apiserver.streams import Backends, Streams
@@ -134,11 +137,29 @@ class ApiServer:
         options = bodies.write_options(request)
         if not route.name:
             raise failures.failure(405, "MethodNotAllowed", NOT_ALLOWED, {})
+        if request.method == "PATCH" and request.headers.get("content-type", "").startswith(APPLY):
+            return self._apply(route, request, options)
         change = self._replacement(route, request, options)
         version = subresources.change(self.verbs, row, route.place, change, (route.subresource, options))
         if route.subresource == "scale":
             return whole(200, version.encoded)
         return self._written(row, request, version, options)
+
+    def _apply(self, route: Route, request: Request, options: Options) -> Response:
+        """Server-side apply: creates what is not there."""
+        row = route.row
+        config = bodies.apply_body(request, options)
+        bodies.check_kind(row, route.subresource, config)
+        bodies.check_fields(row, config, options)
+        config.setdefault("metadata", {}).setdefault("name", route.name)
+        writer = Writer(options.manager, row.resource.api_version, stamp(vtime.now()), route.subresource)
+        change = applied(row, config, writer, options, force=bodies.is_true(request.param("force")))
+        namespace, name = route.place
+        if route.subresource or self.verbs.store.collection(row).get(namespace, name) is not None:
+            version = subresources.change(self.verbs, row, route.place, change, (route.subresource, options))
+            return self._written(row, request, version, options)
+        version = self.verbs.create(row, route.namespace, change({}), options)
+        return self._written(row, request, version, options, code=201)
 
     def _replacement(self, route: Route, request: Request, options: Options) -> Change:
         """The change a PUT or PATCH asks for, its unknown fields reported."""
@@ -147,7 +168,7 @@ class ApiServer:
             kind = request.headers.get("content-type", "").partition(";")[0].strip()
             style = MEDIA_TYPES.get(kind)
             if style is None:
-                raise failures.unsupported_media_type(sorted(MEDIA_TYPES))
+                raise failures.unsupported_media_type(ACCEPTED)
             apply = patched(row, style, bodies.patch_body(request), route.subresource)
         else:
             obj = bodies.decode(request)

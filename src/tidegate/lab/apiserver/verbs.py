@@ -16,7 +16,7 @@ from tidegate.kube.api import JsonObject
 from tidegate.lab.apiserver import failures
 from tidegate.lab.apiserver.objects import generated_name, new_uid, ordered, stamp
 from tidegate.lab.apiserver.registry import Registry, Row
-from tidegate.lab.apiserver.schema import defaults, validation
+from tidegate.lab.apiserver.schema import defaults, ownership, validation
 from tidegate.lab.apiserver.store import Store, Version
 from tidegate.lab.apiserver.strategy import World, keep
 from tidegate.lab.config import Addressing
@@ -27,12 +27,17 @@ NAME_ATTEMPTS = 8
 
 @dataclass(slots=True)
 class Options:
-    """How one request wants its write done. ``warnings`` collects what the answer's Warning headers will say."""
+    """How one request wants its write done. ``warnings`` collects what the answer's Warning headers will say.
+
+    A write with a ``manager`` leaves managedFields behind; ``managed`` are those an apply has worked out already.
+    The lab's own controllers name no manager: their writes are not tracked, and cost nothing.
+    """
 
     dry_run: bool = False
     validation: str = "Ignore"
     manager: str = ""
     warnings: list[str] = field(default_factory=list)
+    managed: list[JsonObject] | None = None
 
 
 Change = Callable[[JsonObject], JsonObject]
@@ -82,6 +87,7 @@ class Verbs:
         if self.store.collection(row).get(namespace, metadata["name"]) is not None:
             raise failures.already_exists(row, metadata["name"])
         row.strategy.allocate(obj, None, world)
+        _claim(row, None, obj, options)
         if options.dry_run:
             row.strategy.released(obj, world)
             return Version(obj, 0)
@@ -147,6 +153,8 @@ class Verbs:
         world = self.world()
         obj = ordered(obj, row.stored.resource.api_version, row.kind)
         _keep_system_metadata(obj["metadata"], old.object["metadata"])
+        if options.managed is not None:
+            obj["metadata"]["managedFields"] = options.managed
         defaults.apply(row.kind, obj)
         strategy = row.strategy
         if subresource == "status":
@@ -166,6 +174,7 @@ class Verbs:
             raise validation.invalid(row.resource, name, causes)
         if not options.dry_run:
             strategy.allocate(obj, old.object, world)
+        _claim(row, old.object, obj, options, subresource)
         return self.settle(row, old, obj, options)
 
     def settle(self, row: Row, old: Version, obj: JsonObject, options: Options) -> Version:
@@ -210,7 +219,17 @@ _KEPT = (
     "deletionTimestamp",
     "deletionGracePeriodSeconds",
     "generateName",
+    "managedFields",
 )
+
+
+def _claim(row: Row, old: JsonObject | None, obj: JsonObject, options: Options, subresource: str = "") -> None:
+    """Write down who owns what, in place: as an apply said, or what this manager's write changed."""
+    if options.managed is not None:
+        obj["metadata"]["managedFields"] = options.managed
+    elif options.manager and row.conversion is None:
+        writer = ownership.Writer(options.manager, row.resource.api_version, stamp(vtime.now()), subresource)
+        obj["metadata"]["managedFields"] = ownership.track(old, obj, row.kind, writer)
 
 
 def _check_identity(row: Row, old: JsonObject, new: JsonObject) -> None:
@@ -230,7 +249,6 @@ def _check_identity(row: Row, old: JsonObject, new: JsonObject) -> None:
 
 def _keep_system_metadata(new: JsonObject, old: JsonObject) -> None:
     """What BeforeUpdate restores (apiserver pkg/registry/rest/update.go)."""
-    new.pop("managedFields", None)
     new.pop("selfLink", None)
     for key in _KEPT:
         keep(new, old, key)
