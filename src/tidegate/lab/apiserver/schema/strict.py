@@ -80,6 +80,8 @@ def _prune(obj: dict[str, Any], known: Type) -> None:
 
 def _prune_below(value: Any, word: str) -> None:
     if isinstance(value, list):
+        if None in value:
+            value[:] = [item for item in value if item is not None]
         for item in value:
             _prune_below(item, word[2:])
     elif isinstance(value, dict):
