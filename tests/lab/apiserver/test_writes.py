@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
+
+from tidegate.lab.apiserver.kinds import plain
 
 from .api_world import (
     CONFIGMAP,
@@ -289,5 +293,22 @@ def test_an_event_has_two_names_and_one_store():
         assert (core["apiVersion"], core["message"], core["involvedObject"]["name"]) == ("v1", "said", "p")
         found = await world.get("/apis/events.k8s.io/v1/events?fieldSelector=regarding.name%3Dp")
         assert [item["regarding"]["name"] for item in found["items"]] == ["p"]
+
+    story(tell)
+
+
+def test_events_are_forgotten_after_an_hour(monkeypatch):
+    monkeypatch.setattr(plain, "EVENTS_PER_SWEEP", 1)
+    events = "/api/v1/namespaces/default/events"
+
+    async def tell(world: World) -> None:
+        event = {"involvedObject": {"kind": "Pod", "name": "p", "namespace": "default"}, "reason": "R", "message": "m"}
+        for name in ("old", "repeated"):
+            await world.create(events, {"metadata": {"name": name}, **event})
+        await asyncio.sleep(3000)
+        await world.patch(f"{events}/repeated", {"count": 2, "lastTimestamp": "2026-01-01T00:50:00Z"})
+        await asyncio.sleep(700)
+        await world.create(events, {"metadata": {"name": "new"}, **event})
+        assert [item["metadata"]["name"] for item in (await world.get(events))["items"]] == ["new", "repeated"]
 
     story(tell)

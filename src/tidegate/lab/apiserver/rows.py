@@ -6,12 +6,12 @@ from tidegate.kube import api
 from tidegate.kube.api import Resource
 from tidegate.lab.apiserver.kinds.namespaces import NamespaceStrategy
 from tidegate.lab.apiserver.kinds.plain import (
-    BareStatusStrategy,
+    EventStrategy,
     ImmutableTypeStrategy,
     NodeStrategy,
     PlainStrategy,
-    ScaledStrategy,
     SliceStrategy,
+    SpecStrategy,
     event_from_core,
     event_to_core,
 )
@@ -88,7 +88,7 @@ def _core() -> list[Row]:
             subresources=(status("PersistentVolumeClaim"),), returns_deleted=True),
         Row(Resource("", "v1", "persistentvolumes", "PersistentVolume", False), Strategy(), ("pv",),
             subresources=(status("PersistentVolume"),), returns_deleted=True),
-        Row(Resource("", "v1", "replicationcontrollers", "ReplicationController"), ScaledStrategy(), ("rc",), ("all",),
+        Row(Resource("", "v1", "replicationcontrollers", "ReplicationController"), SpecStrategy(), ("rc",), ("all",),
             subresources=(SCALE, status("ReplicationController"))),
         Row(Resource("", "v1", "resourcequotas", "ResourceQuota"), Strategy(), ("quota",),
             subresources=(status("ResourceQuota"),), returns_deleted=True),
@@ -102,7 +102,7 @@ def _core() -> list[Row]:
 
 
 def event_row() -> Row:
-    return Row(api.EVENTS, PlainStrategy(), ("ev",), field_labels=_EVENT_FIELDS)
+    return Row(api.EVENTS, EventStrategy(), ("ev",), field_labels=_EVENT_FIELDS)
 
 
 def _events(core: list[Row]) -> Row:
@@ -123,7 +123,8 @@ def _events(core: list[Row]) -> Row:
 def _apps() -> list[Row]:
     def scaled(plural: str, kind: str, short: str, *subresources: Subresource) -> Row:
         resource = Resource("apps", "v1", plural, kind)
-        return Row(resource, ScaledStrategy(), (short,), ("all",), subresources=(*subresources, status(kind)))
+        strategy = SpecStrategy({"replicas": 0} if kind in ("ReplicaSet", "StatefulSet") else {})
+        return Row(resource, strategy, (short,), ("all",), subresources=(*subresources, status(kind)))
 
     return [
         Row(Resource("apps", "v1", "controllerrevisions", "ControllerRevision"), PlainStrategy()),
@@ -135,10 +136,10 @@ def _apps() -> list[Row]:
 
 
 def _other(core: list[Row]) -> list[Row]:
-    scaled, plain = ScaledStrategy(), PlainStrategy()
+    scaled, plain = SpecStrategy(), PlainStrategy()
     rbac = "rbac.authorization.k8s.io"
-    budget = BareStatusStrategy({"disruptionsAllowed": 0, "currentHealthy": 0, "desiredHealthy": 0, "expectedPods": 0})
-    scaler = BareStatusStrategy({"currentMetrics": None, "desiredReplicas": 0}, has_generation=False)
+    budget = SpecStrategy({"disruptionsAllowed": 0, "currentHealthy": 0, "desiredHealthy": 0, "expectedPods": 0})
+    scaler = SpecStrategy({"currentMetrics": None, "desiredReplicas": 0}, has_generation=False)
     return [
         _events(core),
         Row(Resource("autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler"), scaler, ("hpa",),
@@ -148,7 +149,7 @@ def _other(core: list[Row]) -> list[Row]:
         Row(Resource("batch", "v1", "jobs", "Job"), scaled, (), ("all",), subresources=(status("Job"),)),
         Row(Resource("networking.k8s.io", "v1", "ingressclasses", "IngressClass", False),
             PlainStrategy(has_generation=True)),
-        Row(Resource("networking.k8s.io", "v1", "ingresses", "Ingress"), BareStatusStrategy({"loadBalancer": {}}),
+        Row(Resource("networking.k8s.io", "v1", "ingresses", "Ingress"), SpecStrategy({"loadBalancer": {}}),
             ("ing",), subresources=(status("Ingress"),)),
         Row(Resource("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy"), PlainStrategy(has_generation=True),
             ("netpol",)),

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from tidegate.kube.api import JsonObject
+from tidegate.lab.apiserver.objects import stamp
 from tidegate.lab.apiserver.strategy import Strategy, World, keep
 
 
 class NodeStrategy(Strategy):
-    """The kubelet registers with a status; the node starts tainted not-ready until the node controller sees it.
-
-    (admission plugin nodetaint; the taint is what keeps the scheduler away from a node that never reported).
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
+    """The kubelet registers a node with its status in one write."""
 
     def prepare_create(self, obj: JsonObject, world: World) -> None:
         obj.setdefault("spec", {})
@@ -32,19 +29,12 @@ class SliceStrategy(Strategy):
         return content
 
 
-class ScaledStrategy(Strategy):
-    """Deployment, ReplicaSet and the like: a spec that counts generations and a status apart."""
+class SpecStrategy(Strategy):
+    """A spec that counts generations and a status apart, which starts as ``status`` (Go writes some zeros out)."""
 
-    def __init__(self) -> None:
-        super().__init__(has_generation=True)
-
-
-class BareStatusStrategy(Strategy):
-    """A PodDisruptionBudget or autoscaler: the status starts empty and may be written only through ``/status``."""
-
-    def __init__(self, status: JsonObject, *, has_generation: bool = True) -> None:
+    def __init__(self, status: JsonObject | None = None, *, has_generation: bool = True) -> None:
         super().__init__(has_generation=has_generation)
-        self._status = status
+        self._status = status or {}
 
     def prepare_create(self, obj: JsonObject, world: World) -> None:
         obj["status"] = {**self._status}
@@ -67,6 +57,33 @@ class ImmutableTypeStrategy(PlainStrategy):
         if not obj.get("type"):
             keep(obj, old, "type")
 
+
+class EventStrategy(PlainStrategy):
+    """Events are forgotten an hour after they were last written (kube-apiserver --event-ttl)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._created = 0
+
+    def allocate(self, obj: JsonObject, old: JsonObject | None, world: World) -> None:
+        self._created += old is None
+        if old is not None or self._created % EVENTS_PER_SWEEP:
+            return
+        row = world.registry.named("", "events")
+        oldest = stamp(world.now - timedelta(seconds=EVENT_SECONDS))
+        for version in list(world.store.collection(row).versions()):
+            if _last_written(version.object) < oldest:
+                world.store.remove(row, version)
+
+
+def _last_written(event: JsonObject) -> str:
+    """RFC 3339 in UTC sorts as text."""
+    created: str = event["metadata"]["creationTimestamp"]
+    return max(created, event.get("lastTimestamp") or "", (event.get("series") or {}).get("lastObservedTime") or "")
+
+
+EVENT_SECONDS = 3600
+EVENTS_PER_SWEEP = 100
 
 _EVENT_NAMES = {
     "regarding": "involvedObject",
