@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import ip_address
 
+CANONICAL_KEPT = 16_384
+"""Addresses remembered: parsing them was three quarters of decoding a slice (bench/watch_decode.py)."""
 
+
+@lru_cache(CANONICAL_KEPT)
 def canonical(address: str) -> str:
     """An IP address in its one canonical spelling; IPv4-mapped IPv6 becomes IPv4. Raises ``ValueError``."""
     parsed = ip_address(address)
