@@ -69,8 +69,9 @@ def deployment(row: Row, settings: Settings, version: str = OLD) -> JsonObject:
     if pre_stop is not None:
         container["lifecycle"] = {"preStop": pre_stop}
     pod: dict[str, Any] = {"containers": [container]}
-    if row.is_gated:
-        pod["terminationGracePeriodSeconds"] = GATE_GRACE_SECONDS
+    grace_seconds = row.grace_seconds or (GATE_GRACE_SECONDS if row.is_gated else 0)
+    if grace_seconds:
+        pod["terminationGracePeriodSeconds"] = grace_seconds
     rolling = {"maxSurge": settings.max_surge, "maxUnavailable": settings.max_unavailable}
     return {
         "apiVersion": "apps/v1",

@@ -18,6 +18,15 @@ class Row:
     """Of a ``sleep`` hook."""
     lag_seconds: float = 0.0
     """How far one node's proxy lags behind during the update. 0 = not at all."""
+    freeze_seconds: float = 0.0
+    """For how long one node's proxy stands still, from just before the update. 0 = not at all."""
+    grace_seconds: int = 0
+    """The pods' terminationGracePeriodSeconds. 0 = 60 with a gate, Kubernetes' default without."""
+
+    @property
+    def is_faulty(self) -> bool:
+        """Is something wrong with one node's proxy?"""
+        return bool(self.lag_seconds or self.freeze_seconds)
 
     @property
     def namespace(self) -> str:

@@ -145,7 +145,7 @@ class _Scene:
         await self.api.create(DEPLOYMENTS, manifests.deployment(self.row, self.settings), self.row.namespace)
         await self._until(lambda: self._is_routed_only(manifests.OLD))
         if self.row.lag_seconds:
-            await self.stage.fault(Fault("proxy-lag", self._lagging_node, self.row.lag_seconds))
+            await self.stage.fault(Fault("proxy-lag", self._faulty_node, self.row.lag_seconds))
         self.load = await self.stage.start_load(self._load_spec(service["spec"]["clusterIP"]))
         await self._until(lambda: self._request_count() > 0)
         self.started_at = self.load.samples()[0].scheduled_at
@@ -155,6 +155,8 @@ class _Scene:
     async def _update(self) -> None:
         """Patch the template; wait until the update is complete and the last old process is gone."""
         self._enter("updating")
+        if self.row.freeze_seconds:
+            await self.stage.fault(Fault("proxy-freeze", self._faulty_node, self.row.freeze_seconds))
         self.patched_at = vtime.now().timestamp()
         await self.api.patch(DEPLOYMENTS, manifests.NAME, manifests.update(), self.row.namespace)
         await self._until(self._is_updated)
@@ -168,8 +170,8 @@ class _Scene:
 
     async def _clear(self) -> None:
         """Take the row away at once: what it had to show is over, and its pods' grace is nobody's concern."""
-        if self.row.lag_seconds:
-            await self.stage.fault(Fault("proxy-lag", self._lagging_node, 0.0))
+        if self.row.is_faulty:
+            await self.stage.fault(Fault("clear", self._faulty_node))
         namespace = Selection(namespace=self.row.namespace)
         try:
             async with asyncio.timeout(CLEANUP_SECONDS):
@@ -226,7 +228,7 @@ class _Scene:
         return all(pod.uid not in lives or lives[pod.uid].exited_at is not None for pod in old)
 
     @property
-    def _lagging_node(self) -> str:
+    def _faulty_node(self) -> str:
         return self.nodes[-1]
 
     def _request_count(self) -> int:
