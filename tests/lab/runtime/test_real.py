@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tidegate import vtime
 from tidegate.kube import wire
 from tidegate.kube.exchange import Request
 from tidegate.lab.runtime import processes
@@ -136,17 +137,22 @@ class Typed:
         self.err += data
 
 
-async def test_a_command_beside_a_container_has_live_streams() -> None:
-    runtime = RealRuntime(f"t-{os.getpid()}-d")
-    try:
-        beside = spec("s", "t", env={"POD_IP": "127.0.77.9"})
-        piped = Typed(b"one\n", b"two\n")
-        assert await runtime.converse(beside, ("sh", "-c", "cat; echo $POD_IP >&2; exit 5"), piped) == 5
-        assert (piped.out, piped.err) == (b"one\ntwo\n", b"127.0.77.9\n")
-        typed = Typed(b"echo $((6*7)); tty; exit 4\n", is_tty=True)
-        assert await runtime.converse(beside, ("sh",), typed) == 4
-        assert b"42\r\n/dev/pts/" in typed.out
-        assert await runtime.converse(beside, ("head", "-c", "2000000", "/dev/zero"), big := Typed()) == 0
-        assert len(big.out) == 2_000_000
-    finally:
-        await runtime.close()
+@pytest.mark.parametrize("factory", [asyncio.new_event_loop, vtime.new_event_loop])
+def test_a_command_beside_a_container_has_live_streams(factory) -> None:
+    async def story() -> None:
+        runtime = RealRuntime(f"t-{os.getpid()}-d")
+        try:
+            beside = spec("s", "t", env={"POD_IP": "127.0.77.9"})
+            piped = Typed(b"one\n", b"two\n")
+            assert await runtime.converse(beside, ("sh", "-c", "cat; echo $POD_IP >&2; exit 5"), piped) == 5
+            assert (piped.out, piped.err) == (b"one\ntwo\n", b"127.0.77.9\n")
+            typed = Typed(b"echo $((6*7)); tty; exit 4\n", is_tty=True)
+            assert await runtime.converse(beside, ("sh",), typed) == 4
+            assert b"42\r\n/dev/pts/" in typed.out
+            assert await runtime.converse(beside, ("head", "-c", "2000000", "/dev/zero"), big := Typed()) == 0
+            assert len(big.out) == 2_000_000
+        finally:
+            await runtime.close()
+
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(asyncio.wait_for(story(), 10))

@@ -18,6 +18,9 @@ PR_SET_CHILD_SUBREAPER = 36
 MARK = "TIDEGATE_LAB"
 """Every process of a lab has ``TIDEGATE_LAB=<name>`` in its environment."""
 
+STATE_MARK = "TIDEGATE_LAB_STATE"
+"""And the state folder that knows this lab: the same name elsewhere is another lab."""
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -98,8 +101,11 @@ def _ourselves() -> set[int]:
     return found
 
 
-def marked(lab: str) -> list[int]:
-    """Our own user's processes that carry the lab's mark, but never us nor our ancestors."""
+def marked(lab: str, state: str = "") -> list[int]:
+    """Our own user's processes that carry the lab's mark, but never us nor our ancestors.
+
+    ``state`` leaves out labs of that name which another state folder knows.
+    """
     spared = _ourselves()
     found = []
     for pid in sorted(parents()):
@@ -107,14 +113,17 @@ def marked(lab: str) -> list[int]:
             is_ours = pid not in spared and os.stat(f"/proc/{pid}").st_uid == os.geteuid()
         except OSError:
             continue
-        if is_ours and environment(pid).get(MARK) == lab:
+        if not is_ours:
+            continue
+        given = environment(pid)
+        if given.get(MARK) == lab and state in ("", given.get(STATE_MARK)):
             found.append(pid)
     return found
 
 
-def _family(lab: str) -> list[int]:
+def _family(lab: str, state: str) -> list[int]:
     """What carries the mark and all that hangs below it, whatever has become of its environment."""
-    heads = marked(lab)
+    heads = marked(lab, state)
     spared = _ourselves()
     return sorted({*heads, *descendants(*heads)} - spared)
 
@@ -156,7 +165,7 @@ def reap_all() -> list[tuple[int, int]]:
         ended.append((pid, code if code >= 0 else 128 - code))
 
 
-def sweep(lab: str, seconds: float = 3.0) -> list[int]:
+def sweep(lab: str, seconds: float = 3.0, *, state: str = "") -> list[int]:
     """Kill whatever carries the lab's mark, and all below it, until none is left. Returns the pids killed.
 
     All are stopped before any is killed: a daemon without a mark can be found through its parents only, so no
@@ -165,7 +174,7 @@ def sweep(lab: str, seconds: float = 3.0) -> list[int]:
     killed: list[int] = []
     deadline = time.monotonic() + seconds
     while True:
-        found = _family(lab)
+        found = _family(lab, state)
         new = [pid for pid in found if pid not in killed]
         if new:
             kill(new, signal.SIGSTOP)

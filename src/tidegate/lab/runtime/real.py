@@ -19,7 +19,7 @@ from tidegate.lab.runtime.zygote import CONTAINER_MARK
 _OUTPUT_GRACE_SECONDS = 0.5
 """How long the output of an ended container may trail its exit: pipes are read by the same loop, later."""
 
-_INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV")
+_INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV", processes.STATE_MARK)
 
 
 class _Pipe(asyncio.Protocol):

@@ -6,6 +6,8 @@ descendants, so nothing escapes by a double fork. Should the reaper itself be ki
 (PDEATHSIG), the zygote dies with the lab process, containers die with the zygote, and ``processes.sweep`` finds by
 its mark in the environment whatever a container left behind.
 
+A lab in the foreground leaves nothing behind, its state included, even when its command was killed.
+
 It must be exec'ed, not forked: the mark is read from /proc/PID/environ, which shows what exec was given.
 """
 
@@ -42,7 +44,8 @@ class Order:
     """One line of JSON is written here: ``{}`` when the lab is up, ``{"error"}`` when it cannot be."""
     lifeline_fd: int = -1
     """The lab ends when the other end closes; -1: it lives on by itself (``--detach``)."""
-    lock_fd: int = -1
+    held_fds: tuple[int, ...] = ()
+    """The lab's name and its block of addresses, ours for as long as these are open."""
 
 
 def _fork(work: Callable[[], int]) -> int:
@@ -65,6 +68,7 @@ def _fork(work: Callable[[], int]) -> int:
 def _run_kernel(folder: LabFolder, seed: int) -> int:
     from tidegate.lab.kernel.process import main
 
+    processes.control(processes.PR_SET_NAME, b"tidegate-kernel")
     env = {
         "TIDEGATE_KERNEL_DIR": str(folder.sockets),
         "TIDEGATE_KERNEL_JOURNAL": str(folder.journal),
@@ -81,6 +85,8 @@ async def _awaited(main: vtime.Entrypoint, program: vtime.Program) -> int:
 
 def _run_lab(config: LabConfig, folder: LabFolder, announce: Callable[[dict[str, Any]], None]) -> int:
     from tidegate.lab.process import serve
+
+    processes.control(processes.PR_SET_NAME, b"tidegate-lab")
 
     def up() -> None:
         announce({})
@@ -105,6 +111,7 @@ class Reaper:
         self._folder = LabFolder(self._config.name)
         self._wake_r, self._wake_w = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._told_to_stop = False
+        self._deserted = False
 
     def run(self) -> int:
         processes.adopt_orphans()
@@ -122,6 +129,8 @@ class Reaper:
             self._wait_for(lab)
         left = processes.end_descendants()
         self._folder.record_file.unlink(missing_ok=True)
+        if self._deserted:
+            self._folder.remove()
         return 0 if self._told_to_stop and not left else 1
 
     def _as_child(self, work: Callable[[], int]) -> int:
@@ -129,7 +138,7 @@ class Reaper:
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
-        for descriptor in (self._wake_r, self._wake_w, self._order.lock_fd, self._order.lifeline_fd):
+        for descriptor in (self._wake_r, self._wake_w, self._order.lifeline_fd, *self._order.held_fds):
             self._close(descriptor)
         return work()
 
@@ -171,6 +180,7 @@ class Reaper:
                 with contextlib.suppress(BlockingIOError):
                     os.read(self._wake_r, 4096)
             elif self._order.lifeline_fd in readable and not os.read(self._order.lifeline_fd, 1):
+                self._deserted = not self._told_to_stop
                 self._told_to_stop = True
 
     def _wait_for(self, child: int) -> None:
@@ -190,7 +200,6 @@ def main() -> NoReturn:
     """Entry of the reaper's process."""
     order = json.loads(sys.argv[1])
     settings = LabSettings(**order.pop("settings"))
-    os.setsid()
     processes.control(processes.PR_SET_NAME, b"tidegate-reaper")
     sys.exit(Reaper(Order(settings, **order)).run())
 

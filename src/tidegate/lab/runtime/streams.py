@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import pty
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
@@ -36,7 +35,7 @@ def pipe_ends() -> Ends:
 
 def terminal_ends() -> Ends:
     """A pseudo-terminal: one device for all three, what it echoes comes back as output."""
-    ours, theirs = pty.openpty()
+    ours, theirs = os.openpty()
     return Ends((theirs, os.dup(theirs), os.dup(theirs)), os.dup(ours), ours)
 
 
@@ -55,34 +54,54 @@ async def pumping(ends: Ends, streams: Streams) -> AsyncIterator[list[asyncio.Ta
         await asyncio.gather(*drained, feeding, return_exceptions=True)
 
 
-async def _pump_out(descriptor: int, write: Callable[[bytes], Awaitable[None]]) -> None:
-    reader = asyncio.StreamReader()
-    loop = asyncio.get_running_loop()
-    transport, _ = await loop.connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(descriptor, "rb", buffering=0)
-    )
+async def _ready(descriptor: int, watch: Callable[..., object], forget: Callable[[int], object]) -> None:
+    """Until the loop says that ``descriptor`` can go on."""
+    woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def wake() -> None:
+        if not woken.done():
+            woken.set_result(None)
+
+    watch(descriptor, wake)
     try:
-        while data := await reader.read(_CHUNK_BYTES):
+        await woken
+    finally:
+        forget(descriptor)
+
+
+async def _pump_out(descriptor: int, write: Callable[[bytes], Awaitable[None]]) -> None:
+    """By hand, not with ``connect_read_pipe``: uvloop 0.23 reads nothing from a terminal opened as a pipe."""
+    loop = asyncio.get_running_loop()
+    os.set_blocking(descriptor, False)
+    try:
+        while True:
+            try:
+                data = os.read(descriptor, _CHUNK_BYTES)
+            except BlockingIOError:
+                await _ready(descriptor, loop.add_reader, loop.remove_reader)
+                continue
+            if not data:
+                return
             await write(data)
     except OSError:
         return  # a terminal whose last user is gone answers EIO, not end of file
     finally:
-        transport.close()
+        os.close(descriptor)
 
 
 async def _pump_in(descriptor: int, streams: Streams) -> None:
     loop = asyncio.get_running_loop()
-    transport, protocol = await loop.connect_write_pipe(
-        asyncio.streams.FlowControlMixin, os.fdopen(descriptor, "wb", buffering=0)
-    )
-    writer = asyncio.StreamWriter(transport, protocol, None, loop)
+    os.set_blocking(descriptor, False)
     try:
         while data := await streams.read():
-            writer.write(data)
-            await writer.drain()
+            while data:
+                try:
+                    data = data[os.write(descriptor, data) :]
+                except BlockingIOError:
+                    await _ready(descriptor, loop.add_writer, loop.remove_writer)
         if streams.is_tty:
             await loop.create_future()  # closing our side would hang up on the command
     except OSError:
         return  # the command reads no more
     finally:
-        transport.close()
+        os.close(descriptor)
