@@ -135,10 +135,10 @@ def check_fields(row: Row, obj: JsonObject, options: Options, old: JsonObject | 
     What equals ``old`` was held against the type before: a label patch costs no walk through the pod's spec.
     """
     news = obj if old is None else _news(obj, old)
-    wrong = strict.mismatch(row.kind, news)
-    if wrong:
-        raise _undecodable(row, wrong)
-    texts = strict.unknown_fields(row.kind, news)
+    found = strict.survey(row.kind, news)
+    if found.mismatch:
+        raise _undecodable(row, found.mismatch)
+    texts = found.unknown
     if not texts:
         return
     if options.validation == "Strict":

@@ -2,61 +2,163 @@
 
 The real server decodes into Go structs. Unknown fields are an error under fieldValidation=Strict, a warning under
 Warn and are dropped in every case (``prune``); a value of the wrong JSON type is a 400 in every case
-(``mismatch``); null is the same as absent. One walk over the type table costs about 15 us for a Deployment.
+(``mismatch``); null is the same as absent. One walk over the type table tells both (``survey``): about 25 us for a
+Deployment.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from tidegate.lab.apiserver.schema import types
 from tidegate.lab.apiserver.schema.quantity import parse
 from tidegate.lab.apiserver.schema.types import Type
 
-_GO_TYPES: dict[str, tuple[tuple[type, ...], str]] = {
-    "string": ((str,), "string"),
-    "bytes": ((str,), "[]uint8"),
-    "boolean": ((bool,), "bool"),
-    "int32": ((int,), "int32"),
-    "int64": ((int,), "int64"),
-    "number": ((int, float), "float64"),
-    "Time": ((str,), "string"),
-    "MicroTime": ((str,), "string"),
+_GO_TYPES: dict[str, tuple[frozenset[type], str]] = {
+    "string": (frozenset({str}), "string"),
+    "bytes": (frozenset({str}), "[]uint8"),
+    "boolean": (frozenset({bool}), "bool"),
+    "int32": (frozenset({int}), "int32"),
+    "int64": (frozenset({int}), "int64"),
+    "number": (frozenset({int, float}), "float64"),
+    "Time": (frozenset({str}), "string"),
+    "MicroTime": (frozenset({str}), "string"),
+    "IntOrString": (frozenset({int, str}), "intstr.IntOrString"),
 }
+_SCALAR, _LIST, _MAP, _STRUCT, _ANY, _QUANTITY = range(6)
+
+Steps = tuple[Any, ...]
+"""Where the walk is: (steps before, key or index); a path is only spelled out for what is wrong."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Shape:
+    """A type word made ready for the walk: what it is, and what is below it."""
+
+    form: int
+    go_name: str
+    scalars: frozenset[type] = frozenset()
+    below: _Shape | None = None
+    name: str = ""
+
+
+@dataclass(slots=True)
+class Survey:
+    """What is wrong with a body: ``mismatch`` is the decoder's sentence ("" = all fits), ``unknown`` the rest."""
+
+    mismatch: str = ""
+    unknown: list[str] = field(default_factory=list)
+
+
+@cache
+def _shape(word: str) -> _Shape:
+    if word.startswith("[]"):
+        below = _shape(word[2:])
+        return _Shape(_LIST, "[]" + below.go_name, below=below)
+    if word.startswith("{}"):
+        below = _shape(word[2:])
+        return _Shape(_MAP, "map[string]" + below.go_name, below=below)
+    if word == "Quantity":
+        return _Shape(_QUANTITY, word)
+    if word in _GO_TYPES:
+        scalars, go_name = _GO_TYPES[word]
+        return _Shape(_SCALAR, go_name, scalars)
+    if types.find(word) is None:
+        return _Shape(_ANY, word)
+    return _Shape(_STRUCT, word.split(".", 1)[1], name=word)
+
+
+@cache
+def _shapes(name: str) -> dict[str, _Shape]:
+    """The fields of a type, ready for the walk."""
+    known = types.find(name)
+    return {key: _shape(item.type) for key, item in known.fields.items()} if known else {}
+
+
+def survey(kind: str, obj: Mapping[str, Any]) -> Survey:
+    """Hold an object against its type. An unknown kind (a custom resource) has nothing wrong with it."""
+    name = types.resolve(kind, str(obj.get("apiVersion") or ""))
+    found = Survey()
+    if name:
+        _struct(obj, name, (), found)
+    return found
 
 
 def unknown_fields(kind: str, obj: Mapping[str, Any]) -> list[str]:
     """``unknown field "spec.templte"`` for each, in the order of the body; nothing for unknown kinds."""
-    found: list[str] = []
-    known = types.of(kind, obj)
-    if known is not None:
-        _unknown(obj, known, "", found)
-    return [f'unknown field "{path}"' for path in found]
+    return survey(kind, obj).unknown
 
 
-def _unknown(obj: Mapping[str, Any], known: Type, path: str, found: list[str]) -> None:
+def mismatch(kind: str, obj: Mapping[str, Any]) -> str:
+    """The decoder's sentence for the first value of the wrong type; "" when all fit.
+
+    The server's 400 reads ``Deployment in version "v1" cannot be handled as a Deployment: `` + this.
+    """
+    return survey(kind, obj).mismatch
+
+
+def _struct(obj: Mapping[str, Any], name: str, steps: Steps, found: Survey) -> None:
+    shapes = _shapes(name)
     for key, value in obj.items():
-        field = known.fields.get(key)
-        here = f"{path}.{key}" if path else key
-        if field is None:
-            found.append(here)
-        elif isinstance(value, (dict, list)):
-            _unknown_below(value, field.type, here, found)
+        shape = shapes.get(key)
+        if shape is None:
+            found.unknown.append(f'unknown field "{_spelled((steps, key))}"')
+        elif value is None:
+            continue
+        elif shape.form == _SCALAR:  # most of all fields: no call for them
+            if type(value) not in shape.scalars:
+                _complain(value, shape, (steps, key), name, found)
+        else:
+            _value(value, shape, (steps, key), name, found)
 
 
-def _unknown_below(value: Any, word: str, path: str, found: list[str]) -> None:
-    if word.startswith("[]") and isinstance(value, list):
+def _value(value: Any, shape: _Shape, steps: Steps, owner: str, found: Survey) -> None:
+    form, kind = shape.form, type(value)
+    if value is None or form == _ANY:
+        return
+    if form == _STRUCT and kind is dict:
+        _struct(value, shape.name, steps, found)
+    elif form == _LIST and kind is list and shape.below is not None:
         for index, item in enumerate(value):
-            _unknown_below(item, word[2:], f"{path}[{index}]", found)
-    elif word.startswith("{}") and isinstance(value, dict):
+            _value(item, shape.below, (steps, index), owner, found)
+    elif form == _MAP and kind is dict and shape.below is not None:
         for key, item in value.items():
-            _unknown_below(item, word[2:], f"{path}.{key}", found)
-    elif isinstance(value, dict):
-        known = types.find(word)
-        if known is not None:
-            _unknown(value, known, path, found)
+            _value(item, shape.below, (steps, key), owner, found)
+    elif form == _QUANTITY:
+        try:
+            parse(value)
+        except ValueError as wrong:
+            found.mismatch = found.mismatch or str(wrong)
+    elif form != _SCALAR or kind not in shape.scalars:
+        _complain(value, shape, steps, owner, found)
+
+
+def _spelled(steps: Steps, *, with_indices: bool = True) -> str:
+    parts: list[Any] = []
+    while steps:
+        steps, part = steps
+        parts.append(part)
+    text = ""
+    for part in reversed(parts):
+        if isinstance(part, int):
+            text += f"[{part}]" if with_indices else ""
+        else:
+            text += f".{part}" if text else str(part)
+    return text
+
+
+def _complain(value: Any, shape: _Shape, steps: Steps, owner: str, found: Survey) -> None:
+    """Go's decoder stops at the first; it names the field's path without indices, below the struct it is in."""
+    if found.mismatch:
+        return
+    kinds = {bool: "bool", int: "number", float: "number", dict: "object", list: "array"}
+    got, struct = kinds.get(type(value), "string"), owner.rsplit(".", 1)[-1]
+    path = _spelled(steps, with_indices=False)
+    found.mismatch = f"json: cannot unmarshal {got} into Go struct field {struct}.{path} of type {shape.go_name}"
 
 
 def prune(kind: str, obj: dict[str, Any]) -> None:
@@ -92,79 +194,6 @@ def _prune_below(value: Any, word: str) -> None:
             known = types.find(word)
             if known is not None:
                 _prune(value, known)
-
-
-def mismatch(kind: str, obj: Mapping[str, Any]) -> str:
-    """The decoder's sentence for the first value of the wrong type; "" when all fit.
-
-    The server's 400 reads ``Deployment in version "v1" cannot be handled as a Deployment: `` + this.
-    """
-    known = types.of(kind, obj)
-    return "" if known is None else _mismatch(obj, known, "")
-
-
-def _mismatch(obj: Mapping[str, Any], known: Type, path: str) -> str:
-    for key, value in obj.items():
-        field = known.fields.get(key)
-        if field is None or value is None:
-            continue
-        here = f"{path}.{key}" if path else key
-        wrong = _wrong(value, field.type, here, known)
-        if wrong:
-            return wrong
-    return ""
-
-
-def _wrong(value: Any, word: str, path: str, owner: Type) -> str:
-    if value is None or word == "any":
-        return ""
-    if word.startswith("[]"):
-        if not isinstance(value, list):
-            return _complaint(value, path, owner, "[]" + _go_name(word[2:]))
-        return next((wrong for item in value if (wrong := _wrong(item, word[2:], path, owner))), "")
-    if word.startswith("{}"):
-        if not isinstance(value, dict):
-            return _complaint(value, path, owner, "map[string]" + _go_name(word[2:]))
-        return next((wrong for item in value.values() if (wrong := _wrong(item, word[2:], path, owner))), "")
-    if word == "Quantity":
-        return _wrong_quantity(value)
-    if word == "IntOrString":
-        fits = isinstance(value, (int, str)) and not isinstance(value, bool)
-        return "" if fits else _complaint(value, path, owner, "intstr.IntOrString")
-    scalar = _GO_TYPES.get(word)
-    if scalar is not None:
-        fits = isinstance(value, scalar[0]) and (word == "boolean" or not isinstance(value, bool))
-        return "" if fits else _complaint(value, path, owner, scalar[1])
-    known = types.find(word)
-    if known is None:
-        return ""
-    if not isinstance(value, dict):
-        return _complaint(value, path, owner, _go_name(word))
-    return _mismatch(value, known, path)
-
-
-def _wrong_quantity(value: Any) -> str:
-    try:
-        parse(value)
-    except ValueError as wrong:
-        return str(wrong)
-    return ""
-
-
-def _go_name(word: str) -> str:
-    """``core.v1.Container`` -> ``v1.Container``, as Go's decoder names it."""
-    return word.split(".", 1)[1] if word.count(".") == 2 else _GO_TYPES.get(word, ((), word))[1]
-
-
-def _complaint(value: Any, path: str, owner: Type, wanted: str) -> str:
-    if isinstance(value, bool):
-        got = "bool"
-    elif isinstance(value, (int, float)):
-        got = "number"
-    else:
-        got = "object" if isinstance(value, dict) else "array" if isinstance(value, list) else "string"
-    struct = owner.name.rsplit(".", 1)[-1]
-    return f"json: cannot unmarshal {got} into Go struct field {struct}.{path} of type {wanted}"
 
 
 class _Repeated(dict[str, Any]):
