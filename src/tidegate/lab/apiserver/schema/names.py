@@ -6,7 +6,8 @@ Each function hands back the sentences of the real server; an empty list means w
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 _LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _LABEL_TEXT = (
@@ -36,6 +37,7 @@ _KEY = "[-._a-zA-Z0-9]+"
 _KEY_TEXT = "a valid config key must consist of alphanumeric characters, '-', '_' or '.'"
 _PERCENT = "[0-9]+%"
 _PERCENT_TEXT = "a valid percent string must be a numeric string followed by an ending '%'"
+_remembered = lru_cache(maxsize=4096)  # the same few words come again and again: half a Pod's validation
 PORT_RANGE = "must be between 1 and 65535, inclusive"
 
 
@@ -51,33 +53,36 @@ def shape(text: str, pattern: str, *examples: str) -> str:
     return f"{text} (e.g. {listed}regex used for validation is '{pattern}')"
 
 
-def _check(value: str, pattern: str, limit: int, sentence: str) -> list[str]:
+def _check(value: str, pattern: str, limit: int, sentence: str) -> Sequence[str]:
     found = [longer_than(limit)] if limit and len(value.encode()) > limit else []
     return found if re.fullmatch(pattern, value) else [*found, sentence]
 
 
-def dns_label(value: str) -> list[str]:
+@_remembered
+def dns_label(value: str) -> Sequence[str]:
     """RFC 1123 label: namespaces, containers, volumes."""
     return _check(value, _LABEL, 63, shape(_LABEL_TEXT, _LABEL, "my-name", "123-abc"))
 
 
-def dns_subdomain(value: str) -> list[str]:
+@_remembered
+def dns_subdomain(value: str) -> Sequence[str]:
     """RFC 1123 subdomain: most object names."""
     return _check(value, _SUBDOMAIN, 253, shape(_SUBDOMAIN_TEXT, _SUBDOMAIN, "example.com"))
 
 
-def dns_1035_label(value: str) -> list[str]:
+def dns_1035_label(value: str) -> Sequence[str]:
     return _check(value, _LABEL_1035, 63, shape(_LABEL_1035_TEXT, _LABEL_1035, "my-name", "abc-123"))
 
 
-def path_segment(value: str) -> list[str]:
+def path_segment(value: str) -> Sequence[str]:
     """RBAC names: anything that is one segment of an URL path."""
     if value in (".", ".."):
         return [f"may not be '{value}'"]
     return [f"may not contain '{bad}'" for bad in ("/", "%") if bad in value]
 
 
-def qualified_name(value: str) -> list[str]:
+@_remembered
+def qualified_name(value: str) -> Sequence[str]:
     """A label key: an optional DNS subdomain, a slash, a name."""
     prefix, slash, name = value.rpartition("/")
     if value.count("/") > 1:
@@ -97,11 +102,12 @@ def qualified_name(value: str) -> list[str]:
     return found
 
 
-def label_value(value: str) -> list[str]:
+@_remembered
+def label_value(value: str) -> Sequence[str]:
     return _check(value, _VALUE, 63, shape(_VALUE_TEXT, _VALUE, "MyValue", "my_value", "12345"))
 
 
-def config_key(value: str) -> list[str]:
+def config_key(value: str) -> Sequence[str]:
     """A key of a ConfigMap or Secret."""
     found = _check(value, _KEY, 253, shape(_KEY_TEXT, _KEY, "key.name", "KEY_NAME", "key-name"))
     if value == ".":
@@ -111,7 +117,7 @@ def config_key(value: str) -> list[str]:
     return [*found, "must not start with '..'"] if value.startswith("..") else found
 
 
-def variable_name(value: str) -> list[str]:
+def variable_name(value: str) -> Sequence[str]:
     """An environment variable's name, as relaxed in 1.34 (KEP 4369)."""
     if value and all(" " <= letter <= "~" and letter != "=" for letter in value):
         return []
@@ -123,7 +129,7 @@ def variable_name(value: str) -> list[str]:
     ]
 
 
-def port_name(value: str) -> list[str]:
+def port_name(value: str) -> Sequence[str]:
     """An IANA service name (RFC 6335): how container ports are called."""
     found = []
     if len(value) > 15:
@@ -139,21 +145,21 @@ def port_name(value: str) -> list[str]:
     return found
 
 
-def port_number(value: object) -> list[str]:
+def port_number(value: object) -> Sequence[str]:
     is_port = isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 65535
     return [] if is_port else [PORT_RANGE]
 
 
-def percent(value: str) -> list[str]:
+def percent(value: str) -> Sequence[str]:
     return [] if re.fullmatch(_PERCENT, value) else [shape(_PERCENT_TEXT, _PERCENT, "1%", "93%")]
 
 
-def rule_for(kind: str) -> Callable[[str], list[str]]:
+def rule_for(kind: str) -> Callable[[str], Sequence[str]]:
     """How objects of a kind may be called; most kinds take a DNS subdomain."""
     return _RULES.get(kind, dns_subdomain)
 
 
-_RULES: dict[str, Callable[[str], list[str]]] = {
+_RULES: dict[str, Callable[[str], Sequence[str]]] = {
     "Namespace": dns_label,
     "Service": dns_label,  # RelaxedServiceNameValidation, seen on 1.36: a Service may be named 1x
     "StatefulSet": dns_label,
