@@ -54,6 +54,13 @@ async def test_a_failed_json_patch_test_changes_nothing(real_cluster):
         assert (await api.get(CONFIGMAPS, "b", "default"))["data"] == {"x": "1"}
 
 
+async def test_a_dry_run_deletes_nothing(real_cluster):
+    async with open_api(kubeconfig=str(real_cluster.kubeconfig)) as api:
+        await api.create(CONFIGMAPS, _configmap("kept", x="1"))
+        await api.delete(CONFIGMAPS, "kept", "default", Deletion(dry_run=True))
+        assert (await api.get(CONFIGMAPS, "kept", "default"))["data"] == {"x": "1"}
+
+
 async def test_a_list_comes_in_pages_and_is_whole(real_cluster):
     async with open_api(kubeconfig=str(real_cluster.kubeconfig)) as api:
         for number in range(30):

@@ -124,9 +124,10 @@ class KubeClient:
         preconditions = {"uid": options.uid, "resourceVersion": options.resource_version}
         if any(preconditions.values()):
             body["preconditions"] = {key: value for key, value in preconditions.items() if value}
-        query = {"dryRun": "All"} if options.dry_run else {}
+        if options.dry_run:  # in the body: beside one the server does not read ?dryRun, and deletes (seen on 1.36)
+            body["dryRun"] = ["All"]
         path = resource.path(namespace, name)
-        answer: JsonObject = await self._call("DELETE", path, query, msgspec.json.encode(body))
+        answer: JsonObject = await self._call("DELETE", path, {}, msgspec.json.encode(body))
         return answer
 
 
