@@ -184,3 +184,15 @@ def test_a_missing_config_map_keeps_the_container_waiting_until_it_is_there():
             await world.ready("web")
 
     vtime.run(story())
+
+
+def test_a_program_that_finds_its_port_taken_is_told_to_bind_its_own_address():
+    async def story():
+        async with node() as world:
+            await asyncio.start_server(lambda reader, writer: None, "127.17.1.2", 8080)
+            await world.bind("web")
+            await world.until("web", lambda pod: waiting_for(pod) == "CrashLoopBackOff")
+            [message] = await world.events("AddressInUse")
+            assert "bind $POD_IP (127.17.1.2)" in message
+
+    vtime.run(story())

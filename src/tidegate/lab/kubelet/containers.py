@@ -18,6 +18,7 @@ from tidegate.lab.kubelet.probes import ProbeWorker
 from tidegate.lab.kubelet.seams import Ground, Voice
 from tidegate.lab.kubelet.states import ContainerFacts, Role, Running, State, Terminated, Waiting
 from tidegate.lab.kubelet.thresholds import ProbeKind
+from tidegate.lab.runtime.logs import NoLog
 from tidegate.lab.runtime.spec import ContainerProcess, ContainerSpec, StartError
 
 _PRESENT = 'Container image "{}" already present on machine and can be accessed by the pod'  # since 1.34
@@ -68,6 +69,7 @@ class Container:
         self._process: ContainerProcess | None = None
         self._attempt: ContainerSpec | None = None
         self._watch: asyncio.Task[None] | None = None
+        self._exited = asyncio.Event()
         self._restarts = Backoff()
         self._pulls = Backoff()
         self._pull_failed_at: float | None = None
@@ -166,6 +168,7 @@ class Container:
             self._finish(Terminated(_START_FAILED, "StartError", None, vtime.now(), message=str(error)))
             return
         self._process = process
+        self._exited.clear()
         has_startup = "startup" in self.probes
         self._set(
             state=Running(process.started_at),
@@ -232,10 +235,25 @@ class Container:
         code = await process.wait()
         reason = "Completed" if code == 0 else "Error"
         self._home.voice.journal("process-exited", self.facts.name, code=code)
+        attempt = self._attempt
         self._finish(Terminated(code, reason, process.started_at, vtime.now(), self.facts.container_id))
+        if code != 0 and attempt is not None:
+            await self._explain(attempt)
+
+    async def _explain(self, attempt: ContainerSpec) -> None:
+        """Pods of a lab share the machine's ports: say so to a program that wanted every address for itself."""
+        try:
+            log = self._home.ground.seams.book.find(attempt.namespace, attempt.pod, attempt.container)
+        except NoLog:
+            return
+        if await log.says(b"address already in use", b"eaddrinuse"):
+            own = attempt.env.get("POD_IP", "")
+            message = f"its port is taken: pods of a lab share one machine, so bind $POD_IP ({own}), not every address"
+            self._say("Warning", "AddressInUse", message)
 
     def _finish(self, state: Terminated) -> None:
         self._process = None
+        self._exited.set()
         self._ended_at = asyncio.get_running_loop().time()
         is_done = self.role == "init" and state.succeeded
         self._set(state=state, started=False, ready=is_done)
@@ -257,8 +275,7 @@ class Container:
         if self._process is not process:
             return  # it ended by itself meanwhile
         await self._stop(process, grace.stop_budget(left))
-        if self._watch is not None:
-            await asyncio.shield(self._watch)
+        await self._exited.wait()  # the task that waits for the process is a step behind us
 
     async def _stop(self, process: ContainerProcess, seconds: int) -> None:
         self._signal(process, signal.SIGTERM)

@@ -25,6 +25,9 @@ LOG_BYTES_MAX = 10 * 1024 * 1024
 ATTEMPTS_KEPT = 2
 """The running attempt and the one before it: what ``kubectl logs`` and ``logs --previous`` can ask for."""
 
+_TELLING_LINES = 40
+"""Where a program says why it gave up: a Python traceback ends its log, Go's panic comes within a screen of it."""
+
 
 @dataclass(frozen=True, slots=True)
 class LogOptions:
@@ -129,6 +132,14 @@ class ContainerLog:
             future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._changed.append(future)
             await future
+
+    async def says(self, *texts: bytes) -> bool:
+        """Whether one of ``texts`` (lower case) is among the last lines, once the log is complete."""
+        while self.is_open:
+            await self.changed((self._dropped, self._written))
+        lines, _ = self.lines_after((0, 0))
+        last = b"".join(lines[-_TELLING_LINES:]).lower()
+        return any(text in last for text in texts)
 
 
 def _parts(head: bytes, line: bytes) -> list[bytes]:

@@ -71,6 +71,13 @@ class VirtualRuntime:
         await streams.write(output)
         return code
 
+    def kill(self, container: str) -> bool:
+        """SIGKILL a container named ``pod/container``, as a fault; whether one was alive."""
+        alive = [process for process in self._processes if process.alive and process.name == container]
+        for process in alive:
+            process.signal(signal.SIGKILL)
+        return bool(alive)
+
     def close(self) -> None:
         """Kill every container: the machine is gone."""
         for process in list(self._processes):
