@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import select
 import signal
-import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
 from dataclasses import asdict, replace
+from pathlib import Path
+from typing import IO
 
+from tidegate.lab.blocks import Claim, claim
 from tidegate.lab.config import Addressing
-from tidegate.lab.folder import LabError, LabFolder, LabRecord, known_labs
+from tidegate.lab.folder import LabError, LabFolder, LabRecord
 from tidegate.lab.runtime import processes
 from tidegate.lab.settings import LabSettings
 
 BOOT_SECONDS = 30.0
 """A lab is up in about a second; one that is not by now never will be."""
 
-_BLOCKS = range(16, 124, 4)
 _STOP_SECONDS = 8.0
+_NEEDED = ("httptools", "wsproto")
+"""What the `lab` extra brings and a lab cannot do without; uvloop only makes it faster."""
 
 
 class AlreadyUp(LabError):
@@ -41,7 +45,7 @@ class RunningLab:
     def record(self) -> LabRecord:
         record = self.folder.record()
         if record is None:
-            raise LabError(f'lab "{self.folder.name}" ended; its log is {self.folder.own_log}')
+            raise LabError(f'lab "{self.folder.name}" ended{_last_words(self.folder.own_log)}')
         return record
 
     def wait(self) -> int:
@@ -49,52 +53,45 @@ class RunningLab:
         return self.process.wait()
 
     def close(self) -> None:
-        """End it, and everything of it."""
+        """End it, and everything of it. Its state stays, with its log."""
+        self.process.terminate()
         if self._lifeline >= 0:
             os.close(self._lifeline)
             self._lifeline = -1
-        self.process.terminate()
         try:
             self.process.wait(_STOP_SECONDS)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-        processes.sweep(self.folder.name)
+        _sweep(self.folder)
 
 
 def start(settings: LabSettings, *, detach: bool = False) -> RunningLab:
     """Boot a lab and return when it is up. Raises ``AlreadyUp`` or ``LabError``; then nothing is left running.
 
-    ``settings.block`` 0 takes the first block of loopback addresses on which the port is free.
+    ``settings.block`` 0 takes the first free block of loopback addresses.
     """
+    _check_machine()
     folder = LabFolder(settings.name)
+    is_new = not folder.path.exists()
     lock = folder.lock()
     if lock is None:
         raise AlreadyUp(f'lab "{settings.name}" is up already; `tidegate lab down --lab {settings.name}` takes it down')
-    with lock:
-        processes.sweep(settings.name)
-        settings = _with_block(settings)
-        folder.prepare()
-        folder.write_kubeconfig(Addressing(settings.block, settings.port).server)
-        ready, ready_there = os.pipe()
-        lifeline_there, lifeline = (-1, -1) if detach else os.pipe()
-        passed = [fd for fd in (ready_there, lifeline_there, lock.fileno()) if fd >= 0]
-        order = {
-            "settings": asdict(settings),
-            "ready_fd": ready_there,
-            "lifeline_fd": lifeline_there,
-            "lock_fd": lock.fileno(),
-        }
-        command = [sys.executable, "-m", "tidegate.lab.runtime.reaper", json.dumps(order)]
-        environment = {**os.environ, processes.MARK: settings.name}
-        with folder.own_log.open("ab") as log:
-            process = subprocess.Popen(
-                command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=passed, cwd="/"
-            )
+    ready, ready_there = os.pipe()
+    try:
+        with lock, contextlib.closing(claim(settings.block, settings.port)) as claimed:
+            settings = replace(settings, block=claimed.block)
+            _sweep(folder)
+            folder.prepare()
+            folder.write_kubeconfig(Addressing(settings.block, settings.port).server)
+            lab = _launch(folder, settings, ready_there, _Held(lock, claimed, detach))
+    except BaseException:
+        os.close(ready)
+        if is_new:
+            folder.remove()
+        raise
+    finally:
         os.close(ready_there)
-        if lifeline_there >= 0:
-            os.close(lifeline_there)
-    lab = RunningLab(folder, process, lifeline)
     try:
         _wait_until_up(lab, ready)
     except BaseException:
@@ -105,30 +102,112 @@ def start(settings: LabSettings, *, detach: bool = False) -> RunningLab:
     return lab
 
 
+def _check_machine() -> None:
+    """Raises ``LabError`` where no lab can run, before anything is made."""
+    if sys.platform != "linux":
+        raise LabError(
+            f"a lab needs Linux (loopback addresses, /proc), not {sys.platform}; use a Linux machine or container. "
+            "`tidegate sim`, status and drain run anywhere"
+        )
+    for module in _NEEDED:
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            raise LabError(f"a lab needs {module}, which is not installed: pip install 'tidegate[lab]'") from error
+
+
+class _Held:
+    """What the reaper takes over from the command that starts it."""
+
+    def __init__(self, lock: IO[str], claimed: Claim, detach: bool) -> None:
+        self.descriptors = (lock.fileno(), *claimed.filenos())
+        self.detach = detach
+
+
+def _launch(folder: LabFolder, settings: LabSettings, ready: int, held: _Held) -> RunningLab:
+    lifeline_there, lifeline = (-1, -1) if held.detach else os.pipe()
+    order = {
+        "settings": asdict(settings),
+        "ready_fd": ready,
+        "lifeline_fd": lifeline_there,
+        "held_fds": held.descriptors,
+    }
+    command = [sys.executable, "-m", "tidegate.lab.runtime.reaper", json.dumps(order)]
+    try:
+        with folder.own_log.open("ab") as log:
+            process = subprocess.Popen(
+                command,
+                env={**os.environ, **folder.marks, "TIDEGATE_STATE": str(folder.root)},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=[fd for fd in (ready, lifeline_there, *held.descriptors) if fd >= 0],
+                cwd="/",
+                start_new_session=True,
+            )
+    finally:
+        if lifeline_there >= 0:
+            os.close(lifeline_there)
+    return RunningLab(folder, process, lifeline)
+
+
 def _wait_until_up(lab: RunningLab, ready: int) -> None:
+    log = lab.folder.own_log
     readable, _, _ = select.select([ready], [], [], BOOT_SECONDS)
     if not readable:
-        raise LabError(f"the lab was not up after {BOOT_SECONDS:.0f} s; its log is {lab.folder.own_log}")
+        raise LabError(f"the lab was not up after {BOOT_SECONDS:.0f} s{_last_words(log)}")
     line = os.read(ready, 65_536)
     if not line:
-        raise LabError(f"the lab ended while it booted; its log is {lab.folder.own_log}")
+        raise LabError(f"the lab ended while it booted{_last_words(log)}")
     message = json.loads(line)
     if "error" in message:
         raise LabError(message["error"])
 
 
+def _last_words(log: Path) -> str:
+    """The end of a lab's log, as the end of a sentence."""
+    try:
+        lines = log.read_text("utf-8", errors="replace").strip().splitlines()
+    except OSError:
+        return ""
+    last = next((line.strip() for line in reversed(lines) if "Error" in line), lines[-1] if lines else "")
+    return f": {last} (its log is {log})" if last else f"; its log is {log}"
+
+
 def stop(name: str) -> bool:
     """End a lab of this name and delete its state. Returns whether anything of it was there."""
     folder = LabFolder(name)
+    if not folder.path.exists():
+        return bool(_sweep(folder))
     record = folder.running()
-    found = folder.path.exists()
     if record is not None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(record.pid, signal.SIGTERM)
         _wait_gone(record.pid)
-    swept = processes.sweep(name)
-    folder.remove()
-    return found or bool(swept)
+    lock = folder.lock()
+    if lock is None and record is not None:
+        return True  # ours has ended; who holds the name now is a new lab, and not meant
+    if lock is None:
+        _sweep(folder)  # it has no record, or one cut short: its processes are all we have of it
+        lock = _lock_soon(folder)
+    with lock or contextlib.nullcontext():
+        _sweep(folder)
+        folder.remove()
+    return True
+
+
+def _lock_soon(folder: LabFolder) -> IO[str] | None:
+    """The name of a lab that was just killed: its last process may take a moment to end."""
+    for _ in range(100):
+        lock = folder.lock()
+        if lock is not None:
+            return lock
+        time.sleep(0.01)
+    return None
+
+
+def _sweep(folder: LabFolder) -> list[int]:
+    return processes.sweep(folder.name, state=str(folder.root))
 
 
 def _wait_gone(pid: int) -> None:
@@ -144,35 +223,3 @@ def _wait_gone(pid: int) -> None:
             select.select([handle], [], [], _STOP_SECONDS)
     finally:
         os.close(handle)
-
-
-def _with_block(settings: LabSettings) -> LabSettings:
-    """The settings with a block of addresses whose API port is free. Raises ``LabError``."""
-    if settings.block:
-        error = _bind_error(Addressing(settings.block, settings.port))
-        if error:
-            raise LabError(f"{error}; choose another with --port, or another block of addresses with --block")
-        return settings
-    taken = set(_blocks_in_use())
-    for block in _BLOCKS:
-        if block not in taken and not _bind_error(Addressing(block, settings.port)):
-            return replace(settings, block=block)
-    raise LabError(f"port {settings.port} is taken on every block of loopback addresses; choose another with --port")
-
-
-def _blocks_in_use() -> Iterator[int]:
-    for name in known_labs():
-        record = LabFolder(name).running()
-        if record is not None:
-            yield record.block
-
-
-def _bind_error(addressing: Addressing) -> str:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((addressing.api_host, addressing.api_port))
-            probe.listen(1)
-        except OSError as error:
-            return f"{addressing.api_host}:{addressing.api_port}: {(error.strerror or str(error)).lower()}"
-    return ""

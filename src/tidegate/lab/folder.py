@@ -1,12 +1,14 @@
 """Where a lab keeps its state: one folder per lab name, one short folder for its sockets.
 
 UNIX socket paths end at 107 bytes (sockaddr_un), so sockets live under the temporary folder, whatever the length
-of the state folder's path.
+of the state folder's path. Two state folders are two worlds: labs of one name in them never meet.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import re
@@ -18,11 +20,21 @@ from typing import IO
 
 import yaml
 
+from tidegate.lab.runtime import processes
+
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,30}[a-z0-9])?")
+
+_SOCKET_PATH_BYTES = 107
+_SOCKET_BYTES = len("egress-node-200.sock")
+_FOLDER_BYTES = 32 + len("-123456")
 
 
 class LabError(Exception):
     """A lab cannot do what was asked; the message says what to do next."""
+
+
+class LabNameError(LabError):
+    """What was given cannot name a lab."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,22 +51,47 @@ class LabRecord:
 
 
 def state_root() -> Path:
-    """$TIDEGATE_STATE, else the XDG state folder."""
+    """$TIDEGATE_STATE, else the XDG state folder; absolute. Raises ``LabError`` where there is no home for it."""
     if os.environ.get("TIDEGATE_STATE"):
-        return Path(os.environ["TIDEGATE_STATE"])
-    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(base) / "tidegate"
+        return Path(os.environ["TIDEGATE_STATE"]).absolute()
+    try:
+        base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    except RuntimeError as error:  # neither HOME nor a user of this number
+        raise LabError("no home folder to keep a lab's state in; set TIDEGATE_STATE to a folder") from error
+    return Path(base).absolute() / "tidegate"
+
+
+def _sockets_root() -> Path:
+    """A writable folder whose path leaves room for a socket's. Raises ``LabError``."""
+    tried = list(dict.fromkeys((tempfile.gettempdir(), os.environ.get("XDG_RUNTIME_DIR") or "/tmp", "/tmp")))
+    for base in tried:
+        root = Path(base) / f"tidegate-{os.geteuid()}"
+        if len(os.fsencode(root)) + _FOLDER_BYTES + _SOCKET_BYTES + 2 <= _SOCKET_PATH_BYTES and os.access(
+            base, os.W_OK
+        ):
+            return root
+    raise LabError(
+        f"no folder for a lab's sockets: {', '.join(tried)} can either not be written to or has too long a path "
+        f"(a socket's ends at {_SOCKET_PATH_BYTES} bytes); set TMPDIR to a shorter one"
+    )
 
 
 class LabFolder:
-    """The files of one lab. Raises ``LabError`` for a name that cannot be one."""
+    """The files of one lab. Raises ``LabNameError`` for a name that cannot be one, ``LabError`` for no place at all."""
 
     def __init__(self, name: str) -> None:
         if not _NAME.fullmatch(name):
-            raise LabError(f'"{name}" cannot name a lab: lower-case letters, digits and "-", at most 32 characters')
+            raise LabNameError(f'"{name}" cannot name a lab: lower-case letters, digits and "-", at most 32 characters')
         self.name = name
-        self.path = state_root() / "labs" / name
-        self.sockets = Path(tempfile.gettempdir()) / f"tidegate-{os.geteuid()}" / name
+        self.root = state_root()
+        self.path = self.root / "labs" / name
+        world = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:6]
+        self.sockets = _sockets_root() / f"{name}-{world}"
+
+    @property
+    def marks(self) -> dict[str, str]:
+        """What every process of this lab carries in its environment."""
+        return {processes.MARK: self.name, processes.STATE_MARK: str(self.root)}
 
     @property
     def record_file(self) -> Path:
@@ -81,7 +118,11 @@ class LabFolder:
         return self.path / "lab.log"
 
     def prepare(self) -> None:
-        """Make the folders empty for a fresh lab: nothing of an earlier one is read again."""
+        """Make the folders empty for a fresh lab: nothing of an earlier one is read again. Raises ``LabError``."""
+        parent = self.sockets.parent
+        parent.mkdir(mode=0o700, exist_ok=True)
+        if parent.lstat().st_uid != os.geteuid():  # the temporary folder is everybody's
+            raise LabError(f"{parent} belongs to somebody else; set TMPDIR to a folder of your own")
         for folder in (self.path, self.sockets):
             if folder.exists():
                 keep = {self.lock_file}
@@ -106,15 +147,31 @@ class LabFolder:
         """Hold the lab's name for as long as the returned file is open; ``None`` when another process holds it.
 
         The kernel lets go of a flock when its last holder ends, so a killed lab never leaves its name taken.
+        Raises ``LabError`` when the state folder cannot be written to.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        file = self.lock_file.open("a+")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.close()
-            return None
-        return file
+        while True:
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+                file = self.lock_file.open("a+")
+            except OSError as error:
+                reason = (error.strerror or str(error)).lower()
+                raise LabError(
+                    f"state cannot be kept in {self.root}: {error.filename or self.path}: {reason}; "
+                    "set TIDEGATE_STATE to a folder that can be written to"
+                ) from error
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.close()
+                return None
+            if self._is_current(file):
+                return file
+            file.close()  # a `lab down` deleted it between our open and our lock
+
+    def _is_current(self, file: IO[str]) -> bool:
+        with contextlib.suppress(OSError):
+            return os.path.samestat(os.fstat(file.fileno()), self.lock_file.stat())
+        return False
 
     def write_record(self, record: LabRecord) -> None:
         part = self.record_file.with_suffix(".part")
@@ -122,16 +179,21 @@ class LabFolder:
         part.rename(self.record_file)
 
     def record(self) -> LabRecord | None:
-        """What the lab wrote when it was ready, or ``None``: never up, or taken down."""
+        """What the lab wrote when it began, or ``None``: never up, taken down, or cut short in the writing."""
         try:
             return LabRecord(**json.loads(self.record_file.read_text()))
-        except (FileNotFoundError, ValueError, TypeError):
+        except (FileNotFoundError, NotADirectoryError, ValueError, TypeError):
             return None
 
     def running(self) -> LabRecord | None:
-        """The record of a lab that is alive now."""
+        """The record of a lab that is alive now.
+
+        Its reaper's environment tells: a zombie has none, and a process that came to the same number another one.
+        """
         record = self.record()
-        return record if record is not None and _alive(record.pid) else None
+        if record is None or processes.environment(record.pid).get(processes.MARK) != self.name:
+            return None
+        return record
 
     def write_kubeconfig(self, server: str) -> None:
         name = f"tidegate-{self.name}"
@@ -147,17 +209,9 @@ class LabFolder:
         self.kubeconfig.write_text(yaml.safe_dump(config, sort_keys=False))
 
 
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
 def known_labs() -> list[str]:
     """Names that have a folder, running or not."""
     folder = state_root() / "labs"
-    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []
+    if not folder.is_dir():
+        return []
+    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and _NAME.fullmatch(entry.name))

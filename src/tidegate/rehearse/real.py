@@ -58,8 +58,13 @@ class RealStage:
     async def start_load(self, spec: LoadSpec) -> RunningLoad:
         """The load in a process of its own: its clock must not wait for our table."""
         command = (sys.executable, "-m", "tidegate.rehearse.real", encode_spec(spec))
-        environment = {**os.environ, processes.MARK: self._folder.name}
-        process = await asyncio.create_subprocess_exec(*command, env=environment, stdin=asyncio.subprocess.DEVNULL)
+        environment = {**os.environ, **self._folder.marks}
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            env=environment,
+            stdin=asyncio.subprocess.DEVNULL,
+            start_new_session=True,  # a Ctrl-C is ours to handle; it ends with us
+        )
         return LoadProcess(spec.output, lambda: _terminate(process), process.wait)
 
     async def fault(self, fault: Fault) -> None:
