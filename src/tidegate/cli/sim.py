@@ -20,40 +20,38 @@ _RATE = 60.0
 @click.option("--first", default=0, show_default=True, help="The first seed.")
 @click.option("--jobs", default=2, show_default=True, type=click.IntRange(1), help="Processes.")
 @click.option("--rate", default=_RATE, show_default=True, type=click.FloatRange(2), help="Requests per virtual second.")
+@click.option("--chaos", is_flag=True, help="One gated update per seed while proxies, agents and holders break.")
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
-def sim(seeds: int, first: int, jobs: int, rate: float, output: str) -> None:
+def sim(**options: Any) -> None:
     """The demo's story over many virtual seeds: same components, virtual time, seeded latencies.
 
     One line per seed: what each row lost, whether Tidegate's drains were verified, and the run's digest. The same
     seed gives the same digest. Exit 0 only if every seed's Tidegate rows lost nothing and verified every drain.
     """
     started = time.perf_counter()
-    results = []
-    with ProcessPoolExecutor(jobs) as pool:
-        for result in pool.map(_play, [(seed, rate) for seed in range(first, first + seeds)]):
+    play, line, sum_up = (_play_chaos, _chaos_line, _chaos_summary) if options["chaos"] else (_play, _line, _summary)
+    seeds = range(options["first"], options["first"] + options["seeds"])
+    results: list[Result] = []
+    with ProcessPoolExecutor(options["jobs"]) as pool:
+        for result in pool.map(play, [(seed, options["rate"]) for seed in seeds]):
             results.append(result)
-            if output == "text":
-                click.echo(_line(result))
+            if options["output"] == "text":
+                click.echo(line(result))
     failed = [result["seed"] for result in results if result["exit_code"]]
-    summary = {
-        "seeds": seeds,
-        "first": first,
-        "failed": failed,
-        "wall_seconds": round(time.perf_counter() - started, 1),
-    }
-    if output == "json":
+    seconds = round(time.perf_counter() - started, 1)
+    if options["output"] == "json":
+        summary = {"seeds": len(seeds), "first": seeds.start, "failed": failed, "wall_seconds": seconds}
         click.echo(json.dumps({**summary, "runs": results}, indent=2))
     else:
-        hours = sum(result["virtual_seconds"] for result in results) / 3600
-        requests = sum(row["requests"] for result in results for row in result["runs"])
-        click.echo(
-            f"{seeds} seeds, {requests} requests, {hours:.2f} virtual hours in {summary['wall_seconds']} s: "
-            + (f"failed seeds {failed}" if failed else "no request lost and no drain unverified in Tidegate's rows")
-        )
+        verdict = f"failed seeds {failed}" if failed else "nothing lost where everything was verified"
+        click.echo(f"{len(seeds)} seeds, {sum_up(results)} in {seconds} s: {verdict}")
     sys.exit(1 if failed else 0)
 
 
-def _play(task: tuple[int, float]) -> dict[str, Any]:
+Result = dict[str, Any]
+
+
+def _play(task: tuple[int, float]) -> Result:
     from tidegate.rehearse.addons import TIDEGATE
     from tidegate.rehearse.settings import Settings
     from tidegate.rehearse.verdict import as_json, digest, judge
@@ -75,7 +73,45 @@ def _play(task: tuple[int, float]) -> dict[str, Any]:
     }
 
 
-def _line(result: dict[str, Any]) -> str:
+def _summary(results: list[Result]) -> str:
+    hours = sum(result["virtual_seconds"] for result in results) / 3600
+    requests = sum(row["requests"] for result in results for row in result["runs"])
+    return f"{requests} requests, {hours:.2f} virtual hours"
+
+
+def _play_chaos(task: tuple[int, float]) -> Result:
+    from tidegate.rehearse import chaos
+
+    seed, rate = task
+    outcome = chaos.play(seed, rate, shuffle=seed % 2 == 1)
+    return {
+        "seed": seed,
+        "digest": outcome.digest,
+        "exit_code": 1 if outcome.false_verified or outcome.unexplained else 0,
+        "faults": outcome.faults,
+        "requests": outcome.run.tally.requests,
+        "lost": outcome.lost,
+        "results": outcome.results,
+        "false_verified": list(outcome.false_verified),
+    }
+
+
+def _chaos_line(result: Result) -> str:
+    word = "ok  " if not result["exit_code"] else f"FAIL {', '.join(result['false_verified'])}"
+    drains = ", ".join(f"{count} {name}" for name, count in sorted(result["results"].items()))
+    lost = f"lost {result['lost']}/{result['requests']}"
+    return f"seed {result['seed']:>4}  {word}  {drains}; {lost}; {result['faults']} faults  {result['digest'][:12]}"
+
+
+def _chaos_summary(results: list[Result]) -> str:
+    verified = sum(result["results"].get("verified", 0) for result in results)
+    drains = sum(sum(result["results"].values()) for result in results)
+    false = sum(len(result["false_verified"]) for result in results)
+    faults = sum(result["faults"] for result in results)
+    return f"{drains} drains under {faults} faults, {verified} verified, {false} of them falsely"
+
+
+def _line(result: Result) -> str:
     rows = "  ".join(f"{run['name']} {run['dropped']}/{run['requests']}" for run in result["runs"])
     word = "ok  " if not result["exit_code"] else "FAIL"
     reasons = "".join(f"\n      {reason}" for reason in result["reasons"])

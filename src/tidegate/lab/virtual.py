@@ -34,6 +34,7 @@ class VirtualLab:
         self.config = config
         self._folder = Path(tempfile.mkdtemp(prefix="tidegate-virtual-"))
         self.lab: Lab
+        self._runtime: VirtualRuntime
         self.kernel: vtime.Process
         self.control_plane: vtime.Process
 
@@ -49,6 +50,10 @@ class VirtualLab:
     def scratch(self) -> Path:
         """A real folder for what processes of this lab write."""
         return self._folder
+
+    def kill(self, container: str) -> bool:
+        """SIGKILL a container named ``pod/container``; whether one was alive."""
+        return self._runtime.kill(container)
 
     def journal(self) -> list[dict[str, object]]:
         """Everything journaled so far, the kernel's entries included, in the order it happened."""
@@ -74,7 +79,8 @@ class VirtualLab:
         book = LogBook()
         journal = Journal(self.journal_file)
         process = self.control_plane
-        ground = Ground(VirtualRuntime(self.config.seed, book), book, journal, self._folder, self._folder, process.pid)
+        self._runtime = VirtualRuntime(self.config.seed, book)
+        ground = Ground(self._runtime, book, journal, self._folder, self._folder, process.pid)
         self.lab = Lab(self.config, ground)
         await self.lab.kernel.ready()
         addressing = self.config.addressing

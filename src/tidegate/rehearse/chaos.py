@@ -1,0 +1,111 @@
+"""Rolling updates while everything around them breaks: proxies freeze, lag and die, agents, holders and the
+coordinator are killed. Seeded, in virtual time.
+
+What is judged is honesty, not luck: a pod whose drain is ``verified`` has lost no request, whatever broke. A killed
+holder lets the kubelet go on at once (it is fail-open); such a pod is ``bypassed`` and may lose what it loses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from dataclasses import dataclass, replace
+
+from tidegate import vtime
+from tidegate.lab.config import LabConfig
+from tidegate.lab.faults import Fault, FaultKind
+from tidegate.lab.virtual import VirtualLab
+from tidegate.model.names import Ending
+from tidegate.rehearse.addons import TIDEGATE
+from tidegate.rehearse.settings import Row, Settings
+from tidegate.rehearse.story import rehearse
+from tidegate.rehearse.verdict import Run, digest
+from tidegate.rehearse.virtual import VirtualStage
+
+PAUSE_SECONDS = (0.1, 2.0)
+"""Between two faults."""
+FAULT_SECONDS = (0.5, 1.0, 3.0, 6.0)
+PROXY_FAULTS: tuple[FaultKind, ...] = ("proxy-freeze", "proxy-lag", "proxy-kill", "proxy-restart", "clear")
+ROW = Row("chaos", "gate")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One seed's rolling update."""
+
+    seed: int
+    run: Run
+    digest: str
+    faults: int
+
+    @property
+    def results(self) -> dict[str, int]:
+        """How many drains ended how."""
+        counted: dict[str, int] = {}
+        for drain in self.run.drains:
+            counted[drain.result] = counted.get(drain.result, 0) + 1
+        return counted
+
+    @property
+    def lost(self) -> int:
+        return self.run.tally.dropped
+
+    @property
+    def false_verified(self) -> tuple[str, ...]:
+        """Pods that are recorded as verified and lost a request: there must be none."""
+        verified = {drain.pod for drain in self.run.drains if drain.result == Ending.VERIFIED.value}
+        return tuple(track.seen.name for track in self.run.timeline.old if track.lost and track.seen.name in verified)
+
+    @property
+    def unexplained(self) -> int:
+        """Lost requests although every drain was verified: whoever they were meant for, there must be none."""
+        return self.lost if set(self.results) == {Ending.VERIFIED.value} else 0
+
+
+def play(seed: int, rate: float = 80.0, *, shuffle: bool = False) -> Outcome:
+    """One rolling update under faults drawn from ``seed``; ``shuffle`` perturbs the schedule as well."""
+    settings = replace(
+        Settings(rows=(ROW,), seed=seed, requests_min=0, row_seconds_max=120.0),
+        new_per_second=rate / 2,
+        pool_per_second=rate / 2,
+    )
+
+    async def story() -> Outcome:
+        rng = random.Random(f"{seed}/chaos")
+        async with VirtualLab(LabConfig(seed=seed, addons=(TIDEGATE,))) as lab:
+            breaking = _Breaking(lab, rng)
+            task = asyncio.get_running_loop().create_task(breaking.run())
+            try:
+                rehearsal = await rehearse(VirtualStage(lab), settings)
+            finally:
+                task.cancel()
+            return Outcome(seed, rehearsal.runs[0], digest(rehearsal), breaking.count)
+
+    return vtime.run(story(), seed=seed, shuffle=shuffle)
+
+
+class _Breaking:
+    """Breaks something now and then."""
+
+    def __init__(self, lab: VirtualLab, rng: random.Random) -> None:
+        self._lab = lab
+        self._rng = rng
+        self.count = 0
+
+    async def run(self) -> None:
+        while True:
+            await asyncio.sleep(self._rng.uniform(*PAUSE_SECONDS))
+            node = self._rng.choice(self._lab.config.node_names)
+            if self._rng.random() < 0.25:
+                self._kill(node)
+            else:
+                self._break_proxy(node)
+            self.count += 1
+
+    def _kill(self, node: str) -> None:
+        agent = f"tidegate-agent-{node}"
+        self._lab.kill(self._rng.choice((f"{agent}/agent", f"{agent}/holder", "tidegate-coordinator/coordinator")))
+
+    def _break_proxy(self, node: str) -> None:
+        kind = self._rng.choice(PROXY_FAULTS)
+        self._lab.lab.faults.apply(Fault(kind, node, self._rng.choice(FAULT_SECONDS)))
