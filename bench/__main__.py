@@ -12,7 +12,7 @@ from pathlib import Path
 from bench.figures import Figure, lines
 from bench.ground import ROOT, load, machine
 
-NAMES = ("lab_up", "api_rates", "watch_decode", "kernel_forward", "must_show")
+NAMES = ("lab_up", "api_rates", "watch_decode", "kernel_forward", "frozen")
 RESULTS = ROOT / "out" / "bench"
 
 
