@@ -171,3 +171,23 @@ def test_a_watch_in_the_process_sees_the_same_transitions():
         await events.aclose()
 
     story(tell)
+
+
+def test_a_pod_that_changes_nodes_leaves_one_watch_and_enters_the_other():
+    async def tell(world: World) -> None:
+        await world.create(POD, pod())
+        unplaced = await world.watch("/api/v1/pods?fieldSelector=spec.nodeName%3D")
+        assert await unplaced.names(1) == [("ADDED", "p")]
+        placed = await world.watch("/api/v1/pods?fieldSelector=spec.nodeName%3Dnode-1")
+        named = await world.watch(f"{POD}?fieldSelector=metadata.name%3Dp&resourceVersion=2")
+        await world.schedule("p")
+        await world.delete(f"{POD}/p", {"gracePeriodSeconds": 0})
+        assert await unplaced.names(1) == [("DELETED", "p")]
+        assert await placed.names(3) == [("ADDED", "p"), ("MODIFIED", "p"), ("DELETED", "p")]
+        assert await named.names(4) == [("ADDED", "p"), ("MODIFIED", "p"), ("MODIFIED", "p"), ("DELETED", "p")]
+        row = world.server.registry.named("", "pods")
+        for watch in (unplaced, placed, named):
+            await watch.close()
+        assert len(world.server.verbs.store.collection(row).watchers) == 0
+
+    story(tell)

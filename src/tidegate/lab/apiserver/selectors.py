@@ -167,12 +167,18 @@ def parse_fields(source: str) -> tuple[tuple[str, bool, str], ...]:
 _FALSE_WHEN_ABSENT = {"unschedulable", "hostNetwork"}
 
 
-def _field(obj: JsonObject, path: tuple[str, ...]) -> str:
+def field_text(obj: JsonObject, path: tuple[str, ...]) -> str:
     """A field as its selector sees it: absent booleans are "false" (core/v1/conversion.go, node and pod strategies)."""
     value = dig(obj, path)
     if value is None and path[-1] in _FALSE_WHEN_ABSENT:
         return "false"
     return text(value)
+
+
+_ALWAYS: dict[str, tuple[str, ...]] = {
+    "metadata.name": ("metadata", "name"),
+    "metadata.namespace": ("metadata", "namespace"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,15 +205,20 @@ class Filter:
             for requirement in self.labels:
                 if not requirement.matches(labels):
                     return False
-        return all((_field(obj, path) == value) is equal for path, equal, value in self.fields)
+        for path, equal, value in self.fields:  # noqa: SIM110 - asked for every event and watcher; all() costs twice
+            if (field_text(obj, path) == value) is not equal:
+                return False
+        return True
+
+    @property
+    def trigger(self) -> tuple[tuple[str, ...], str] | None:
+        """A field (path, value) an object must have to match, so that a store need not ask every watcher."""
+        if self.name:
+            return _ALWAYS["metadata.name"], self.name
+        return next(((path, value) for path, equal, value in self.fields if equal), None)
 
 
 EVERYTHING = Filter()
-
-_ALWAYS: dict[str, tuple[str, ...]] = {
-    "metadata.name": ("metadata", "name"),
-    "metadata.namespace": ("metadata", "namespace"),
-}
 
 
 def select(known: Mapping[str, tuple[str, ...]], namespace: str, labels: str, fields: str) -> Filter:

@@ -15,7 +15,7 @@ import msgspec
 from tidegate.kube.api import JsonObject
 from tidegate.lab.apiserver.registry import Row
 from tidegate.lab.apiserver.selectors import Filter
-from tidegate.lab.apiserver.watchers import Watcher
+from tidegate.lab.apiserver.watchers import Audience
 
 HISTORY_LENGTH = 1000
 """Events kept per resource. Real watch caches keep 100 to 102,400 by load (cacher/watch_cache.go); each kept event
@@ -99,7 +99,7 @@ class Collection:
         self.history: deque[Event] = deque()
         self.forgotten = 0
         """Events at or below this version are no longer kept."""
-        self.watchers: dict[Watcher, None] = {}
+        self.watchers = Audience()
 
     def get(self, namespace: str, name: str) -> Version | None:
         named = self.namespaces.get(namespace)
@@ -159,8 +159,7 @@ class Collection:
         self.history.append(event)
         if len(self.history) > HISTORY_LENGTH:
             self.forgotten = self.history.popleft().rv
-        for watcher in self.watchers:
-            watcher.offer(event)
+        self.watchers.tell(event)
 
 
 def _key(obj: JsonObject) -> tuple[str, str]:

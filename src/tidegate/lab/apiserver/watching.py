@@ -41,7 +41,7 @@ class Opening:
     ends_initial: bool
 
     def close(self) -> None:
-        self.collection.watchers.pop(self.watcher, None)
+        self.collection.watchers.remove(self.watcher)
 
 
 def begin(store: Store, row: Row, namespace: str, options: ListOptions) -> Opening:
@@ -68,7 +68,7 @@ def begin(store: Store, row: Row, namespace: str, options: ListOptions) -> Openi
             if seen is not None:
                 first.append((*seen, event))
     watcher = Watcher(wanted)
-    collection.watchers[watcher] = None
+    collection.watchers.add(watcher)
     return Opening(first, watcher, collection, store.rv, bool(options.sends_initial and options.allows_bookmarks))
 
 
