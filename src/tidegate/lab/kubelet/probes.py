@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from tidegate import vtime
 from tidegate.lab.kubelet.prober import ProbeError, Target, probe
 from tidegate.lab.kubelet.states import ContainerFacts, Running
-from tidegate.lab.kubelet.thresholds import ProbeKind, ProbeTiming, Run
+from tidegate.lab.kubelet.thresholds import INITIAL, ProbeKind, ProbeTiming, Run
 from tidegate.lab.runtime.spec import Runtime
 
 
@@ -42,6 +42,7 @@ class ProbeWorker:
         self._runtime = runtime
         self._timing = ProbeTiming.of(dict(action))
         self._run = Run(self._timing)
+        self._belief = INITIAL[kind]
         self._on_hold = False
         self._container_id = ""
         self._triggered = asyncio.Event()
@@ -81,6 +82,7 @@ class ProbeWorker:
             self._container_id = facts.container_id
             self._on_hold = False
             self._run = Run(self._timing)
+            self._belief = INITIAL[self.kind]
         state = facts.state
         if self._on_hold or not isinstance(state, Running):
             return
@@ -103,8 +105,9 @@ class ProbeWorker:
 
     def _conclude(self, passed: bool) -> None:
         verdict = self._run.take(passed)
-        if verdict is None:
+        if verdict is None or verdict == self._belief:
             return
+        self._belief = verdict
         if not verdict and self.kind != "readiness":
             self._on_hold = True  # until there is a new container
             self._run.restart()
