@@ -122,8 +122,8 @@ def _finish(rehearsal: Rehearsal, report: Path | None, output: str) -> int:
         Console().print(table.rich_table(rehearsal))
     else:
         click.echo(table.plain(rehearsal))
-    if output == "table":
-        click.echo(table.comparison(rehearsal))
+    if output == "table" and (words := table.comparison(rehearsal)):
+        click.echo(words)
     for reason in verdict.reasons:
         click.echo(reason, err=True)
     if report is not None:
