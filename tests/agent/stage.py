@@ -169,18 +169,21 @@ def is_ready(pod):
 
 
 def lies(stage):
-    """Pods recorded ``verified`` that some node's kernel still routed to when they were told to stop."""
-    tables, ips, found = {}, {}, []
+    """Pods recorded ``verified`` that some node's kernel routed to when they were told to stop, or ever after."""
+    tables, ips, stopped, found = {}, {}, {}, []
     verified = {name for name in stage.annotations if (stage.result(name) or {}).get("result") == "verified"}
     for entry in sorted(stage.lab.journal(), key=lambda entry: entry["at"]):
         if entry["event"] == "process-started":
             ips[entry["pod"]] = entry["ip"]
+            stopped.pop(entry["ip"], None)  # the address is somebody else's now
         elif entry["event"] == "table-committed":
-            tables[entry["node"]] = {to for all_ in entry["services"].values() for to in all_}
+            tables[entry["node"]] = {to.rpartition(":")[0] for all_ in entry["services"].values() for to in all_}
+            back = sorted(stopped.keys() & tables[entry["node"]])
+            found += [f"{stopped[ip]} was routed to by {entry['node']} after its end" for ip in back]
         elif entry["event"] == "signal-sent" and entry["pod"] in verified:
             ip = ips[entry["pod"]]
-            routed = [node for node, to in sorted(tables.items()) if any(one.startswith(f"{ip}:") for one in to)]
-            found += [f"{entry['pod']} was routed to by {node}" for node in routed]
+            found += [f"{entry['pod']} was routed to by {node}" for node, to in sorted(tables.items()) if ip in to]
+            stopped[ip] = entry["pod"]
     return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from stage import deployment, first, node_of, other_node, play
+from stage import deployment, first, is_ready, node_of, other_node, play
 
 from tidegate.kube.api import NODES, PODS, Patch
 
@@ -74,7 +74,7 @@ def test_pods_deleted_together_share_one_epoch():
 
 def test_both_containers_of_a_pod_wait_for_the_same_proof():
     async def story(stage):
-        result, seconds = await stage.end(await first(stage))
+        result, _ = await stage.end(await first(stage))
         assert result["result"] == "verified"
         stopped = [e["at"] for e in stage.lab.journal() if e["event"] == "signal-sent"]
         assert len(stopped) == 2 and max(stopped) - min(stopped) < 0.1
@@ -200,6 +200,27 @@ def test_a_proxy_that_restarts_in_the_middle_is_waited_for(seed):
         assert stage.result(name)["result"] == "verified"
 
     play(story, seed=seed)
+
+
+def test_a_pod_that_a_lagging_node_has_not_seen_yet_is_not_taken_for_gone():
+    """The trap of rule absence: the node shows no route, because the addition is still on its way."""
+
+    async def story(stage):
+        node = "node-3"
+        stage.fault("proxy-lag", node, 8)
+        before = {pod["metadata"]["name"] for pod in await stage.pods()}
+        await stage.scale(4)
+        while not (
+            fresh := [pod for pod in await stage.pods() if pod["metadata"]["name"] not in before and is_ready(pod)]
+        ):
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(0.5)
+        result, seconds = await stage.end(fresh[0]["metadata"]["name"])
+        assert result["result"] == "verified"
+        assert seconds > 7
+        await asyncio.sleep(10)
+
+    play(story)
 
 
 def test_the_node_that_holds_the_pod_may_be_the_straggler_itself():

@@ -19,13 +19,14 @@ from tidegate.model.epoch import SIZE, Epoch
 from tidegate.model.names import SYSTEM_NAMESPACE, fence_name
 
 CLOCK_START = datetime(2026, 1, 1, tzinfo=UTC)
-EPOCHS_PER_SECOND = round(1 / fence.COALESCE_SECONDS)
+EPOCHS_PER_SECOND = 2 * round(1 / fence.COALESCE_SECONDS)
+"""Twice what one writer writes: an installation takes two numbers at once. The circle then lasts 13 years."""
 
 
 def epoch_by_clock(install: str, now: datetime) -> Epoch:
     """An epoch no earlier than any written since ``CLOCK_START``, whoever deleted the fence meanwhile.
 
-    At most one epoch is written per 100 ms, so the clock runs ahead of the writers. Without this floor a fence
+    At most one epoch is tried per 100 ms, so the clock runs ahead of the writers. Without this floor a fence
     that was deleted and installed again would start at 0, and a node still showing epoch 500 would "reach" it.
     """
     return Epoch(install, int((now - CLOCK_START).total_seconds() * EPOCHS_PER_SECOND) % SIZE)

@@ -241,7 +241,7 @@ class Keeper:
             why = self.follower.failure or "a node or the API did not answer"
             self._step(SourceDirty(at=loop.time(), reasons=(f"the last look could not be taken: {why}",)))
         else:
-            await self._wait(LOOK_AGAIN_SECONDS)
+            await asyncio.sleep(LOOK_AGAIN_SECONDS)  # not `_wait`: the answer that was not fresh has woken us itself
 
     def _is_looked_again(self) -> bool:
         """Whether the last look is recent enough to act on; it counts for the proof that stood when it was taken."""
