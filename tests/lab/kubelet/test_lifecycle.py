@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from tidegate import vtime
-from tidegate.kube.api import LEASES, NODES
+from tidegate.kube.api import LEASES, NODES, PODS, Patch
 
-from .kubelet_world import NODE_IP, condition, container, node, readiness, status_of
+from .kubelet_world import NODE_IP, Gate, condition, container, node, readiness, status_of
 
 
 def test_a_pod_without_probes_is_ready_as_soon_as_it_runs():
@@ -72,5 +72,58 @@ def test_the_node_is_registered_and_renews_its_lease():
             await asyncio.sleep(11)
             after = (await world.api.get(LEASES, "node-1", "kube-node-lease"))["spec"]["renewTime"]
             assert after > before
+
+    vtime.run(story())
+
+
+def test_a_host_network_pod_has_its_nodes_address_and_cannot_use_a_gate_without_a_host():
+    async def story():
+        async with node() as world:
+            gate = Gate(seconds=5.0)
+            await world.serve_gate(gate)
+            hook = {"preStop": {"httpGet": {"path": "/gate/app", "port": 15299}}}
+            await world.bind("agent", container(lifecycle=hook), hostNetwork=True)
+            pod = await world.ready("agent")
+            assert pod["status"]["podIP"] == NODE_IP
+            await world.bind("web")
+            assert (await world.ready("web"))["status"]["podIP"] == "127.17.1.2"
+            await world.delete("agent")
+            await world.gone("agent")
+            assert gate.calls == []
+            assert await world.events("FailedPreStopHook") == ["PreStopHook failed"]
+
+    vtime.run(story())
+
+
+def test_a_pod_held_by_a_finalizer_is_not_started_again():
+    async def story():
+        async with node() as world:
+            await world.bind("web")
+            await world.ready("web")
+            await world.api.patch(PODS, "web", Patch({"metadata": {"finalizers": ["a/b"]}}), "default")
+            await world.delete("web")
+            await asyncio.sleep(5)
+            pod = await world.pod("web")
+            assert pod["status"]["phase"] == "Failed"
+            await world.api.patch(PODS, "web", Patch({"metadata": {"labels": {"still": "here"}}}), "default")
+            await asyncio.sleep(5)
+            assert (await world.pod("web"))["status"]["phase"] == "Failed"
+            assert len(world.journal.of("process-started")) == 1
+            await world.api.patch(PODS, "web", Patch({"metadata": {"finalizers": []}}), "default")
+            await world.gone("web")
+
+    vtime.run(story())
+
+
+def test_a_new_image_restarts_the_container():
+    async def story():
+        async with node() as world:
+            await world.bind("web")
+            await world.ready("web")
+            body = {"spec": {"containers": [{"name": "app", "image": "tidegate/echo:v2"}]}}
+            await world.api.patch(PODS, "web", Patch(body, "strategic"), "default")
+            pod = await world.until("web", lambda pod: status_of(pod)["restartCount"] == 1)
+            assert status_of(pod)["image"] == "tidegate/echo:v2"
+            assert await world.events("Killing") == ["Container app definition changed, will be restarted"]
 
     vtime.run(story())

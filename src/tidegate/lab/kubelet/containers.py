@@ -80,6 +80,12 @@ class Container:
         runtime = home.ground.seams.runtime
         self.probes = {kind: ProbeWorker(kind, spec[field], self, runtime) for kind, field in PROBES if spec.get(field)}
 
+    def redefine(self, spec: dict[str, Any]) -> None:
+        """It is to run another image from now on."""
+        self.spec = spec
+        self._set(image=spec.get("image", ""))
+        self._pull_failed_at, self._pulls = None, Backoff()
+
     # --- what probes see ---
 
     def target(self) -> Target:

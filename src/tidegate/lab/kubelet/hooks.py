@@ -81,6 +81,8 @@ class Hooks:
 
     async def _http(self, target: Target, action: Mapping[str, Any]) -> None:
         host = action.get("host") or target.pod_ip
+        if not action.get("host") and target.is_host_network:
+            raise HookFailed("failed to find networking container")  # k/k#134285, open in 1.36
         writer: asyncio.StreamWriter | None = None
         try:
             port = port_number(target.container, action["port"])

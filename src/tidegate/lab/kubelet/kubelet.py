@@ -46,6 +46,8 @@ class Kubelet:
         self._hooks = Hooks(seams.runtime, seams.dial_hook)
         self._pods = Reflector(seams.api, PODS, Selection(fields=f"spec.nodeName={self.name}"))
         self._workers: dict[str, PodWorker] = {}
+        self._done: set[str] = set()
+        """Uids of pods that we ended and whose object is still there: a finalizer holds it."""
         self.registered = asyncio.Event()
         """Set once the Node object says Ready."""
 
@@ -66,12 +68,15 @@ class Kubelet:
             gone = self._workers.get(old["metadata"]["uid"])
             if gone is not None:
                 gone.vanish()
-        if new is None:
+            self._done.discard(old["metadata"]["uid"])
+        if new is None or new["metadata"]["uid"] in self._done:
             return
         worker = self._workers.get(new["metadata"]["uid"])
         if worker is not None:
             worker.update(new)
             return
+        if (new.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
+            return  # it ended under an earlier kubelet: what has finished is not run again
         worker = PodWorker(self._ground, new, self._hooks)
         self._workers[worker.uid] = worker
         nursery.start(self._serve(worker), name=f"pod {new['metadata']['name']}")
@@ -81,3 +86,5 @@ class Kubelet:
             await worker.run()
         finally:
             self._workers.pop(worker.uid, None)
+            if any(pod["metadata"]["uid"] == worker.uid for pod in self._pods.objects.values()):
+                self._done.add(worker.uid)

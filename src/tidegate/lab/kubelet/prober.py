@@ -32,6 +32,10 @@ class Target:
     container: Mapping[str, Any]
     spec: ContainerSpec
 
+    @property
+    def is_host_network(self) -> bool:
+        return self.pod_ip == self.node_address
+
 
 def port_number(container: Mapping[str, Any], port: int | str) -> int:
     """A port by number or by its name in the container. Raises ``ProbeError``."""

@@ -118,6 +118,7 @@ class PodWorker:
         for container in self._containers.values():
             if container.failed_probe is not None and container.facts.is_running:
                 await self._restart(container, container.failed_probe)
+        await self._adopt_images()
         facts = [container.facts for container in self._containers.values()]
         todo = plan(facts, self._policy, self._was_initialized)
         if todo.is_over:
@@ -134,6 +135,18 @@ class PodWorker:
                 waits.append(wait)
         self._dirty.set()
         return min(waits, default=None)
+
+    async def _adopt_images(self) -> None:
+        """Images are the one part of a running container's spec that may change (``kubectl set image pod/NAME``)."""
+        spec = self.pod["spec"]
+        for item in [*(spec.get("initContainers") or []), *spec["containers"]]:
+            container = self._containers[item["name"]]
+            if item.get("image") == container.spec.get("image"):
+                continue
+            if container.facts.is_running:
+                message = f"Container {item['name']} definition changed, will be restarted"
+                await container.end(Ending(grace.Cause.POD_ENDS, grace.pod_grace(self.pod), message))
+            container.redefine(item)
 
     async def _restart(self, container: Container, cause: grace.Cause) -> None:
         """A probe gave up on it: hook and all, but without a deletionTimestamp."""
