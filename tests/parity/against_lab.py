@@ -22,7 +22,6 @@ LAB = "parity"
 KNOWN = {
     "discovery": "CustomResourceDefinitions are not served yet",
     "crd": "CustomResourceDefinitions are not served yet",
-    "exec-cp-forward": "exec, cp and port-forward are not there yet",
 }
 """Story -> why the lab may differ. A story that agrees leaves this list."""
 
