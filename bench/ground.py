@@ -35,10 +35,11 @@ class BenchLab:
         raise LookupError("the lab has no lab process")
 
 
-def tidegate(*arguments: str, seconds: float = 120.0) -> subprocess.CompletedProcess[str]:
+def tidegate(*arguments: str, seconds: float = 120.0, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the command line as a user does. Its exit code is the caller's to judge."""
     command = [sys.executable, "-m", "tidegate", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False, cwd=ROOT)
+    env = {**os.environ, **environment}
+    return subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False, cwd=ROOT, env=env)
 
 
 @contextlib.contextmanager

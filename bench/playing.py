@@ -45,6 +45,14 @@ class Cue:
             looked = len(entries)
             await asyncio.sleep(POLL_SECONDS)
 
+    def births(self, namespace: str) -> dict[str, Entry]:
+        """Where each pod of a namespace runs, by uid: the entry of its first process."""
+        found: dict[str, Entry] = {}
+        for entry in self.stage.journal():
+            if entry["event"] == "process-started" and entry["namespace"] == namespace:
+                found.setdefault(entry["uid"], entry)
+        return found
+
     def newest(self, container: str, node: str) -> int:
         """The pid of the newest process of a container on a node. Raises ``LookupError``."""
         for entry in reversed(self.stage.journal()):
@@ -77,5 +85,5 @@ def play(name: str, settings: Settings, beside: Beside = _nothing) -> Rehearsal:
                 with contextlib.suppress(asyncio.CancelledError, Exception):
                     await acting
 
-    with lab(name) as one, asyncio.Runner(loop_factory=vtime.new_event_loop) as runner:
+    with lab(name, "--seed", str(settings.seed)) as one, asyncio.Runner(loop_factory=vtime.new_event_loop) as runner:
         return runner.run(act(one))
