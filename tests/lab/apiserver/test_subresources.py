@@ -154,6 +154,8 @@ def _logs(namespace: str, name: str, container: str, options: LogOptions) -> Asy
 def test_logs_come_from_the_kubelets():
     async def tell(world: World) -> None:
         await world.create(POD, pod())
+        assert (await world.ask("GET", f"{POD}/p/log")).raw == b""
+        await world.schedule("p")
         waiting = await world.ask("GET", f"{POD}/p/log")
         assert waiting.status == 400
         assert 'container "c" in pod "p" is waiting to start' in waiting.message

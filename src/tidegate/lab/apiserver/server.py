@@ -28,6 +28,9 @@ from tidegate.lab.apiserver.streams import Backends, Streams
 from tidegate.lab.apiserver.verbs import Change, Options, Verbs
 from tidegate.lab.config import Addressing
 
+SYSTEM_PRIORITIES = {"system-cluster-critical": 2_000_000_000, "system-node-critical": 2_000_001_000}
+"""Priority classes every cluster has (scheduling/v1 SystemPriorityClasses)."""
+
 BOOT_NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
 
 
@@ -49,6 +52,9 @@ class ApiServer:
         namespaces = self.registry.named("", "namespaces")
         for name in BOOT_NAMESPACES:
             self.verbs.create(namespaces, "", {"metadata": {"name": name}}, Options())
+        classes = self.registry.named("scheduling.k8s.io", "priorityclasses")
+        for name, value in SYSTEM_PRIORITIES.items():
+            self.verbs.create(classes, "", {"metadata": {"name": name}, "value": value}, Options())
 
     async def exchange(self, request: Request) -> Response:
         """Answer one request. Failures are ``Status`` answers; only bugs raise."""

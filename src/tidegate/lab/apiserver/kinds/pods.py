@@ -6,6 +6,8 @@ Sources: pkg/registry/core/pod/strategy.go, plugin/pkg/admission/{serviceaccount
 from __future__ import annotations
 
 from tidegate.kube.api import JsonObject
+from tidegate.kube.errors import ApiError
+from tidegate.lab.apiserver import failures
 from tidegate.lab.apiserver.objects import suffix
 from tidegate.lab.apiserver.strategy import Strategy, World, keep
 
@@ -22,10 +24,9 @@ class PodStrategy(Strategy):
 
     def prepare_create(self, obj: JsonObject, world: World) -> None:
         spec = obj.setdefault("spec", {})
-        _admit_service_account(spec, world)
+        _admit_service_account(obj, spec, world)
         _admit_tolerations(spec)
-        spec.setdefault("priority", 0)
-        spec.setdefault("preemptionPolicy", "PreemptLowerPriority")
+        _admit_priority(obj, spec, world)
         obj["status"] = {"phase": "Pending", "qosClass": quality(spec)}
 
     def prepare_status(self, obj: JsonObject, old: JsonObject, world: World) -> None:
@@ -62,9 +63,21 @@ def quality(spec: JsonObject) -> str:
     return "Guaranteed" if guaranteed else "Burstable"
 
 
-def _admit_service_account(spec: JsonObject, world: World) -> None:
+def _refused(obj: JsonObject, why: str, world: World) -> ApiError:
+    metadata = obj["metadata"]
+    name = metadata.get("name") or metadata.get("generateName", "")
+    return failures.forbidden(world.registry.named("", "pods"), name, why)
+
+
+def _admit_service_account(obj: JsonObject, spec: JsonObject, world: World) -> None:
+    """The default account may still be on its way in a new namespace; any other must be there."""
     name = spec.get("serviceAccountName") or spec.get("serviceAccount") or "default"
     spec["serviceAccountName"] = spec["serviceAccount"] = name
+    namespace = obj["metadata"]["namespace"]
+    accounts = world.store.collection(world.registry.named("", "serviceaccounts"))
+    if name != "default" and accounts.get(namespace, name) is None:
+        why = f'error looking up service account {namespace}/{name}: serviceaccount "{name}" not found'
+        raise _refused(obj, why, world)
     if spec.get("automountServiceAccountToken") is False:
         return
     containers = [*(spec.get("containers") or []), *(spec.get("initContainers") or [])]
@@ -90,6 +103,23 @@ def _token_volume(name: str) -> JsonObject:
         {"downwardAPI": {"items": [namespace]}},
     ]
     return {"name": name, "projected": {"sources": sources, "defaultMode": 420}}
+
+
+def _admit_priority(obj: JsonObject, spec: JsonObject, world: World) -> None:
+    """``priority`` and ``preemptionPolicy`` of the named class, or of the class that is everyone's default."""
+    collection = world.store.collection(world.registry.named("scheduling.k8s.io", "priorityclasses"))
+    name = spec.get("priorityClassName")
+    if name:
+        version = collection.get("", name)
+        if version is None:
+            raise _refused(obj, f"no PriorityClass with name {name} was found", world)
+    else:
+        version = next((held for held in collection.versions() if held.object.get("globalDefault")), None)
+        if version is not None:
+            spec["priorityClassName"] = version.object["metadata"]["name"]
+    chosen = version.object if version is not None else {}
+    spec["priority"] = chosen.get("value", 0)
+    spec.setdefault("preemptionPolicy", chosen.get("preemptionPolicy") or "PreemptLowerPriority")
 
 
 def _admit_tolerations(spec: JsonObject) -> None:

@@ -52,8 +52,8 @@ class ServiceStrategy(Strategy):
         taken = _taken(world, obj["metadata"].get("uid", ""))
         self._allocate_address(obj, taken[0], world)
         if spec.get("type") in EXTERNAL:
-            for port in spec.get("ports") or []:
-                self._allocate_node_port(obj, port, taken[1], world)
+            for index, port in enumerate(spec.get("ports") or []):
+                self._allocate_node_port(obj, index, port, (taken[1], world))
         else:
             for port in spec.get("ports") or []:
                 port.pop("nodePort", None)
@@ -90,15 +90,19 @@ class ServiceStrategy(Strategy):
                 return address
         raise failures.internal("failed to allocate a serviceIP: range is full")
 
-    def _allocate_node_port(self, obj: JsonObject, port: JsonObject, taken: set[int], world: World) -> None:
+    def _allocate_node_port(
+        self, obj: JsonObject, index: int, port: JsonObject, ground: tuple[set[int], World]
+    ) -> None:
+        taken, world = ground
         number = port.get("nodePort")
+        field = f"spec.ports[{index}].nodePort"
         if not number:
             port["nodePort"] = self._free_port(taken)
         elif number in taken:
-            raise _refused(world, obj, "spec.ports[0].nodePort", number, "provided port is already allocated")
+            raise _refused(world, obj, field, number, "provided port is already allocated")
         elif number not in NODE_PORTS:
             why = "provided port is not in the valid range. The range of valid ports is 30000-32767"
-            raise _refused(world, obj, "spec.ports[0].nodePort", number, why)
+            raise _refused(world, obj, field, number, why)
         else:
             taken.add(number)
 
