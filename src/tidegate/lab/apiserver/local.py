@@ -13,6 +13,7 @@ from tidegate.lab.apiserver.deletions import DeleteOptions
 from tidegate.lab.apiserver.objects import clone
 from tidegate.lab.apiserver.patching import patched
 from tidegate.lab.apiserver.registry import Row
+from tidegate.lab.apiserver.routes import Route
 from tidegate.lab.apiserver.server import ApiServer
 from tidegate.lab.apiserver.store import Version
 from tidegate.lab.apiserver.verbs import Options
@@ -57,25 +58,26 @@ class LocalApi:
         namespace = namespace or (obj.get("metadata") or {}).get("namespace", "")
         if subresource:
             name = (obj.get("metadata") or {}).get("name", "")
-            return subresources.create(self._verbs, row, (namespace, name), (subresource, obj), Options()).object
+            route = Route(row, namespace, name, subresource)
+            return subresources.create(self._verbs, route, obj, Options()).object
         if row.conversion is not None:
             obj = row.conversion.to_storage(obj)
         return _shown(row, self._verbs.create(row, namespace, obj, Options()))
 
     async def replace(self, resource: Resource, obj: JsonObject, subresource: str = "") -> JsonObject:
         row = self._row(resource)
-        place = (obj["metadata"].get("namespace", ""), obj["metadata"]["name"])
+        route = Route(row, obj["metadata"].get("namespace", ""), obj["metadata"]["name"], subresource)
         wanted = clone(obj)
         if row.conversion is not None:
             wanted = row.conversion.to_storage(wanted)
-        return _shown(row, subresources.change(self._verbs, row, place, lambda old: wanted, (subresource, Options())))
+        return _shown(row, subresources.change(self._verbs, route, lambda old: wanted, Options()))
 
     async def patch(self, resource: Resource, name: str, patch: Patch, namespace: str = "") -> JsonObject:
         row = self._row(resource)
         options = Options(dry_run=patch.dry_run)
         change = patched(row, patch.style, patch.body, patch.subresource)
-        place = (namespace, name)
-        return _shown(row, subresources.change(self._verbs, row, place, change, (patch.subresource, options)))
+        route = Route(row, namespace, name, patch.subresource)
+        return _shown(row, subresources.change(self._verbs, route, change, options))
 
     async def delete(
         self, resource: Resource, name: str, namespace: str = "", options: Deletion = Deletion()

@@ -95,7 +95,7 @@ class ApiServer:
         written = shape(row, request.headers.get("accept", ""), query.get("includeObject", ""))
         is_watch = bool(query) and bodies.is_true(query.get("watch", ""))
         if route.name and not is_watch:
-            version = subresources.read(self.verbs, row, route.place, route.subresource)
+            version = subresources.read(self.verbs, route)
             return whole(200, written.one(version))
         options = bodies.list_options(query, route.name)
         if is_watch:
@@ -125,7 +125,7 @@ class ApiServer:
         if reviews.is_review(row):
             return whole(201, encode(reviews.answer(row, obj)))
         if route.subresource:
-            version = subresources.create(self.verbs, row, route.place, (route.subresource, obj), options)
+            version = subresources.create(self.verbs, route, obj, options)
             return whole(201, version.encoded)
         if route.name or (row.resource.namespaced and not route.namespace):
             raise failures.failure(405, "MethodNotAllowed", NOT_ALLOWED, {})
@@ -146,7 +146,7 @@ class ApiServer:
         if request.method == "PATCH" and request.headers.get("content-type", "").startswith(APPLY):
             return self._apply(route, request, options)
         change = self._replacement(route, request, options)
-        version = subresources.change(self.verbs, row, route.place, change, (route.subresource, options))
+        version = subresources.change(self.verbs, route, change, options)
         if route.subresource == "scale":
             return whole(200, version.encoded)
         return self._written(row, request, version, options)
@@ -162,7 +162,7 @@ class ApiServer:
         change = applied(row, config, writer, options, force=bodies.is_true(request.param("force")))
         namespace, name = route.place
         if route.subresource or self.verbs.store.collection(row).get(namespace, name) is not None:
-            version = subresources.change(self.verbs, row, route.place, change, (route.subresource, options))
+            version = subresources.change(self.verbs, route, change, options)
             return self._written(row, request, version, options)
         version = self.verbs.create(row, route.namespace, change({}), options)
         return self._written(row, request, version, options, code=201)

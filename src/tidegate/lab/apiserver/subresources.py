@@ -11,6 +11,7 @@ from tidegate.lab.apiserver import failures
 from tidegate.lab.apiserver.eviction import SUCCESS, evict
 from tidegate.lab.apiserver.objects import clone, stamp
 from tidegate.lab.apiserver.registry import Row
+from tidegate.lab.apiserver.routes import Route
 from tidegate.lab.apiserver.schema import strict
 from tidegate.lab.apiserver.store import Version, encode
 from tidegate.lab.apiserver.verbs import Change, Options, Verbs
@@ -23,9 +24,10 @@ OBJECTS = ("", "status", "ephemeralcontainers", "finalize", "resize")
 """Subresources whose body is the object itself."""
 
 
-def read(verbs: Verbs, row: Row, place: Place, subresource: str) -> Version:
+def read(verbs: Verbs, route: Route) -> Version:
     """GET of an object or of one of its stored subresources."""
-    version = verbs.get(row, *place)
+    row, subresource = route.row, route.subresource
+    version = verbs.get(row, *route.place)
     if subresource in OBJECTS:
         return version
     if subresource == "scale":
@@ -33,9 +35,9 @@ def read(verbs: Verbs, row: Row, place: Place, subresource: str) -> Version:
     raise failures.method_not_allowed(row, "get")
 
 
-def change(verbs: Verbs, row: Row, place: Place, wanted: Change, how: tuple[str, Options]) -> Version:
-    """PUT or PATCH of an object or of one of its stored subresources. ``how`` is (subresource, options)."""
-    subresource, options = how
+def change(verbs: Verbs, route: Route, wanted: Change, options: Options) -> Version:
+    """PUT or PATCH of an object or of one of its stored subresources."""
+    row, place, subresource = route.row, route.place, route.subresource
     if subresource in ("", "status"):
         return verbs.update(row, place, wanted, options, subresource)
     if subresource == "scale":
@@ -47,9 +49,9 @@ def change(verbs: Verbs, row: Row, place: Place, wanted: Change, how: tuple[str,
     raise failures.method_not_allowed(row, "update")
 
 
-def create(verbs: Verbs, row: Row, place: Place, body: tuple[str, JsonObject], options: Options) -> Version:
-    """POST to a subresource. ``body`` is (subresource, object)."""
-    subresource, obj = body
+def create(verbs: Verbs, route: Route, obj: JsonObject, options: Options) -> Version:
+    """POST to a subresource."""
+    row, place, subresource = route.row, route.place, route.subresource
     if subresource == "binding":
         return _bind(verbs, row, place, obj, options)
     if subresource == "eviction":

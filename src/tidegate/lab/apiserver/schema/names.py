@@ -41,8 +41,8 @@ _remembered = lru_cache(maxsize=4096)  # the same few words come again and again
 PORT_RANGE = "must be between 1 and 65535, inclusive"
 
 
-def longer_than(limit: int) -> str:
-    return f"must be no more than {limit} bytes"
+def longer_than(limit: int, unit: str = "bytes") -> str:
+    return f"must be no more than {limit} {unit}"
 
 
 def shape(text: str, pattern: str, *examples: str) -> str:
@@ -53,8 +53,8 @@ def shape(text: str, pattern: str, *examples: str) -> str:
     return f"{text} (e.g. {listed}regex used for validation is '{pattern}')"
 
 
-def _check(value: str, pattern: str, limit: int, sentence: str) -> Sequence[str]:
-    found = [longer_than(limit)] if limit and len(value.encode()) > limit else []
+def _check(value: str, pattern: str, limit: int, sentence: str, unit: str = "characters") -> Sequence[str]:
+    found = [longer_than(limit, unit)] if limit and len(value.encode()) > limit else []
     return found if re.fullmatch(pattern, value) else [*found, sentence]
 
 
@@ -104,7 +104,7 @@ def qualified_name(value: str) -> Sequence[str]:
 
 @_remembered
 def label_value(value: str) -> Sequence[str]:
-    return _check(value, _VALUE, 63, shape(_VALUE_TEXT, _VALUE, "MyValue", "my_value", "12345"))
+    return _check(value, _VALUE, 63, shape(_VALUE_TEXT, _VALUE, "MyValue", "my_value", "12345"), "bytes")
 
 
 def config_key(value: str) -> Sequence[str]:
@@ -133,7 +133,7 @@ def port_name(value: str) -> Sequence[str]:
     """An IANA service name (RFC 6335): how container ports are called."""
     found = []
     if len(value) > 15:
-        found.append(longer_than(15))
+        found.append(longer_than(15, "characters"))
     if not re.fullmatch(r"[-a-z0-9]+", value):
         found.append("must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)")
     if not re.search(r"[a-z]", value):

@@ -31,6 +31,12 @@ def pod(obj: Json, old: Json | None) -> list[Cause]:
     """A Pod at creation, or an update of one."""
     spec = obj.get("spec") or {}
     found = pod_spec(spec, "spec")
+    for group in ("containers", "initContainers"):
+        for index, container in enumerate(spec.get(group) or ()):
+            image = str(container.get("image") or "")
+            if image != image.strip():
+                text = "must not have leading or trailing whitespace"
+                found.append(invalid(f"spec.{group}[{index}].image", image, text))
     return found if old is None else [*found, *_update(spec, old.get("spec") or {})]
 
 
@@ -63,18 +69,17 @@ def pod_spec(spec: Json, field: str) -> list[Cause]:
         for index, container in enumerate(spec.get(group) or ()):
             path = f"{field}.{group}[{index}]"
             name = container.get("name") or ""
+            found += _container(container, path, mounted)
             if name and name in seen:
                 found.append(causes.duplicate(f"{path}.name", name))
             seen.add(name)
-            found += _container(container, path, mounted)
+            found += _hooks(container.get("lifecycle") or {}, f"{path}.lifecycle", spec)
             if group == "containers":
                 found += _host_ports(container, path, host_ports)
     found += one_of(f"{field}.restartPolicy", spec.get("restartPolicy"), ("Always", "OnFailure", "Never"))
     policies = ("ClusterFirstWithHostNet", "ClusterFirst", "Default", "None")
     found += one_of(f"{field}.dnsPolicy", spec.get("dnsPolicy"), policies)
     found += metadata.label_set(spec.get("nodeSelector"), f"{field}.nodeSelector")
-    grace = spec.get("terminationGracePeriodSeconds")
-    found += causes.non_negative(f"{field}.terminationGracePeriodSeconds", grace)
     return found + _placement(spec, field)
 
 
@@ -122,8 +127,6 @@ def _container(container: Json, path: str, volumes: set[Any]) -> list[Cause]:
     image = str(container.get("image") or "")
     if not image:
         found.append(required(f"{path}.image"))
-    elif image != image.strip():
-        found.append(invalid(f"{path}.image", image, "must not have leading or trailing whitespace"))
     policy = container.get("terminationMessagePolicy")
     options = ("FallbackToLogsOnError", "File")
     found += one_of(f"{path}.terminationMessagePolicy", policy, options)
@@ -133,13 +136,24 @@ def _container(container: Json, path: str, volumes: set[Any]) -> list[Cause]:
     pulls = ("Always", "IfNotPresent", "Never")
     found += one_of(f"{path}.imagePullPolicy", container.get("imagePullPolicy"), pulls)
     found += _resources(container.get("resources") or {}, f"{path}.resources")
-    for hook in ("postStart", "preStop"):
-        handler = (container.get("lifecycle") or {}).get(hook)
-        if handler is not None:
-            found += _action(handler, f"{path}.lifecycle.{hook}", _HANDLERS)
     for probe in ("livenessProbe", "readinessProbe", "startupProbe"):
         if container.get(probe) is not None:
             found += _probe(container[probe], f"{path}.{probe}", is_readiness=probe == "readinessProbe")
+    return found
+
+
+def _hooks(lifecycle: Json, path: str, spec: Json) -> list[Cause]:
+    found: list[Cause] = []
+    grace = spec.get("terminationGracePeriodSeconds", 30)
+    for hook in ("postStart", "preStop"):
+        handler = lifecycle.get(hook)
+        if handler is None:
+            continue
+        found += _action(handler, f"{path}.{hook}", _HANDLERS)
+        seconds = (handler.get("sleep") or {}).get("seconds", 0)
+        if not 0 <= seconds <= max(grace, 0):
+            text = f"must be non-negative and less than terminationGracePeriodSeconds ({grace})"
+            found.append(invalid(f"{path}.{hook}.sleep", seconds, text))
     return found
 
 
@@ -221,7 +235,7 @@ def _resources(resources: Json, path: str) -> list[Cause]:
     limits = resources.get("limits") or {}
     for key in ("limits", "requests"):
         for name, value in sorted((resources.get(key) or {}).items()):
-            here = f"{path}.{key}[{name}]" if "/" in name else f"{path}.{key}.{name}"
+            here = f"{path}.{key}[{name}]"
             found += [invalid(f"{path}.{key}", name, text) for text in names.qualified_name(name)]
             try:
                 amount = parse(value)
@@ -242,7 +256,7 @@ def _action(handler: Json, path: str, known: tuple[str, ...]) -> list[Cause]:
     if not chosen:
         return [required(path, "must specify a handler type")]
     text = "may not specify more than 1 handler type"
-    found = [causes.forbidden(f"{path}.{key}", text) for key in chosen[1:]]
+    found: list[Cause] = []
     key, action = chosen[0], handler[chosen[0]]
     if key == "exec" and not action.get("command"):
         found.append(required(f"{path}.exec.command"))
@@ -253,7 +267,7 @@ def _action(handler: Json, path: str, known: tuple[str, ...]) -> list[Cause]:
         found += one_of(f"{path}.httpGet.scheme", action.get("scheme"), ("HTTP", "HTTPS"))
     elif key in ("tcpSocket", "grpc"):
         found += _port_reference(action.get("port"), f"{path}.{key}.port")
-    return found
+    return found + [causes.forbidden(f"{path}.{other}", text) for other in chosen[1:]]
 
 
 def _port_reference(port: Any, path: str) -> list[Cause]:
