@@ -6,6 +6,7 @@ import asyncio
 import json
 import struct
 import zlib
+from collections.abc import AsyncIterator
 from typing import Any
 
 from wsproto.connection import Connection, ConnectionType
@@ -17,6 +18,7 @@ from tidegate.kube.exchange import Request, Response, whole
 from tidegate.lab.apiserver.spdy import DICTIONARY
 from tidegate.lab.apiserver.streams import Backends
 from tidegate.lab.apiserver.terminals import NotRunnable, Terminal
+from tidegate.lab.runtime.logs import LogOptions
 
 from .api_world import POD, World, pod
 
@@ -198,6 +200,25 @@ def test_a_command_that_cannot_start_says_why():
         assert (status["status"], "not found in $PATH" in status["message"]) == ("Failure", True)
 
     story(tell, _execute)
+
+
+def _written(namespace: str, name: str, container: str, options: LogOptions) -> AsyncIterator[bytes]:
+    async def chunks() -> AsyncIterator[bytes]:
+        yield f"{container} {options.follow} {options.tail_lines}".encode()
+
+    return chunks()
+
+
+def test_attach_follows_what_the_container_writes_from_now_on():
+    async def tell(world: World) -> None:
+        world.backends.logs = _written
+        socket = Socket()
+        assert await socket.open(f"{POD}/p/attach?container=c&stdout=true", "v5.channel.k8s.io") == 101
+        found = await socket.channels()
+        assert found[1] == b"c True 0"
+        assert json.loads(found[3])["status"] == "Success"
+
+    story(tell)
 
 
 def test_exec_is_refused_before_the_upgrade():

@@ -73,7 +73,13 @@ class Streams:
         if not pod["spec"].get("nodeName"):
             raise failures.bad_request(f"pod {route.name} does not have a host assigned")
         if route.subresource == "attach":
-            raise failures.unavailable("this lab attaches to no container; use `kubectl logs -f` or `kubectl exec`")
+            source = self._backends.logs
+            if source is None:
+                raise failures.unavailable("no kubelet serves containers")
+            try:
+                return terminals.attach(request, source(*route.place, container, LogOptions(follow=True, tail_lines=0)))
+            except NoLog as error:
+                raise failures.bad_request(str(error)) from None
         return terminals.answer(request, pod, container, self._backends.execute)
 
     # -- logs

@@ -7,7 +7,7 @@ Channels (k8s.io/apimachinery pkg/util/remotecommand): 0 stdin, 1 stdout, 2 stde
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 
 from tidegate.kube.api import JsonObject
@@ -69,6 +69,25 @@ def answer(request: Request, pod: JsonObject, container: str, execute: Execute |
         if not has_input:
             terminal.feed(b"")
         await _run(socket, terminal, execute(pod, container, terminal))
+
+    return websocket.accept(request, PROTOCOLS, talk)
+
+
+def attach(request: Request, chunks: AsyncIterator[bytes]) -> Response:
+    """Follow what a container writes from now on; the lab's containers have no stdin to attach to."""
+    if not websocket.is_upgrade(request):
+        raise failures.bad_request("unable to upgrade: Upgrade request required")
+
+    async def talk(socket: WebSocket, protocol: str) -> None:
+        async def write(data: bytes) -> None:
+            await socket.send(bytes([STDOUT]) + data)
+
+        async def follow() -> int:
+            async for chunk in chunks:
+                await write(chunk)
+            return 0
+
+        await _run(socket, Terminal((), False, write, write), follow())
 
     return websocket.accept(request, PROTOCOLS, talk)
 
