@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ from tidegate.lab.kernel.client import KernelClient, control_path, egress, egres
 from tidegate.lab.kubelet.kubelet import Kubelet
 from tidegate.lab.kubelet.seams import Seams
 from tidegate.lab.proxy.proxy import Proxy
+from tidegate.lab.proxy.unbound import Unbound
 from tidegate.lab.runtime.execute import Executor
 from tidegate.lab.runtime.logs import LogBook
 from tidegate.lab.runtime.spec import Runtime
@@ -51,6 +53,10 @@ _ADDON_KINDS = {
         PODDISRUPTIONBUDGETS, DEPLOYMENTS, PODS,
     )
 }  # fmt: skip
+
+
+def _no_log(line: str) -> None:
+    del line
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +72,8 @@ class Ground:
     kubelet_pid: int = field(default_factory=os.getpid)
     logs_folder: str = ""
     """Container logs; "" keeps them in memory."""
+    log: Callable[[str], None] = _no_log
+    """The lab's own log, line by line."""
 
 
 class Lab:
@@ -110,8 +118,11 @@ class Lab:
             kubelets = [self._kubelet(index, nursery) for index in range(1, self.config.nodes + 1)]
             for kubelet in kubelets:
                 nursery.start(kubelet.run(), name=f"kubelet {kubelet.name}")
+            recorder = Recorder(self.api, Source("tidegate-lab"))
+            nursery.start(recorder.run(), name="events of the nodes' kernels")
+            unbound = Unbound(recorder, self.ground.log)
             for name in self.config.node_names:
-                nursery.start(self._proxy(name).run(), name=f"proxy {name}")
+                nursery.start(self._proxy(name, unbound).run(), name=f"proxy {name}")
             for kubelet in kubelets:
                 await kubelet.registered.wait()
             await self._install()
@@ -134,8 +145,9 @@ class Lab:
         seams = Seams(self.api, ground.runtime, ground.journal, recorder, dial_hook, ground.book, ground.logs_folder)
         return Kubelet(index, self.config, seams)
 
-    def _proxy(self, name: str) -> Proxy:
-        return Proxy(self.api, name, self.config, self.kernel, self._rng(f"proxy/{name}"), self.faults)
+    def _proxy(self, name: str, unbound: Unbound) -> Proxy:
+        rng = self._rng(f"proxy/{name}")
+        return Proxy(self.api, name, self.config, self.kernel, rng, self.faults, self.ground.log, unbound)
 
     async def _install(self) -> None:
         """Create what the add-ons bring; what is there already stays."""

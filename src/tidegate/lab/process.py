@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 from collections.abc import Callable
 
 from tidegate import vtime
@@ -20,6 +21,10 @@ _JOURNAL_KEPT = 1_000
 """Entries kept in memory too: the file is what is read."""
 
 
+def _to_own_log(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
 async def serve(config: LabConfig, folder: LabFolder, announce: Callable[[], None]) -> int:
     """Run the lab whose kernel process serves in ``folder.sockets``; ``announce`` once it is up.
 
@@ -29,7 +34,7 @@ async def serve(config: LabConfig, folder: LabFolder, announce: Callable[[], Non
     runtime = RealRuntime(config.name, Images(config.addons).modules(), book)
     runtime.open()
     journal = Journal(folder.journal, keep=_JOURNAL_KEPT)
-    ground = Ground(runtime, book, journal, folder.sockets, folder.path, logs_folder=str(folder.logs))
+    ground = Ground(runtime, book, journal, folder.sockets, folder.path, logs_folder=str(folder.logs), log=_to_own_log)
     lab = Lab(config, ground)
     addressing = config.addressing
     try:

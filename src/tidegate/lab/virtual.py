@@ -33,6 +33,8 @@ class VirtualLab:
     def __init__(self, config: LabConfig) -> None:
         self.config = config
         self._folder = Path(tempfile.mkdtemp(prefix="tidegate-virtual-"))
+        self.log_lines: list[str] = []
+        """The lab's own log."""
         self.lab: Lab
         self._runtime: VirtualRuntime
         self.kernel: vtime.Process
@@ -80,7 +82,8 @@ class VirtualLab:
         journal = Journal(self.journal_file)
         process = self.control_plane
         self._runtime = VirtualRuntime(self.config.seed, book)
-        ground = Ground(self._runtime, book, journal, self._folder, self._folder, process.pid)
+        log = self.log_lines.append
+        ground = Ground(self._runtime, book, journal, self._folder, self._folder, process.pid, log=log)
         self.lab = Lab(self.config, ground)
         await self.lab.kernel.ready()
         addressing = self.config.addressing

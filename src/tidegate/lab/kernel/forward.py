@@ -8,6 +8,7 @@ endpoints, answers RST where a real one answers RST or ICMP unreachable.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 
 from tidegate.lab.kernel.splice import Splice
@@ -114,7 +115,8 @@ class Forwarder:
                 lambda: Forwarded(find, destination).client, *address, backlog=_BACKLOG
             )
         except OSError as error:
-            return f"{destination}: {error.strerror or error}"
+            # in the machine's words: loops wrap them, each its own way
+            return f"{destination}: {os.strerror(error.errno).lower() if error.errno else error}"
         return ""
 
     def _find(self, address: Address) -> Find:

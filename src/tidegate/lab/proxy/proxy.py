@@ -21,6 +21,7 @@ from tidegate.lab.kernel.client import KernelClient, KernelError, UnboundError
 from tidegate.lab.proxy import rules
 from tidegate.lab.proxy.runner import BoundedFrequencyRunner, Periods
 from tidegate.lab.proxy.stream import DelayedStream
+from tidegate.lab.proxy.unbound import Unbound
 
 JsonObject = dict[str, Any]
 
@@ -56,7 +57,8 @@ class Pace:
 class Proxy:
     """The proxy of node ``node_name``; ``run`` keeps it alive through the faults of its node.
 
-    ``rng`` is the node's own: it decides how long syncs take. ``log`` takes one line.
+    ``rng`` is the node's own: it decides how long syncs take. ``log`` takes one line, ``unbound`` the
+    addresses that nobody could listen on.
     """
 
     api: Api
@@ -66,6 +68,7 @@ class Proxy:
     rng: random.Random
     faults: Faults
     log: Callable[[str], None] = _no_log
+    unbound: Unbound | None = None
 
     async def run(self) -> None:
         """Run one incarnation after another, for ever. A killed one leaves the kernel as it is."""
@@ -146,7 +149,8 @@ class _Incarnation:
         try:
             await proxy.kernel.commit(proxy.node_name, entries)
         except UnboundError as error:
-            proxy.log(f"proxy {proxy.node_name}: {error}")
+            if proxy.unbound is not None:
+                proxy.unbound.tell(self._services.values(), error.unbound)
         except (KernelError, OSError) as error:
             proxy.log(f"proxy {proxy.node_name}: sync failed: {error}")
             return False
