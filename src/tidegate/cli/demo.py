@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--report", type=click.Path(dir_okay=False, path_type=Path), help="Write the HTML report here.")
+@click.option(
+    "--report", type=click.Path(dir_okay=False, writable=True, path_type=Path), help="Write the HTML report here."
+)
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
 @click.option("--rows", default="", help="Only these rows, comma-separated.  [default: all six]")
 @click.option("--nodes", default=3, show_default=True, type=click.IntRange(1, 50), help="Nodes of the lab.")
@@ -32,8 +34,10 @@ if TYPE_CHECKING:
 @click.option("--surge", default="25%", show_default=True, help="maxSurge of the Deployment.")
 @click.option("--unavailable", default="25%", show_default=True, help="maxUnavailable of the Deployment.")
 @click.option("--probe-period", default=1, show_default=True, type=click.IntRange(1), help="Readiness period, seconds.")
-@click.option("--rate", default=800.0, show_default=True, type=click.FloatRange(2), help="Requests per second in all.")
-@click.option("--seed", default=0, show_default=True)
+@click.option(
+    "--rate", default=800.0, show_default=True, type=click.FloatRange(2, 20_000), help="Requests per second in all."
+)
+@click.option("--seed", default=0, show_default=True, help="Seeds the lab and the load.")
 def demo(**options: Any) -> None:
     """Six rolling updates under load in a lab cluster: plain, sleeps, and the verified drain gate.
 
@@ -49,6 +53,8 @@ def demo(**options: Any) -> None:
     from tidegate.lab.settings import LabSettings
 
     settings = _settings(options)
+    if options["report"] is not None:
+        _check_writable(options["report"])
     lab_settings = LabSettings(
         name=f"demo-{os.getpid()}", nodes=options["nodes"], seed=options["seed"], block=0, addons=(TIDEGATE_ADDON,)
     )
@@ -68,7 +74,9 @@ def _settings(options: dict[str, Any]) -> Settings:
     wanted = [name for name in options["rows"].split(",") if name]
     unknown = [name for name in wanted if name not in {row.name for row in ROWS}]
     if unknown:
-        raise click.UsageError(f"no row {', '.join(unknown)}; rows: {', '.join(row.name for row in ROWS)}")
+        raise click.BadParameter(
+            f"no row {', '.join(unknown)}; rows: {', '.join(row.name for row in ROWS)}", param_hint="'--rows'"
+        )
     full_rate = options["rate"] >= 800
     return Settings(
         rows=tuple(row for row in ROWS if not wanted or row.name in wanted),
@@ -81,6 +89,16 @@ def _settings(options: dict[str, Any]) -> Settings:
         pool_per_second=options["rate"] / 2,
         requests_min=10_000 if full_rate else 0,
     )
+
+
+def _check_writable(report: Path) -> None:
+    """Now, not after two minutes. Ends the command with one line."""
+    try:
+        report.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        fail(f"the report cannot be written to {report}: {(error.strerror or str(error)).lower()}")
+    if not os.access(report.parent, os.W_OK):
+        fail(f"the report cannot be written to {report}: permission denied")
 
 
 def _share(text: str) -> str | int:
@@ -128,7 +146,6 @@ def _finish(rehearsal: Rehearsal, report: Path | None, output: str) -> int:
         click.echo(reason, err=True)
     if report is not None:
         try:
-            report.parent.mkdir(parents=True, exist_ok=True)
             report.write_text(html.render(rehearsal, verdict, vtime.now().isoformat(timespec="seconds")), "utf-8")
         except OSError as error:
             fail(f"the report could not be written: {error}")

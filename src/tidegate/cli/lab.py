@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from tidegate.cli.main import FAILED, REFUSED, fail
 
@@ -17,9 +19,18 @@ if TYPE_CHECKING:
 
 TIDEGATE_ADDON = "tidegate.rehearse.addons:TIDEGATE"
 
+
+def _complete_lab(ctx: click.Context, param: click.Parameter, typed: str) -> list[CompletionItem]:
+    from tidegate.lab.folder import known_labs
+
+    del ctx, param
+    return [CompletionItem(name) for name in known_labs() if name.startswith(typed)]
+
+
 lab_option = click.option(
-    "--lab", "name", default="default", show_default=True, envvar="TIDEGATE_LAB_NAME", help="Which lab."
-)
+    "--lab", "name", default="default", show_default=True, envvar="TIDEGATE_LAB_NAME", metavar="NAME",
+    shell_complete=_complete_lab, help="Which lab.",
+)  # fmt: skip
 
 
 @click.group()
@@ -92,6 +103,8 @@ def down(name: str, every: bool) -> None:
     from tidegate.lab.folder import known_labs
 
     names = known_labs() if every else [name]
+    if not names:
+        click.echo("there is no lab", err=True)
     for one in names:
         if boot.stop(one):
             click.echo(f'lab "{one}" is down', err=True)
@@ -114,30 +127,42 @@ def status(name: str, every: bool, output: str) -> None:
         if record is None:
             found.append({"name": one, "state": "down"})
         else:
-            found.append({"state": "up", "pid": record.pid, **asyncio.run(_ask_status(record))})
+            found.append(asyncio.run(_ask_status(record)))
     if output == "json":
         click.echo(json.dumps(found if every else found[0], indent=2))
     else:
         for entry in found:
             _print_status(entry)
-    if not every and found[0]["state"] == "down":
+        if every and not found:
+            click.echo("there is no lab", err=True)
+    if not every and found[0]["state"] != "up":
         sys.exit(FAILED)
 
 
 async def _ask_status(record: LabRecord) -> dict[str, Any]:
     from tidegate.kube.connect import open_api
+    from tidegate.kube.errors import Unreachable
     from tidegate.kube.exchange import Request
     from tidegate.lab.control import STATUS_PATH
 
+    known = {"pid": record.pid, "started_at": record.started_at}
     async with open_api(record.server) as client:
-        response = await client.request(Request("GET", STATUS_PATH))
-        answer: dict[str, Any] = json.loads(await response.read())
-        return {**answer, "started_at": record.started_at}
+        try:
+            response = await client.request(Request("GET", STATUS_PATH))
+            answer: dict[str, Any] = json.loads(await response.read())
+        except Unreachable:  # its reaper lives: it boots, or is being taken down
+            return {"name": record.name, "state": "not answering", "server": record.server, **known}
+        return {"state": "up", **answer, **known}
 
 
 def _print_status(entry: dict[str, Any]) -> None:
     if entry["state"] == "down":
         click.echo(f'lab "{entry["name"]}" is down')
+        return
+    if entry["state"] != "up":
+        click.echo(
+            f'lab "{entry["name"]}" runs since {entry["started_at"]}, but {entry["server"]} does not answer (yet)'
+        )
         return
     click.echo(f'lab "{entry["name"]}" is up since {entry["started_at"]}: {entry["server"]}')
     for node in entry["nodes"]:
@@ -167,18 +192,30 @@ def kubeconfig(name: str, path: bool) -> None:
     click.echo(str(folder.kubeconfig) if path else folder.kubeconfig.read_text(), nl=path)
 
 
+_FAULTS = ("proxy-freeze", "proxy-lag", "proxy-kill", "proxy-restart", "clear")
+
+
+def _seconds(ctx: click.Context, param: click.Parameter, given: float) -> float:
+    del ctx, param
+    if not math.isfinite(given) or given < 0:
+        raise click.BadParameter(f"{given:g} is no length of time")
+    return given
+
+
 @lab.command()
-@click.argument("kind", type=click.Choice(["proxy-freeze", "proxy-lag", "proxy-kill", "proxy-restart", "clear"]))
-@click.option("--node", required=True, help="Which node's proxy.")
-@click.option("--seconds", default=0.0, type=click.FloatRange(0), help="For how long, or how far behind (proxy-lag).")
+@click.argument("kind", type=click.Choice(_FAULTS), metavar="FAULT")
+@click.option("--node", required=True, metavar="NODE", help="Which node's proxy.")
+@click.option("--seconds", default=0.0, type=float, callback=_seconds, help="For how long, or how far behind.")
 @lab_option
 def fault(kind: str, node: str, seconds: float, name: str) -> None:
     """Break one node's proxy, while its kernel goes on forwarding.
 
     \b
-    proxy-freeze   stopped for SECONDS, as by SIGSTOP
-    proxy-lag      sees every change SECONDS late, until cleared
-    proxy-kill     gone for SECONDS (0: until proxy-restart)
+    FAULT is one of
+    proxy-freeze   stopped for --seconds, as by SIGSTOP
+    proxy-lag      sees every change --seconds late, until cleared
+    proxy-kill     gone for --seconds (0: until proxy-restart)
+    proxy-restart  started anew: it lists everything again
     clear          end every fault of the node
     """
     from tidegate.kube.connect import open_api
@@ -186,6 +223,8 @@ def fault(kind: str, node: str, seconds: float, name: str) -> None:
     from tidegate.lab.faults import Fault
     from tidegate.rehearse.real import apply_fault
 
+    if kind in ("proxy-freeze", "proxy-lag") and not seconds:
+        raise click.UsageError(f"{kind} wants --seconds")
     _, record = running_lab(name)
 
     async def apply() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from collections.abc import Sequence
 from typing import NoReturn
 
 import click
@@ -27,6 +28,9 @@ _COMMANDS = {
 
 DONE, FAILED, USAGE, REFUSED, UNVERIFIED = 0, 1, 2, 3, 4
 """Exit codes: done; failed; usage; refused, nothing changed; something is not verified."""
+
+INTERRUPTED = 130
+"""As shells report a Ctrl-C: 128 + SIGINT."""
 
 
 class LazyGroup(click.Group):
@@ -59,40 +63,71 @@ def tidegate(debug: bool) -> None:
 
 def fail(message: str, code: int = FAILED) -> NoReturn:
     """One clear line on stderr, and out."""
-    click.echo(f"error: {message}", err=True)
+    click.echo(f"error: {' '.join(message.split())}", err=True)
     raise SystemExit(code)
 
 
-def _expected_errors() -> tuple[type[BaseException], ...]:
-    """Errors a user can act on: shown as one line. Imported late, only when something failed."""
-    from tidegate.kube.errors import KubeError
-    from tidegate.lab.folder import LabError
-
-    return (KubeError, LabError, OSError)
+_EXTRAS = {"httptools": "lab", "uvloop": "lab", "wsproto": "lab"}
+"""Modules that an extra brings: whoever misses one is told which."""
 
 
-def main() -> None:
+def _explain(error: Exception) -> tuple[str, int]:
+    """One line a user can act on, and the exit code. Imported late, only when something failed."""
+    from tidegate.kube.errors import KubeError, Unreachable
+    from tidegate.lab.folder import LabError, LabNameError
+
+    text = str(error).strip() or type(error).__name__
+    match error:
+        case Unreachable() if text.startswith("http://127."):
+            return f"{text}; a lab's kubeconfig ends with its lab: `tidegate lab status --all` shows what is up", FAILED
+        case LabNameError():
+            return text, USAGE
+        case KubeError() | LabError():
+            return text, FAILED
+        case OSError() if error.strerror:
+            return f"{error.filename}: {error.strerror}" if error.filename else error.strerror, FAILED
+        case OSError():
+            return text, FAILED
+        case ModuleNotFoundError() if error.name in _EXTRAS:
+            extra = _EXTRAS[error.name]
+            return f"this needs {error.name}, which is not installed: pip install 'tidegate[{extra}]'", FAILED
+    return f"{type(error).__name__}: {text} (a bug: run again with --debug and report it)", FAILED
+
+
+def _usage(error: click.UsageError) -> NoReturn:
+    """What was wrong with the command line, and where to read what would be right."""
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        error.show()
+        raise SystemExit(USAGE)
+    text = error.format_message().rstrip(".")
+    command = error.ctx.command_path if error.ctx else "tidegate"
+    fail(f"{text[:1].lower()}{text[1:]}; see `{command} --help`", USAGE)
+
+
+def _name() -> str | None:
+    """How we were called: kubectl finds plugins by file name."""
+    return "kubectl tidegate" if os.path.basename(sys.argv[0]) == "kubectl-tidegate" else None
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line. Expected errors are one line; a bug is one line too, unless --debug."""
     try:
-        code = tidegate(standalone_mode=False)
+        code = tidegate.main(arguments, prog_name=_name(), standalone_mode=False)
+        sys.stdout.flush()
     except click.exceptions.Exit as leaving:
         sys.exit(leaving.exit_code)
-    except click.Abort:
-        click.echo("aborted", err=True)
-        sys.exit(130)
-    except KeyboardInterrupt:
+    except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
+    except click.UsageError as error:
+        _usage(error)
     except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
+        fail(error.format_message(), error.exit_code)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        sys.exit(DONE)
     except Exception as error:
         if os.environ.get("TIDEGATE_DEBUG"):
             raise
-        expected = isinstance(error, _expected_errors())
-        text = str(error).strip() or type(error).__name__
-        fail(text if expected else f"{type(error).__name__}: {text} (a bug: run again with --debug and report it)")
+        fail(*_explain(error))
     sys.exit(code if isinstance(code, int) else DONE)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import ssl
 from collections.abc import AsyncIterator
 
@@ -65,5 +67,9 @@ class HttpTransport:
 def _plain(error: BaseException) -> str:
     """One line a person can act on."""
     if isinstance(error, aiohttp.ClientConnectorError):
-        return f"cannot connect ({error.os_error.strerror or error.os_error})"
+        cause = error.os_error
+        plain = (
+            os.strerror(cause.errno) if cause.errno and cause.errno in errno.errorcode else cause.strerror or str(cause)
+        )
+        return f"cannot connect: {plain.lower()}"
     return str(error) or type(error).__name__

@@ -49,10 +49,13 @@ class Cluster:
         return {"authorization": f"Basic {self.basic}"} if self.basic else {}
 
     def tls(self) -> ssl.SSLContext | bool:
-        """What aiohttp takes for ``ssl=``."""
+        """What aiohttp takes for ``ssl=``. Raises ``ConfigError``."""
         if not self.server.startswith("https"):
             return True
-        context = ssl.create_default_context(cadata=self.ca.decode("ascii") if self.ca else None)
+        try:
+            context = ssl.create_default_context(cadata=self.ca.decode("ascii") if self.ca else None)
+        except (ssl.SSLError, UnicodeDecodeError) as error:
+            raise ConfigError(f'the certificate authority of context "{self.context}" is no PEM certificate') from error
         if self.insecure:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
@@ -61,7 +64,10 @@ class Cluster:
                 path = Path(folder) / "client.pem"
                 path.touch(0o600)
                 path.write_bytes(self.client_cert + b"\n" + self.client_key)
-                context.load_cert_chain(path)
+                try:
+                    context.load_cert_chain(path)
+                except ssl.SSLError as error:
+                    raise ConfigError(f'the client certificate or key of context "{self.context}" is no PEM') from error
         return context
 
 
@@ -106,19 +112,33 @@ def _read(name: str) -> Document:
     try:
         loaded = yaml.safe_load(file.read_text("utf-8"))
     except FileNotFoundError as error:
-        raise ConfigError(f"{name}: no such kubeconfig; set --kubeconfig or KUBECONFIG") from error
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{name}: not a kubeconfig: {str(error).splitlines()[0]}") from error
+        raise ConfigError(
+            f"{name}: no such kubeconfig; set --kubeconfig or KUBECONFIG (a lab's: `tidegate lab kubeconfig --path`)"
+        ) from error
+    except OSError as error:
+        raise ConfigError(f"{name}: not a kubeconfig: {(error.strerror or str(error)).lower()}") from error
+    except yaml.MarkedYAMLError as error:
+        where = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ConfigError(f"{name}{where}: not a kubeconfig: malformed YAML: {error.problem}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{name}: not a kubeconfig: not a text in UTF-8") from error
     if not isinstance(loaded, dict):
         raise ConfigError(f"{name}: not a kubeconfig: a mapping is wanted at the top")
+    for key in ("clusters", "contexts", "users"):
+        entries = loaded.get(key) or []
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            raise ConfigError(f"{name}: not a kubeconfig: {key} is no list of mappings")
     return file, loaded
 
 
 def _named(documents: list[Document], plural: str, singular: str, name: str) -> tuple[dict[str, Any], Path]:
     for file, document in documents:
         for entry in document.get(plural) or []:
-            if isinstance(entry, dict) and entry.get("name") == name:
-                return entry.get(singular) or {}, file
+            if entry.get("name") == name:
+                found = entry.get(singular) or {}
+                if not isinstance(found, dict):
+                    raise ConfigError(f'{file}: {singular} "{name}" is no mapping')
+                return found, file
     files = ", ".join(str(file) for file, _ in documents)
     raise ConfigError(f'{files}: there is no {singular} "{name}"')
 
@@ -131,6 +151,8 @@ def _cluster(
     server = str(facts.get("server") or "")
     if not server:
         raise ConfigError(f'{origin}: the cluster of context "{context}" has no server')
+    if not server.startswith(("http://", "https://")):
+        raise ConfigError(f'{origin}: the server of context "{context}" is no http(s) address: {server}')
     if who.get("exec"):
         who = {**who, **_run_plugin(who["exec"], user_origin)}
     basic = ""
@@ -155,7 +177,10 @@ def _cluster(
 def _bytes(facts: dict[str, Any], key: str, origin: Path) -> bytes:
     """Inline ``KEY-data`` (base64), or the file ``KEY`` relative to the kubeconfig."""
     if facts.get(f"{key}-data"):
-        return base64.b64decode(facts[f"{key}-data"])
+        try:
+            return base64.b64decode("".join(str(facts[f"{key}-data"]).split()), validate=True)
+        except ValueError as error:
+            raise ConfigError(f"{origin}: {key}-data is not base64") from error
     if not facts.get(key):
         return b""
     try:

@@ -106,8 +106,7 @@ def _check_machine() -> None:
     """Raises ``LabError`` where no lab can run, before anything is made."""
     if sys.platform != "linux":
         raise LabError(
-            f"a lab needs Linux (loopback addresses, /proc), not {sys.platform}; use a Linux machine or container. "
-            "`tidegate sim`, status and drain run anywhere"
+            f"a lab needs Linux (loopback addresses, /proc), not {sys.platform}; use a Linux machine, VM or container"
         )
     for module in _NEEDED:
         try:
