@@ -49,8 +49,8 @@ def test_label_selectors_choose(selector, matching):
     [
         ("app in web", "unable to parse requirement: found 'web' expected: '('"),
         ("app=web,", "found '', expected: identifier after ','"),
-        ("=web", "unable to parse requirement: found '=', expected: identifier"),
-        ("app ~ web", "unable to parse requirement: found '~', expected: in, =, ==, gt, lt, notin, !="),
+        ("=web", "found '=', expected: !, identifier, or 'end of string'"),
+        ("app ~ web", "unable to parse requirement: found '~', expected: in, notin, =, ==, !=, gt, lt"),
         ("app=-", "Invalid value"),
     ],
 )

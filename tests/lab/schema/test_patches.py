@@ -65,13 +65,17 @@ def test_json_patch_carries_out_its_operations_in_order():
     }
 
 
+def test_a_json_replace_of_what_is_not_there_adds_it():
+    """evanphx/json-patch v4, as the API server of 1.36 uses it."""
+    assert json_patch({"n": 1}, [{"op": "replace", "path": "/nope", "value": 2}]) == {"n": 1, "nope": 2}
+
+
 @pytest.mark.parametrize(
     "op",
     [
         {"op": "test", "path": "/n", "value": 9},
         {"op": "test", "path": "/n", "value": True},
         {"op": "remove", "path": "/nope"},
-        {"op": "replace", "path": "/nope", "value": 1},
         {"op": "add", "path": "/nope/deep", "value": 1},
         {"op": "add", "path": "/list/7", "value": 1},
         {"op": "jump", "path": "/n"},

@@ -147,8 +147,9 @@ def test_service_ports_are_checked(ports, expected):
          'spec.containers[0].resources.requests: Invalid value: "2": must be less than or equal to cpu limit of 1'),
         ({"restartPolicy": "Sometimes"},
          'spec.restartPolicy: Unsupported value: "Sometimes": supported values: "Always", "OnFailure", "Never"'),
-        ({"terminationGracePeriodSeconds": -1},
-         "spec.terminationGracePeriodSeconds: Invalid value: -1: must be greater than or equal to 0"),
+        ({"containers": [container(lifecycle={"preStop": {"sleep": {"seconds": 31}}})]},
+         "spec.containers[0].lifecycle.preStop.sleep: Invalid value: 31: "
+         "must be non-negative and less than terminationGracePeriodSeconds (30)"),
     ],
 )  # fmt: skip
 def test_pod_specs_are_checked(change, expected):
@@ -200,7 +201,8 @@ def test_immutable_content_stays():
 def test_a_disruption_budget_has_one_bound():
     obj = named("PodDisruptionBudget", "p", spec={"minAvailable": 1, "maxUnavailable": 1})
     assert problems(obj) == [
-        'spec: Invalid value: {"minAvailable":1,"maxUnavailable":1}: minAvailable and maxUnavailable cannot be both set'
+        'spec: Invalid value: {"MinAvailable":1,"Selector":null,"MaxUnavailable":1,"UnhealthyPodEvictionPolicy":null}: '
+        "minAvailable and maxUnavailable cannot be both set"
     ]
 
 

@@ -74,13 +74,13 @@ def _check_preconditions(row: Row, metadata: JsonObject, asked: DeleteOptions) -
             f"the UID in the precondition ({asked.uid}) does not match the UID in record ({metadata['uid']}). "
             "The object might have been deleted and then recreated"
         )
-        raise failures.conflict(row, metadata["name"], why)
+        raise failures.unmet(row, metadata["name"], why)
     if asked.resource_version and asked.resource_version != metadata["resourceVersion"]:
         why = (
             f"the ResourceVersion in the precondition ({asked.resource_version}) does not match the ResourceVersion "
             f"in record ({metadata['resourceVersion']}). The object might have been modified"
         )
-        raise failures.conflict(row, metadata["name"], why)
+        raise failures.unmet(row, metadata["name"], why)
 
 
 def _begin_grace(metadata: JsonObject, grace: int, asked: DeleteOptions, verbs: Verbs) -> bool:

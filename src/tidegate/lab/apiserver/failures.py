@@ -24,7 +24,7 @@ def failure(code: int, reason: str, message: str, details: JsonObject | None = N
     }
     if reason:
         status["reason"] = reason
-    if details:
+    if details is not None:
         status["details"] = details
     status["code"] = code
     return ApiError(code, reason, message, status)
@@ -44,7 +44,7 @@ def not_found(row: Row, name: str) -> ApiError:
 
 
 def no_such_path() -> ApiError:
-    """An URL no resource is served at (the mux's answer, without details)."""
+    """An URL no resource is served at, below a group that is."""
     return failure(404, "NotFound", "the server could not find the requested resource", {})
 
 
@@ -57,6 +57,13 @@ def no_unique_name(row: Row, name: str) -> ApiError:
         f'{row.qualified} "{name}" already exists, the server was not able to generate a unique name for the object'
     )
     return failure(409, "AlreadyExists", message, _details(row, name, retryAfterSeconds=1))
+
+
+def unmet(row: Row, name: str, why: str) -> ApiError:
+    """409 for a delete's precondition: BeforeDelete names the kind where others name the resource."""
+    qualified = f"{row.kind}.{row.resource.group}" if row.resource.group else row.kind
+    details = {**_details(row, name), "kind": row.kind}
+    return failure(409, "Conflict", f'Operation cannot be fulfilled on {qualified} "{name}": {why}', details)
 
 
 def conflict(row: Row, name: str, why: str = "") -> ApiError:
@@ -80,19 +87,33 @@ def method_not_allowed(row: Row, action: str) -> ApiError:
     return failure(405, "MethodNotAllowed", message, _details(row, ""))
 
 
+def unknown_patch_type() -> ApiError:
+    """A PATCH of another content type: the router's answer, before any handler."""
+    return failure(415, "UnsupportedMediaType", "415: Unsupported Media Type", {})
+
+
 def unsupported_media_type(accepted: list[str]) -> ApiError:
     message = "the body of the request was in an unknown format - accepted media types include: " + ", ".join(accepted)
     return failure(415, "UnsupportedMediaType", message)
 
 
-def not_acceptable(accepted: list[str]) -> ApiError:
-    message = "only the following media types are accepted: " + ", ".join(accepted)
-    return failure(406, "NotAcceptable", message)
+def not_acceptable(accepted: list[str], *, as_object: bool = False) -> ApiError:
+    """406: of the router where no media type fits, of the handler (``as_object``) where a Table's version does not."""
+    if as_object:
+        return failure(406, "NotAcceptable", "only the following media types are accepted: " + ", ".join(accepted))
+    message = "406: Not Acceptable\n\nAvailable representations: " + ", ".join(accepted)
+    return failure(406, "NotAcceptable", message, {})
+
+
+_OPTION_REASONS = {"Forbidden": "FieldValueForbidden", "Unsupported value": "FieldValueNotSupported"}
 
 
 def invalid_option(kind: str, causes: list[tuple[str, str]]) -> ApiError:
     """422 for query options: ``causes`` are (field, text after the field)."""
-    listed = [{"reason": "FieldValueForbidden", "message": text, "field": name} for name, text in causes]
+    listed = [
+        {"reason": _OPTION_REASONS.get(text.partition(":")[0], "FieldValueInvalid"), "message": text, "field": name}
+        for name, text in causes
+    ]
     texts = [f"{name}: {text}" for name, text in causes]
     message = texts[0] if len(texts) == 1 else "[" + ", ".join(texts) + "]"
     details = {"group": "meta.k8s.io", "kind": kind, "causes": listed}
@@ -101,7 +122,7 @@ def invalid_option(kind: str, causes: list[tuple[str, str]]) -> ApiError:
 
 def unprocessable() -> ApiError:
     """A JSON patch whose test or path fails: the real server sends the generic text only (seen on 1.36)."""
-    return failure(422, "Invalid", "the server rejected our request due to an error in our request")
+    return failure(422, "Invalid", "the server rejected our request due to an error in our request", {})
 
 
 def expired(asked: int, oldest: int) -> ApiError:

@@ -58,7 +58,8 @@ def parse_version(text: str) -> int:
     if not text:
         return 0
     if not text.isdigit():
-        message = f'resourceVersion: Invalid value: "{text}": strconv.ParseUint: parsing "{text}": invalid syntax'
+        why = f'strconv.ParseUint: parsing "{text}": invalid syntax'
+        message = f'invalid resource version: resourceVersion: Invalid value: "{text}": {why}'
         raise failures.bad_request(message)
     return int(text)
 
@@ -89,7 +90,7 @@ def page(store: Store, row: Row, namespace: str, options: ListOptions) -> Page:
         versions = [version for version in versions if wanted.matches(version.object)]
     if start:
         versions = [version for version in versions if _key(version) >= start]
-    if not options.limit or len(versions) <= options.limit:
+    if options.limit <= 0 or len(versions) <= options.limit:
         return Page(versions, rv)
     rest = versions[options.limit :]
     remaining = 0 if options.labels or options.fields else len(rest)
@@ -111,7 +112,8 @@ def _read_token(token: str) -> tuple[int, str]:
         held: JsonObject = msgspec.json.decode(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
         return int(held["rv"]), str(held["start"])
     except (ValueError, KeyError, TypeError, binascii.Error, msgspec.MsgspecError):
-        raise failures.bad_request("continue key is not valid: illegal base64 data") from None
+        text = "invalid continue token: continue key is not valid: illegal base64 data"
+        raise failures.bad_request(text) from None
 
 
 def _check(options: ListOptions) -> None:
@@ -128,10 +130,12 @@ def _check(options: ListOptions) -> None:
             text = "Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided"
             causes.append(("resourceVersionMatch", text))
         if options.match not in ("Exact", "NotOlderThan"):
-            text = f'Unsupported value: "{options.match}": supported values: "Exact", "NotOlderThan"'
+            text = f'Unsupported value: "{options.match}": supported values: "Exact", "NotOlderThan", ""'
             causes.append(("resourceVersionMatch", text))
         elif options.match == "Exact" and options.resource_version == "0":
             text = 'Forbidden: resourceVersionMatch "exact" is forbidden for resourceVersion "0"'
             causes.append(("resourceVersionMatch", text))
     if causes:
         raise failures.invalid_option("ListOptions", causes)
+    if options.token and options.resource_version not in ("", "0"):
+        raise failures.bad_request("specifying resource version is not allowed when using continue")

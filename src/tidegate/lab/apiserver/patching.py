@@ -49,7 +49,8 @@ def apply_patch(kind: str, api_version: str, target: JsonObject, style: PatchSty
         else:
             patched = patches.strategic(target, body, types.resolve(kind, api_version))
     except patches.PatchError as error:
-        raise failures.failure(error.code, error.reason, error.message) from error
+        details: JsonObject | None = {} if error.code == 422 else None
+        raise failures.failure(error.code, error.reason, error.message, details) from error
     if not isinstance(patched, dict):
         raise failures.bad_request("json: cannot unmarshal patch result into an object")
     return patched

@@ -13,11 +13,10 @@ from functools import lru_cache
 
 from tidegate.kube.api import JsonObject
 from tidegate.lab.apiserver.objects import dig, text
+from tidegate.lab.apiserver.schema import names
 
 _TOKEN = re.compile(r"\s*(==|!=|=|!|,|\(|\)|>|<|[^\s=!,()<>]+)")
-_KEY = re.compile(r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$")
-_VALUE = re.compile(r"^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$")
-_OPERATORS = ("in", "=", "==", "gt", "lt", "notin", "!=")
+_OPERATORS = ("in", "notin", "=", "==", "!=", "gt", "lt")
 _SYMBOLS = {"=", "==", "!=", "!", ",", "(", ")", ">", "<", ""}
 
 
@@ -89,25 +88,28 @@ class _Parser:
             self.take()
         key = self.take()
         if key in _SYMBOLS:
+            if not absent:
+                raise BadSelector(f"found '{key}', expected: !, identifier, or 'end of string'")
             raise BadSelector(f"unable to parse requirement: found '{key}', expected: identifier")
-        if not _KEY.match(key):
-            raise BadSelector(f'unable to parse requirement: <nil>: Invalid value: "{key}": name part must consist of '
-                              "alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric "
-                              "character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is "
-                              "'([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')")  # fmt: skip
+        if wrong := names.qualified_name(key):
+            raise BadSelector(f'unable to parse requirement: <nil>: Invalid value: "{key}": {"; ".join(wrong)}')
         if absent or self.peek() in ("", ","):
             return Requirement(key, "absent" if absent else "exists")
         return self.compared(key, self.take())
 
     def compared(self, key: str, operator: str) -> Requirement:
         if operator in ("in", "notin"):
-            return Requirement(key, operator, self.several())
+            return Requirement(key, operator, _checked(key, self.several()))
         if operator in ("=", "=="):
-            return Requirement(key, "in", (self.exact(),))
+            return Requirement(key, "in", _checked(key, (self.exact(),)))
         if operator == "!=":
-            return Requirement(key, "notin", (self.exact(),))
+            return Requirement(key, "notin", _checked(key, (self.exact(),)))
         if operator in (">", "<"):
-            return Requirement(key, "gt" if operator == ">" else "lt", (self.exact(),))
+            bound = self.exact()
+            if not re.fullmatch(r"[-+]?\d+", bound):
+                why = "for 'Gt', 'Lt' operators, the value must be an integer"
+                raise BadSelector(f'unable to parse requirement: values[0]: Invalid value: "{bound}": {why}')
+            return Requirement(key, "gt" if operator == ">" else "lt", (bound,))
         raise BadSelector(f"unable to parse requirement: found '{operator}', expected: {', '.join(_OPERATORS)}")
 
     def exact(self) -> str:
@@ -116,7 +118,7 @@ class _Parser:
             return ""
         if token in _SYMBOLS:
             raise BadSelector(f"unable to parse requirement: found '{token}', expected: identifier")
-        return _checked(self.take())
+        return self.take()
 
     def several(self) -> tuple[str, ...]:
         token = self.take()
@@ -131,14 +133,15 @@ class _Parser:
                 continue
             if token in _SYMBOLS:
                 raise BadSelector(f"unable to parse requirement: found '{token}', expected: ',', or identifier")
-            values.append(_checked(token))
+            values.append(token)
 
 
-def _checked(value: str) -> str:
-    if len(value) > 63 or not _VALUE.match(value):
-        why = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.'"
-        raise BadSelector(f'unable to parse requirement: values[0][k]: Invalid value: "{value}": {why}')
-    return value
+def _checked(key: str, values: tuple[str, ...]) -> tuple[str, ...]:
+    for index, value in enumerate(values):
+        if wrong := names.label_value(value):
+            place = f"values[{index}][{key}]"
+            raise BadSelector(f'unable to parse requirement: {place}: Invalid value: "{value}": {"; ".join(wrong)}')
+    return values
 
 
 @lru_cache(maxsize=1024)
@@ -229,6 +232,11 @@ def select(known: Mapping[str, tuple[str, ...]], namespace: str, labels: str, fi
     name = ""
     for label, equal, value in parse_fields(fields) if fields else ():
         path = _ALWAYS.get(label) or known.get(label)
+        if not label and equal and not value:
+            continue  # "=" says nothing
+        if path is None and not known:
+            names_known = ", ".join(f'"{one}"' for one in _ALWAYS)
+            raise BadSelector(f'"{label}" is not a known field selector: only {names_known}')
         if path is None:
             raise BadSelector(f"field label not supported: {label}")
         if label == "metadata.name" and equal:

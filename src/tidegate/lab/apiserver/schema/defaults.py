@@ -78,9 +78,17 @@ def _endpoints(obj: Json) -> None:
 
 
 def _endpoint_slice(obj: Json) -> None:
+    for endpoint in obj.get("endpoints") or ():
+        endpoint.setdefault("conditions", {})
     for port in obj.get("ports") or ():
         port.setdefault("name", "")
         port.setdefault("protocol", "TCP")
+
+
+def _config_map(obj: Json) -> None:
+    for key in ("data", "binaryData"):
+        if key in obj and not obj[key]:
+            del obj[key]
 
 
 def _secret(obj: Json) -> None:
@@ -292,6 +300,7 @@ _RULES: dict[str, Callable[[Json], None]] = {
     "Service": _service,
     "Endpoints": _endpoints,
     "EndpointSlice": _endpoint_slice,
+    "ConfigMap": _config_map,
     "Secret": _secret,
     "Deployment": _deployment,
     "ReplicaSet": _replica_set,

@@ -22,7 +22,11 @@ def pod(obj: Json) -> None:
     pod_spec(spec)
     spec.setdefault("enableServiceLinks", True)
     for condition in (obj.get("status") or {}).get("conditions") or ():
-        condition.setdefault("lastProbeTime", None)  # a Time without omitempty: always shown, as null
+        condition.setdefault("lastProbeTime", None)  # Times without omitempty: always shown, as null
+        condition.setdefault("lastTransitionTime", None)
+    for name in ("hostNetwork", "hostPID", "hostIPC"):
+        if spec.get(name) is False:
+            del spec[name]
     for container in [*spec.get("initContainers", ()), *spec.get("containers", ())]:
         resources = container["resources"]
         if resources.get("limits"):
@@ -78,9 +82,11 @@ def _container(container: Json) -> None:
         if hooks.get(name):
             _http_get(hooks[name])
     for variable in container.get("env") or ():
-        field = (variable.get("valueFrom") or {}).get("fieldRef")
-        if field:
-            field.setdefault("apiVersion", "v1")
+        source = variable.get("valueFrom") or {}
+        if source.get("fieldRef"):
+            source["fieldRef"].setdefault("apiVersion", "v1")
+        if source.get("resourceFieldRef"):
+            source["resourceFieldRef"].setdefault("divisor", "0")
 
 
 def resource_requirements(resources: Json) -> None:

@@ -222,9 +222,9 @@ PRINTERS = {
         _node,
     ),
     "Namespace": Printer("Name|Status|Age", _namespace),
-    "Event": Printer("Last Seen|Type|Reason|Object|*Subobject|*Source|Message|*First Seen|*#Count|*Name", _event),
-    "Secret": Printer("Name|Type|#Data|Age", _secret),
-    "ConfigMap": Printer("Name|#Data|Age", _config_map),
+    "Event": Printer("Last Seen|Type|Reason|Object|*Subobject|*Source|Message|*First Seen|*Count|*Name", _event),
+    "Secret": Printer("Name|Type|Data|Age", _secret),
+    "ConfigMap": Printer("Name|Data|Age", _config_map),
     "Lease": Printer("Name|Holder|Age", _lease),
     "PersistentVolume": Printer(
         "Name|Capacity|Access Modes|Reclaim Policy|Status|Claim|StorageClass|VolumeAttributesClass|Reason|Age|"

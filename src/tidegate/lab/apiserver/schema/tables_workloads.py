@@ -200,7 +200,7 @@ def _target(metric: Json, measured: Json) -> str:
 _SCALED = "Name|#Desired|#Current|#Ready|Age" + _WIDE
 
 PRINTERS = {
-    "Deployment": Printer("Name|Ready|#Up-to-date|#Available|Age" + _WIDE, _deployment),
+    "Deployment": Printer("Name|Ready|Up-to-date|Available|Age" + _WIDE, _deployment),
     "ReplicaSet": Printer(_SCALED, _replica_set),
     "ReplicationController": Printer(_SCALED, _replica_set),
     "StatefulSet": Printer("Name|Ready|Age|*Containers|*Images", _stateful_set),

@@ -20,13 +20,17 @@ def _workload(obj: Json, title: str) -> list[Cause]:
     if selector is None:
         found.append(required("spec.selector"))
     else:
-        found += validation_selectors.validate(selector, "spec.selector")
+        problems = validation_selectors.validate(selector, "spec.selector")
+        found += problems
+        if any(".matchExpressions" in cause.field for cause in problems):
+            found.append(invalid("spec.selector", dict(selector), "invalid label selector"))
         if validation_selectors.is_empty(selector):
             found.append(invalid("spec.selector", selector, f"empty selector is invalid for {title}"))
     if template is None:
         return [*found, required("spec.template")]
     labels = (template.get("metadata") or {}).get("labels") or {}
-    if selector and not found and not validation_selectors.matches(selector, labels):
+    is_usable = selector is None or (selector and not found)  # none at all selects nothing
+    if is_usable and not (selector and validation_selectors.matches(selector, labels)):
         found.append(invalid("spec.template.metadata.labels", labels or None, MISMATCH))
     found += validation_pod.template(template, "spec.template")
     pod = template.get("spec") or {}
@@ -70,7 +74,8 @@ def _deployment_strategy(strategy: Json) -> list[Cause]:
         text = "may not be specified when strategy `type` is 'Recreate'"
         return [] if rolling is None else [causes.forbidden(path, text)]
     if kind != "RollingUpdate":
-        return [causes.not_supported("spec.strategy.type", kind or "", ("Recreate", "RollingUpdate"))]
+        value = {"Type": kind or "", "RollingUpdate": rolling}  # the internal Go struct, as the real server prints it
+        return [causes.not_supported("spec.strategy", value, ("Recreate", "RollingUpdate"))]
     if rolling is None:
         return [required(path, "this should be defaulted and never be nil")]
     found = amount(rolling.get("maxUnavailable"), f"{path}.maxUnavailable")
@@ -213,10 +218,13 @@ def disruption_budget(obj: Json, old: Json | None) -> list[Cause]:
     found: list[Cause] = []
     if low is not None and high is not None:
         text = "minAvailable and maxUnavailable cannot be both set"
-        found.append(invalid("spec", dict(spec), text))
-    for key, value in (("minAvailable", low), ("maxUnavailable", high)):
-        if value is not None:
-            found += amount(value, f"spec.{key}") + _at_most_all(value, f"spec.{key}")
+        # The internal Go struct, marshalled: that is what the real server prints.
+        value: dict[str, Any] = {"MinAvailable": low, "Selector": spec.get("selector"), "MaxUnavailable": high}
+        value["UnhealthyPodEvictionPolicy"] = spec.get("unhealthyPodEvictionPolicy")
+        found.append(invalid("spec", value, text))
+    for key, bound in (("minAvailable", low), ("maxUnavailable", high)):
+        if bound is not None:
+            found += amount(bound, f"spec.{key}") + _at_most_all(bound, f"spec.{key}")
     found += validation_selectors.validate(spec.get("selector"), "spec.selector")
     policies = ("AlwaysAllow", "IfHealthyBudget")
     policy = spec.get("unhealthyPodEvictionPolicy")
