@@ -1,7 +1,8 @@
 """One rolling update as an SVG: lost requests above, a row per pod, live pods below. Pure text, no library.
 
-Colours are classes; the page's stylesheet gives them a light and a dark value. Every mark carries its words in
-``data-tip``, and in an SVG ``title`` for readers without a pointer.
+Colours are classes; the page's stylesheet gives them a light and a dark value. No state is told by colour alone: it
+has a texture or a height of its own. Every mark carries its words in ``data-tip``, and in an SVG ``title`` for
+readers without scripts.
 """
 
 from __future__ import annotations
@@ -28,6 +29,11 @@ CAUSES_DRAWN = ("timeout", "refused", "reset", "5xx", "non-2xx", "client-error")
 """From the strip's foot upwards."""
 
 
+def height(state: str) -> int:
+    """A bar's height in pixels: thin while draining, so that paper tells it from ready."""
+    return BAR - 6 if state == "draining" else BAR
+
+
 @dataclass(frozen=True, slots=True)
 class Scale:
     """Seconds after the patch to pixels; the same for all charts of a report, so that they can be compared."""
@@ -51,10 +57,10 @@ def chart(line: Timeline, scale: Scale) -> str:
     """The SVG of one run."""
     top = STRIP + 26
     pods = top + ROW * len(line.tracks)
-    height = pods + LIVE + 40
+    tall = pods + LIVE + 40
     tracks = sorted(line.tracks, key=lambda track: (not track.is_old, track.seen.deleted_at or track.seen.created_at))
     parts = [
-        f'<svg class="chart" viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(_summary(line))}">',
+        f'<svg class="chart" viewBox="0 0 {WIDTH} {tall}" role="img" aria-label="{escape(_summary(line))}">',
         _grid(scale, pods + LIVE + 14),
         _beyond(line, scale, pods + LIVE + 14),
         _strip(line, scale),
@@ -67,7 +73,7 @@ def chart(line: Timeline, scale: Scale) -> str:
 
 
 def _summary(line: Timeline) -> str:
-    return f"Timeline of {len(line.tracks)} pods; {len(line.losses)} requests lost."
+    return f"Timeline of {len(line.tracks)} pods; {len(line.losses)} requests lost. The table below has the figures."
 
 
 def _mark(tag: str, tip: str, **attributes: object) -> str:
@@ -130,6 +136,7 @@ def _strip(line: Timeline, scale: Scale) -> str:
         parts.append(_text(LEFT + 6, foot - 7, "none", "none"))
         return "".join(parts)
     tallest = max(len(losses) for losses in bins.values())
+    parts.append(_text(LEFT - 10, foot - 17, f"up to {tallest} in {BIN_SECONDS:g} s", "axis", "end"))
     width = max(2.0, scale.x(scale.first + BIN_SECONDS) - LEFT - 0.6)
     for index, losses in sorted(bins.items()):
         y = float(foot - 1)
@@ -187,7 +194,8 @@ def _span(span: Span, track: PodTrack, scale: Scale, zero: float, y: float) -> s
         return _mark("line", "", x1=x + 4, x2=end, y1=y + BAR / 2, y2=y + BAR / 2, class_="gone")
     tip = f"{track.seen.name} ({track.seen.version}) on {track.seen.node or 'no node'}\n{span.state} "
     tip += f"{span.end_at - span.start_at:.2f} s, until {span.end_at - zero:.2f} s"
-    box = {"x": x, "y": y, "width": round(max(0.8, end - x), 2), "height": BAR, "rx": 2}
+    tall = height(span.state)
+    box = {"x": x, "y": y + (BAR - tall) / 2, "width": round(max(0.8, end - x), 2), "height": tall, "rx": 2}
     return _mark("rect", tip, **box, class_=span.state if track.is_old else f"{span.state} new")
 
 

@@ -27,7 +27,11 @@ LEGEND = (
     ("cut", "cut: deleted, still routed to by a node"),
     ("draining", "draining: no route left, not stopped yet"),
     ("stale", "gone, still routed to"),
+    ("excess", "more live pods than asked for"),
 )
+
+THIN_SPACE = "\u202f"
+"""Between thousands; it does not break a line."""
 
 
 def render(rehearsal: Rehearsal, verdict: Verdict, made_at: str) -> str:
@@ -65,23 +69,36 @@ def _asset(name: str) -> str:
 
 
 def _title(rehearsal: Rehearsal) -> str:
+    """What was lost, by whom. A run that proves nothing is never counted for Tidegate."""
     gated = [run for run in rehearsal.runs if run.row.is_gated]
+    if any(run.invalid for run in gated):
+        return "A Tidegate run is invalid: nothing is proven"
+    counts = [run.tally for run in gated or rehearsal.runs]
+    dropped, requests = sum(count.dropped for count in counts), sum(count.requests for count in counts)
+    alone = "A rolling update" if len(rehearsal.runs) == 1 else f"{len(rehearsal.runs)} rolling updates"
+    who = "Tidegate" if gated else f"{alone} without Tidegate"
+    return f"{who} lost {dropped:,} of {requests:,} requests".replace(",", THIN_SPACE)
+
+
+def _seal(rehearsal: Rehearsal, verdict: Verdict) -> tuple[str, str]:
+    """The badge's class and words. Only Tidegate's own rows can earn the good one."""
+    gated = [run for run in rehearsal.runs if run.row.is_gated]
+    if verdict.exit_code:
+        return "bad", f"exit code {verdict.exit_code}"
     if not gated:
-        return f"{len(rehearsal.runs)} rolling updates"
-    dropped, requests = (
-        sum(values) for values in zip(*((r.tally.dropped, r.tally.requests) for r in gated), strict=True)
-    )
-    return f"Tidegate lost {dropped} of {requests:,} requests".replace(",", " ")
+        return "none", "no Tidegate row was played"
+    return "good", "Tidegate: every drain verified, nothing lost"
 
 
 def _head(rehearsal: Rehearsal, verdict: Verdict, made_at: str) -> str:
     settings = rehearsal.settings
-    good = verdict.exit_code == 0
-    gated = any(run.row.is_gated for run in rehearsal.runs)
-    pill = f"exit code {verdict.exit_code}" if not good else "every drain verified, nothing lost" if gated else "valid"
+    kind, words = _seal(rehearsal, verdict)
     reasons = "".join(f"<li>{escape(reason)}</li>" for reason in verdict.reasons)
     sentence = table.comparison(rehearsal)
-    lede = f"The same rolling update, {len(rehearsal.runs)} ways. {sentence[:1].upper()}{sentence[1:]}"
+    ways = (
+        "One rolling update." if len(rehearsal.runs) == 1 else f"The same rolling update, {len(rehearsal.runs)} ways."
+    )
+    lede = f"{ways} {sentence[:1].upper()}{sentence[1:]}"
     meta = (
         f"{made_at} · seed {settings.seed} · {len(rehearsal.nodes)} nodes · {settings.replicas} replicas · surge "
         f"{settings.max_surge}, unavailable {settings.max_unavailable} · {settings.rate_per_second:g} requests/s, "
@@ -89,7 +106,7 @@ def _head(rehearsal: Rehearsal, verdict: Verdict, made_at: str) -> str:
     )
     return f"""<p class="eyebrow">Tidegate rehearsal</p>
 <h1>{escape(_title(rehearsal))}</h1>
-<p class="lede">{escape(lede)} <span class="verdict {"good" if good else "bad"}">{escape(pill)}</span></p>
+<p class="lede">{escape(lede)} <span class="verdict {kind}">{escape(words)}</span></p>
 <p class="meta">{escape(meta)}</p>
 {f'<ul class="reasons">{reasons}</ul>' if reasons else ""}"""
 
@@ -139,11 +156,23 @@ def _results(run: Run) -> str:
     return f'<span class="{kind}">{escape(table.results(run))}</span>'
 
 
+PATTERNS = (
+    '<svg width="0" height="0" style="position:absolute" aria-hidden="true"><defs>'
+    '<pattern id="stale" width="5" height="5" patternUnits="userSpaceOnUse" patternTransform="rotate(45)">'
+    '<line class="hatch" x1="0" x2="0" y1="0" y2="5"/></pattern>'
+    '<pattern id="cut" width="4" height="4" patternUnits="userSpaceOnUse">'
+    '<rect class="ground" width="4" height="4"/><line class="stripe" x1="2" x2="2" y1="0" y2="4"/></pattern>'
+    "</defs></svg>"
+)
+"""What tells the states apart where colours do not: on paper, and for those who see fewer of them."""
+
+
 def _legend() -> str:
     marks = []
     for kind, words in LEGEND:
-        box = f'<svg viewBox="0 0 26 12"><rect class="{kind}" x="0.5" y="0.5" width="25" height="11" rx="2"/></svg>'
-        marks.append(f"<span>{box}{escape(words)}</span>")
+        tall = 11 - (chart.BAR - chart.height(kind))
+        box = f'<rect class="{kind}" x="0.5" y="{6 - tall / 2}" width="25" height="{tall}" rx="2"/>'
+        marks.append(f'<span><svg viewBox="0 0 26 12">{box}</svg>{escape(words)}</span>')
     lines = (
         ('<line class="term" x1="13" x2="13" y1="0" y2="12"/>', "SIGTERM"),
         ('<polygon class="floor" points="13,2 9,9 17,9"/>', "could have been proven"),
@@ -152,12 +181,7 @@ def _legend() -> str:
         ('<line class="hit" x1="13" x2="13" y1="2" y2="10"/>', "requests lost here"),
     )  # fmt: skip
     marks += [f'<span><svg viewBox="0 0 26 12">{mark}</svg>{escape(words)}</span>' for mark, words in lines]
-    pattern = (
-        '<svg width="0" height="0" style="position:absolute" aria-hidden="true"><defs><pattern id="stale" width="5" '
-        'height="5" patternUnits="userSpaceOnUse" patternTransform="rotate(45)"><line class="hatch" x1="0" x2="0" '
-        'y1="0" y2="5"/></pattern></defs></svg>'
-    )
-    return f'{pattern}<p class="legend">{"".join(marks)}</p>'
+    return f'{PATTERNS}<p class="legend">{"".join(marks)}</p>'
 
 
 def _section(run: Run, scale: chart.Scale) -> str:
@@ -198,10 +222,10 @@ def _drains(run: Run) -> str:
         f"<td>{escape(drain.reason)}{escape(' ' + ', '.join(drain.stragglers) if drain.stragglers else '')}</td></tr>"
         for drain, track in zip(run.drains, run.timeline.old, strict=True)
     )
-    return f"""<details><summary>The end of each old pod</summary><table>
+    return f"""<details><summary>The end of each old pod</summary><div class="scroll"><table>
 <thead><tr><th>pod</th><th>result</th><th class="num">DELETE to SIGTERM</th><th class="num">last route gone</th>
 <th class="num">over the floor</th><th class="num">lost</th><th>reason</th></tr></thead>
-<tbody>{rows}</tbody></table></details>"""
+<tbody>{rows}</tbody></table></div></details>"""
 
 
 def _drain_cells(track: PodTrack) -> str:
