@@ -66,7 +66,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
         *args: Any,
         context: contextvars.Context | None = None,
     ) -> asyncio.TimerHandle:
-        return self.call_at_ns(round(when * _NS), callback, *args, context=context)
+        when_ns = round(when * _NS)
+        if when_ns / _NS < when:
+            when_ns += 1  # never a hair early: a caller that compares ``time()`` with ``when`` would spin for ever
+        return self.call_at_ns(when_ns, callback, *args, context=context)
 
     def call_at_ns(
         self,
