@@ -61,10 +61,9 @@ def demo(**options: Any) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     lab = boot.start(lab_settings)
     try:
-        rehearsal = _play(lab, settings)
+        rehearsal = _play_or_fail(lab, settings)
     finally:
         lab.close()
-        boot.stop(lab_settings.name)
     sys.exit(_finish(rehearsal, options["report"], options["output"]))
 
 
@@ -108,6 +107,21 @@ def _share(text: str) -> str | int:
     if text.endswith("%") and text[:-1].isdigit():
         return text
     raise click.UsageError(f'"{text}" is neither a count nor a percentage')
+
+
+def _play_or_fail(lab: RunningLab, settings: Settings) -> Rehearsal:
+    """The rehearsal; one line and out when what it runs on was taken away."""
+    from tidegate.kube.errors import Unreachable
+    from tidegate.rehearse.stage import LoadFailed
+
+    try:
+        return _play(lab, settings)
+    except LoadFailed as error:
+        fail(str(error))
+    except Unreachable:
+        if not lab.has_ended:
+            raise
+        fail(f"the lab ended in the middle of the demo: {lab.last_words() or 'it was taken down'}")
 
 
 def _play(lab: RunningLab, settings: Settings) -> Rehearsal:

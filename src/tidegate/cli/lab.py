@@ -76,7 +76,8 @@ def up(**options: Any) -> None:
     except boot.AlreadyUp as error:
         fail(str(error), REFUSED)
     record = running.record
-    click.echo(f'lab "{record.name}" is up: {record.nodes} nodes, {record.server}', err=True)
+    nodes = "1 node" if record.nodes == 1 else f"{record.nodes} nodes"
+    click.echo(f'lab "{record.name}" is up: {nodes}, {record.server}', err=True)
     click.echo(f"export KUBECONFIG={running.folder.kubeconfig}")
     if options["detach"]:
         return
@@ -86,11 +87,9 @@ def up(**options: Any) -> None:
         code = running.wait()
     except KeyboardInterrupt:
         code = 0
-    log = running.folder.own_log
-    running.close()
+    running.close(keep_state=bool(code))
     if code:
-        fail(f"the lab ended by itself; its log is {log}")
-    boot.stop(record.name)
+        fail(f"the lab ended: {running.last_words() or 'killed'} (its log is {running.folder.own_log})")
     click.echo(f'lab "{record.name}" is down', err=True)
 
 

@@ -45,15 +45,24 @@ class RunningLab:
     def record(self) -> LabRecord:
         record = self.folder.record()
         if record is None:
-            raise LabError(f'lab "{self.folder.name}" ended{_last_words(self.folder.own_log)}')
+            raise LabError(f'lab "{self.folder.name}" ended{_with_log(self.folder.own_log)}')
         return record
+
+    @property
+    def has_ended(self) -> bool:
+        """By itself: killed, crashed, or taken down by another command."""
+        return self.process.poll() is not None
+
+    def last_words(self) -> str:
+        """What its log ends with; "" where nothing is to be read."""
+        return _last_line(self.folder.own_log)
 
     def wait(self) -> int:
         """Until it ends."""
         return self.process.wait()
 
-    def close(self) -> None:
-        """End it, and everything of it. Its state stays, with its log."""
+    def close(self, *, keep_state: bool = False) -> None:
+        """End it, and everything of it, and delete its state unless its log is still wanted."""
         self.process.terminate()
         if self._lifeline >= 0:
             os.close(self._lifeline)
@@ -63,7 +72,13 @@ class RunningLab:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-        _sweep(self.folder)
+        lock = self.folder.lock()
+        if lock is None:
+            return  # its name is another lab's by now
+        with lock:
+            _sweep(self.folder)
+            if not (keep_state and self.folder.own_log.exists()):
+                self.folder.remove()
 
 
 def start(settings: LabSettings, *, detach: bool = False) -> RunningLab:
@@ -94,6 +109,9 @@ def start(settings: LabSettings, *, detach: bool = False) -> RunningLab:
         os.close(ready_there)
     try:
         _wait_until_up(lab, ready)
+    except LabError:
+        lab.close(keep_state=True)  # the message names its log
+        raise
     except BaseException:
         lab.close()
         raise
@@ -154,22 +172,27 @@ def _wait_until_up(lab: RunningLab, ready: int) -> None:
     log = lab.folder.own_log
     readable, _, _ = select.select([ready], [], [], BOOT_SECONDS)
     if not readable:
-        raise LabError(f"the lab was not up after {BOOT_SECONDS:.0f} s{_last_words(log)}")
+        raise LabError(f"the lab was not up after {BOOT_SECONDS:.0f} s{_with_log(log)}")
     line = os.read(ready, 65_536)
     if not line:
-        raise LabError(f"the lab ended while it booted{_last_words(log)}")
+        raise LabError(f"the lab ended while it booted{_with_log(log)}")
     message = json.loads(line)
     if "error" in message:
         raise LabError(message["error"])
 
 
-def _last_words(log: Path) -> str:
-    """The end of a lab's log, as the end of a sentence."""
+def _last_line(log: Path) -> str:
+    """The last error in a lab's log, else its last line."""
     try:
         lines = log.read_text("utf-8", errors="replace").strip().splitlines()
     except OSError:
         return ""
-    last = next((line.strip() for line in reversed(lines) if "Error" in line), lines[-1] if lines else "")
+    return next((line.strip() for line in reversed(lines) if "Error" in line), lines[-1] if lines else "")
+
+
+def _with_log(log: Path) -> str:
+    """Why a lab ended and where to read more, as the end of a sentence."""
+    last = _last_line(log)
     return f": {last} (its log is {log})" if last else f"; its log is {log}"
 
 

@@ -156,8 +156,7 @@ class LabFolder:
             except OSError as error:
                 reason = (error.strerror or str(error)).lower()
                 raise LabError(
-                    f"state cannot be kept in {self.root}: {error.filename or self.path}: {reason}; "
-                    "set TIDEGATE_STATE to a folder that can be written to"
+                    f"no state can be kept in {self.path}: {reason}; set TIDEGATE_STATE to a writable folder"
                 ) from error
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import msgspec
@@ -14,7 +15,7 @@ from tidegate.lab.apiserver import failures
 from tidegate.lab.apiserver.deletions import DeleteOptions
 from tidegate.lab.apiserver.listing import ListOptions
 from tidegate.lab.apiserver.registry import Row
-from tidegate.lab.apiserver.schema import protobuf, strict
+from tidegate.lab.apiserver.schema import protobuf, strict, types
 from tidegate.lab.apiserver.verbs import Options
 
 ACCEPTED = [
@@ -51,8 +52,6 @@ def _protobuf(body: bytes) -> Any:
 
 
 def _json(body: bytes) -> Any:
-    if not body:
-        return {}
     try:
         obj = decode_json(body)
     except msgspec.DecodeError as error:
@@ -109,16 +108,9 @@ def check_kind(row: Row, subresource: str, obj: JsonObject) -> None:
         kind = found.kind
     if not isinstance(obj.get("apiVersion", ""), str) or not isinstance(obj.get("kind", ""), str):
         raise failures.bad_request("couldn't get version/kind; json parse error: apiVersion and kind must be strings")
-    sent = obj.get("apiVersion") or version
-    if sent != version:
-        message = f"the API version in the data ({sent}) does not match the expected API version ({version})"
-        raise failures.bad_request(message)
-    named = obj.get("kind") or kind
-    if named != kind:
-        message = (
-            f"{named} in version {_quoted(sent)} cannot be handled as a {kind}: no kind {_quoted(named)} is registered"
-        )
-        raise failures.bad_request(message)
+    sent, named = obj.get("apiVersion") or version, obj.get("kind") or kind
+    if (sent, named) != (version, kind) and sent not in _ALIASES.get(kind, ()):
+        raise _foreign(sent, named, kind, version)
     obj["apiVersion"], obj["kind"] = version, kind
     if subresource and kind != row.kind and (wrong := strict.mismatch(kind, obj)):
         raise failures.bad_request(f'{kind} in version "{version}" cannot be handled as a {kind}: {wrong}')
@@ -126,6 +118,22 @@ def check_kind(row: Row, subresource: str, obj: JsonObject) -> None:
 
 def _quoted(text: str) -> str:
     return f'"{text.rpartition("/")[2]}"'
+
+
+_ALIASES = {"Eviction": ("policy/v1beta1",)}
+
+
+def _foreign(sent: str, named: str, kind: str, version: str) -> ApiError:
+    """A body of another kind than the URL's: one the server knows cannot be converted, another is not registered."""
+    group, _, short = sent.rpartition("/")
+    head = f'{named} in version "{short}" cannot be handled as a {kind}'
+    if (group, short, named) in types.kinds():
+        internal = version.rpartition("/")[0].partition(".")[0] or "core"
+        why = f"converting ({short}.{named}) to ({internal}.{kind}): unknown conversion"
+    else:
+        scheme = '"k8s.io/kubernetes/pkg/api/legacyscheme/scheme.go:30"'
+        why = f'no kind "{named}" is registered for version "{sent}" in scheme {scheme}'
+    return failures.bad_request(f"{head}: {why}")
 
 
 def check_fields(row: Row, obj: JsonObject, options: Options, old: JsonObject | None = None) -> None:
@@ -176,15 +184,24 @@ def _undecodable(row: Row, why: str) -> ApiError:
     return failures.bad_request(f'{kind} in version "{version}" cannot be handled as a {kind}: {why}')
 
 
+_OPTIONS = {"POST": "CreateOptions", "PUT": "UpdateOptions", "PATCH": "PatchOptions", "DELETE": "DeleteOptions"}
+
+
 def write_options(request: Request) -> Options:
     """``dryRun``, ``fieldValidation`` and ``fieldManager`` of a write."""
     query = dict(request.query)
     dry = query.get("dryRun", "")
+    if request.method == "DELETE" and request.body:
+        return Options()  # beside DeleteOptions in the body the query is not read
+    causes = []
     if dry not in ("", "All"):
-        raise failures.bad_request(f'dryRun: Unsupported value: "{dry}": supported values: "All"')
+        causes.append(("dryRun", f'Unsupported value: ["{dry}"]: supported values: "All"'))
     validation = query.get("fieldValidation") or "Warn"
     if validation not in ("Ignore", "Warn", "Strict"):
-        raise failures.bad_request(f"invalid fieldValidation directive: {validation}")
+        text = f'Unsupported value: "{validation}": supported values: "", "Ignore", "Strict", "Warn"'
+        causes.append(("fieldValidation", text))
+    if causes:
+        raise failures.invalid_option(_OPTIONS[request.method], causes)
     return Options(dry == "All", validation, query.get("fieldManager", ""))
 
 
@@ -217,15 +234,19 @@ def _number(query: dict[str, str], name: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise failures.bad_request(f'{name}: Invalid value: "{text}": must be an integer') from None
+        raise failures.bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax') from None
 
 
 def delete_options(request: Request, options: Options) -> DeleteOptions:
     """Options of a delete, from its body and its query; ``dryRun`` in the body is taken over into ``options``."""
     body = decode(request) if request.body else {}
-    query = dict(request.query)
+    query = {} if request.body else dict(request.query)
+    if body.get("kind", "DeleteOptions") != "DeleteOptions":
+        scheme = '"k8s.io/apimachinery/pkg/apis/meta/internalversion/scheme/register.go:27"'
+        text = f'no kind "{body["kind"]}" is registered for version "meta.k8s.io/v1" in scheme {scheme}'
+        raise failures.bad_request(text)
     if wrong := strict.mismatch("DeleteOptions", body):
-        raise failures.bad_request(f'DeleteOptions in version "v1" cannot be handled as a DeleteOptions: {wrong}')
+        raise failures.bad_request(wrong)
     preconditions = body.get("preconditions") or {}
     grace: Any = body.get("gracePeriodSeconds")
     if grace is None and query.get("gracePeriodSeconds"):
@@ -234,11 +255,17 @@ def delete_options(request: Request, options: Options) -> DeleteOptions:
     orphan = body.get("orphanDependents")
     if orphan is None and query.get("orphanDependents"):
         orphan = is_true(query["orphanDependents"])
+    if propagation and orphan is not None:
+        why = f'Invalid value: "{propagation}": orphanDependents and deletionPropagation cannot be both set'
+        raise failures.invalid_option("DeleteOptions", [("propagationPolicy", why)])
     if not propagation and orphan is not None:
         propagation = "Orphan" if orphan else "Background"
     if propagation not in ("", "Orphan", "Background", "Foreground"):
         why = f'Unsupported value: "{propagation}": supported values: "Foreground", "Background", "Orphan", "nil"'
         raise failures.invalid_option("DeleteOptions", [("propagationPolicy", why)])
-    if body.get("dryRun") == ["All"]:
+    if dry := body.get("dryRun"):
+        if dry != ["All"]:
+            why = f'Unsupported value: {json.dumps(dry)}: supported values: "All"'
+            raise failures.invalid_option("DeleteOptions", [("dryRun", why)])
         options.dry_run = True
     return DeleteOptions(grace, preconditions.get("uid") or "", preconditions.get("resourceVersion") or "", propagation)

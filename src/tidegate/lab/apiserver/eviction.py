@@ -115,4 +115,21 @@ def _take(verbs: Verbs, budget: Version, pod: JsonObject, options: Options) -> N
         return
     disrupted = {**(status.get("disruptedPods") or {}), pod["metadata"]["name"]: stamp(verbs.world().now)}
     spent = {**status, "disruptionsAllowed": allowed - 1, "disruptedPods": disrupted}
+    spent["conditions"] = _allowing(status, metadata, allowed - 1, stamp(verbs.world().now))
     verbs.store.replace(row, budget, {**budget.object, "metadata": dict(metadata), "status": spent})
+
+
+def _allowing(status: JsonObject, metadata: JsonObject, allowed: int, now: str) -> list[JsonObject]:
+    """The conditions with DisruptionAllowed brought up to date (component-helpers/apps/poddisruptionbudget)."""
+    held = status.get("conditions") or []
+    old: JsonObject = next((one for one in held if one["type"] == "DisruptionAllowed"), {})
+    value = "True" if allowed > 0 else "False"
+    made = {
+        "type": "DisruptionAllowed",
+        "status": value,
+        "observedGeneration": status.get("observedGeneration", metadata.get("generation", 0)),
+        "lastTransitionTime": old["lastTransitionTime"] if old.get("status") == value else now,
+        "reason": "SufficientPods" if allowed > 0 else "InsufficientPods",
+        "message": "",
+    }
+    return [*(one for one in held if one["type"] != "DisruptionAllowed"), made]

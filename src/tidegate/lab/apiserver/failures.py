@@ -6,6 +6,7 @@ clients (kubectl, client-go's ``apierrors.Is...``) branch on ``reason``, ``detai
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from tidegate.kube.api import JsonObject
@@ -82,9 +83,8 @@ def forbidden(row: Row, name: str, why: str, causes: list[JsonObject] | None = N
     return failure(403, "Forbidden", f'{row.qualified} "{name}" is forbidden: {why}', details)
 
 
-def method_not_allowed(row: Row, action: str) -> ApiError:
-    message = f"{action} is not supported on resources of kind {row.resource.plural!r}".replace("'", '"')
-    return failure(405, "MethodNotAllowed", message, _details(row, ""))
+def method_not_allowed() -> ApiError:
+    return failure(405, "MethodNotAllowed", "the server does not allow this method on the requested resource", {})
 
 
 def unknown_patch_type() -> ApiError:
@@ -123,6 +123,13 @@ def invalid_option(kind: str, causes: list[tuple[str, str]]) -> ApiError:
 def unprocessable() -> ApiError:
     """A JSON patch whose test or path fails: the real server sends the generic text only (seen on 1.36)."""
     return failure(422, "Invalid", "the server rejected our request due to an error in our request", {})
+
+
+def unusable_patch(shown: str, why: str) -> ApiError:
+    """422 for a patch whose result is no object of the kind; ``shown`` is what the server holds against it."""
+    text = f"Invalid value: {json.dumps(shown)}: {why}"
+    cause = {"reason": "FieldValueInvalid", "message": text, "field": "patch"}
+    return failure(422, "Invalid", f' "" is invalid: patch: {text}', {"causes": [cause]})
 
 
 def expired(asked: int, oldest: int) -> ApiError:

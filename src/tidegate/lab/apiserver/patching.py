@@ -7,7 +7,7 @@ from typing import Any
 from tidegate.kube.api import JsonObject, PatchStyle
 from tidegate.lab.apiserver import failures
 from tidegate.lab.apiserver.registry import Row
-from tidegate.lab.apiserver.schema import ownership, patches, types
+from tidegate.lab.apiserver.schema import causes, ownership, patches, types, validation
 from tidegate.lab.apiserver.verbs import Change, Options
 
 MEDIA_TYPES: dict[str, PatchStyle] = {
@@ -18,8 +18,6 @@ MEDIA_TYPES: dict[str, PatchStyle] = {
 
 
 APPLY = "application/apply-patch+yaml"
-ACCEPTED = [*MEDIA_TYPES, APPLY]
-"""Media types of a PATCH, in the order the real server lists them."""
 
 
 def applied(row: Row, config: JsonObject, writer: ownership.Writer, options: Options, *, force: bool) -> Change:
@@ -64,6 +62,11 @@ def patched(row: Row, style: PatchStyle, body: Any, subresource: str = "") -> Ch
             return apply_patch("Scale", "autoscaling/v1", old, style, body)
         target = old if row.conversion is None else row.conversion.from_storage(old)
         found = apply_patch(row.kind, row.resource.api_version, target, style, body)
+        metadata = found.get("metadata")
+        uid = metadata.get("uid") if isinstance(metadata, dict) else ""
+        if uid and uid != old["metadata"]["uid"]:
+            wrong = causes.invalid("metadata.uid", uid, causes.IMMUTABLE)
+            raise validation.invalid(row.resource, old["metadata"]["name"], [wrong, wrong])
         return found if row.conversion is None else row.conversion.to_storage(found)
 
     return change

@@ -6,6 +6,7 @@ from tidegate.kube import api
 from tidegate.kube.api import Resource
 from tidegate.lab.apiserver.kinds.namespaces import NamespaceStrategy
 from tidegate.lab.apiserver.kinds.plain import (
+    DeploymentStrategy,
     EventStrategy,
     ImmutableTypeStrategy,
     NodeStrategy,
@@ -124,6 +125,8 @@ def _apps() -> list[Row]:
     def scaled(plural: str, kind: str, short: str, *subresources: Subresource) -> Row:
         resource = Resource("apps", "v1", plural, kind)
         strategy = SpecStrategy({"replicas": 0} if kind in ("ReplicaSet", "StatefulSet") else {})
+        if kind == "Deployment":
+            strategy = DeploymentStrategy()
         return Row(resource, strategy, (short,), ("all",), subresources=(*subresources, status(kind)))
 
     return [

@@ -17,10 +17,11 @@ from tidegate.lab.apiserver import bodies, deletions, failures, listing, reviews
 from tidegate.lab.apiserver.deletions import DeleteOptions
 from tidegate.lab.apiserver.discovery import Discovery
 from tidegate.lab.apiserver.objects import stamp
-from tidegate.lab.apiserver.patching import ACCEPTED, APPLY, MEDIA_TYPES, applied, patched
+from tidegate.lab.apiserver.patching import APPLY, MEDIA_TYPES, applied, patched
 from tidegate.lab.apiserver.registry import Row
 from tidegate.lab.apiserver.routes import Route
 from tidegate.lab.apiserver.rows import built_in
+from tidegate.lab.apiserver.schema import patches
 from tidegate.lab.apiserver.schema.ownership import Writer
 from tidegate.lab.apiserver.shapes import JSON, Plain, shape
 from tidegate.lab.apiserver.store import Version, encode
@@ -85,7 +86,7 @@ class ApiServer:
             return self._change(route, request)
         if method == "DELETE":
             return self._delete(route, request)
-        raise failures.method_not_allowed(route.row, method.lower())
+        raise failures.method_not_allowed()
 
     # -- reads
 
@@ -128,7 +129,7 @@ class ApiServer:
             version = subresources.create(self.verbs, route, obj, options)
             return whole(201, version.encoded)
         if route.name or (row.resource.namespaced and not route.namespace):
-            raise failures.failure(405, "MethodNotAllowed", NOT_ALLOWED, {})
+            raise failures.method_not_allowed()
         if options.validation == "Strict":
             bodies.check_repeated(row, request, options)
         bodies.check_fields(row, obj, options)
@@ -142,7 +143,7 @@ class ApiServer:
         require(row, "update" if request.method == "PUT" else "patch")
         options = bodies.write_options(request)
         if not route.name:
-            raise failures.failure(405, "MethodNotAllowed", NOT_ALLOWED, {})
+            raise failures.method_not_allowed()
         if request.method == "PATCH" and request.headers.get("content-type", "").startswith(APPLY):
             return self._apply(route, request, options)
         change = self._replacement(route, request, options)
@@ -174,7 +175,7 @@ class ApiServer:
             kind = request.headers.get("content-type", "").partition(";")[0].strip()
             style = MEDIA_TYPES.get(kind)
             if style is None:
-                raise failures.unsupported_media_type(ACCEPTED)
+                raise failures.unknown_patch_type()
             apply = patched(row, style, bodies.patch_body(request), route.subresource)
         else:
             obj = bodies.decode(request)
@@ -194,7 +195,13 @@ class ApiServer:
             new = apply(old)
             if has_nulls:
                 new = bodies.without_nulls(new)
-            bodies.check_fields(row, new, options, old)
+            try:
+                bodies.check_fields(row, new, options, old)
+            except ApiError as error:
+                why = error.message.partition(f"cannot be handled as a {row.kind}: ")[2]
+                if request.method != "PATCH" or not why:
+                    raise
+                raise failures.unusable_patch(shown_patch(request, new), why) from error
             return new
 
         return checked
@@ -218,7 +225,7 @@ class ApiServer:
             return self._delete_all(route, request, asked, options)
         require(row, "delete")
         if route.subresource:
-            raise failures.method_not_allowed(row, "delete")
+            raise failures.method_not_allowed()
         deleted = deletions.delete(self.verbs, row, route.place, asked, options)
         written = shape(row, request.headers.get("accept", ""))
         if row.returns_deleted or not deleted.is_gone:
@@ -236,13 +243,17 @@ class ApiServer:
         return whole(200, shape(row, request.headers.get("accept", "")).many(page))
 
 
-NOT_ALLOWED = "the server does not allow this method on the requested resource"
+def shown_patch(request: Request, result: JsonObject) -> str:
+    """What an unusable patch is blamed with: a strategic one itself, of the others the object they led to."""
+    if request.headers.get("content-type", "").startswith("application/strategic"):
+        return patches.printed(bodies.patch_body(request))
+    return encode(result).decode()
 
 
 def require(row: Row, verb: str) -> None:
     """405 unless the row has the verb."""
     if verb not in row.verbs:
-        raise failures.failure(405, "MethodNotAllowed", NOT_ALLOWED, {})
+        raise failures.method_not_allowed()
 
 
 def failed(error: ApiError) -> Response:

@@ -11,19 +11,23 @@ from typing import Any
 
 from tidegate import vtime
 from tidegate.kube.api import JsonObject
+from tidegate.lab.apiserver import failures
 from tidegate.lab.apiserver.listing import Page
 from tidegate.lab.apiserver.registry import Row
 from tidegate.lab.apiserver.schema import tables
 from tidegate.lab.apiserver.store import Event, Version, encode, watch_line
 
 JSON = "application/json"
+_AVAILABLE = (JSON, "application/yaml", "application/vnd.kubernetes.protobuf")
 
 
 @lru_cache(maxsize=256)
 def negotiate(accept: str) -> tuple[str, str]:
     """(shape, version) of an Accept header: ("", "") plain, ("Table", "v1"), ("PartialObjectMetadata", "v1")..."""
+    is_acceptable = False
     for offer in accept.split(","):
         kind, *parameters = (part.strip() for part in offer.split(";"))
+        is_acceptable = is_acceptable or kind in (*_AVAILABLE, "*/*", "application/*")
         if kind not in (JSON, "*/*", "application/*"):
             continue
         settings = dict(part.partition("=")[::2] for part in parameters)
@@ -34,6 +38,10 @@ def negotiate(accept: str) -> tuple[str, str]:
         is_meta = settings.get("g", "meta.k8s.io") == "meta.k8s.io" and version in ("v1", "v1beta1")
         if is_meta and wanted in ("Table", "PartialObjectMetadata", "PartialObjectMetadataList"):
             return wanted, version
+    if not is_acceptable:
+        raise failures.not_acceptable(list(_AVAILABLE))
+    if _AVAILABLE[2] not in accept and _AVAILABLE[1] not in accept:
+        raise failures.not_acceptable(list(_AVAILABLE), as_object=True)
     return "", ""
 
 
@@ -140,9 +148,12 @@ class Tabular(Plain):
 
 def shape(row: Row, accept: str, include: str = "") -> Plain:
     """The shape for one request."""
-    wanted, version = negotiate(accept) if ";" in accept else ("", "")
+    wanted, version = negotiate(accept) if accept not in ("", JSON, "*/*") else ("", "")
     if not wanted:
         return Plain(row)
     if wanted == "Table":
+        if include not in ("", "Metadata", "Object", "None"):
+            why = f"includeObject: Invalid value: \"{include}\": must be 'Metadata', 'Object', 'None', or empty"
+            raise failures.bad_request(f"Unable to convert to Table as requested: {why}")
         return Tabular(row, TableStyle(include or "Metadata", version))
     return Partial(row, version)

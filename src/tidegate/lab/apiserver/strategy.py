@@ -61,8 +61,6 @@ class Strategy:
                 obj[key] = old[key]
         for key in [key for key in obj if key not in old and key != "status"]:
             del obj[key]
-        for key in ("labels", "ownerReferences"):
-            keep(obj["metadata"], old["metadata"], key)
 
     def content(self, obj: JsonObject) -> JsonObject:
         """The part whose change bumps the generation."""

@@ -32,7 +32,7 @@ def read(verbs: Verbs, route: Route) -> Version:
         return version
     if subresource == "scale":
         return Version(scale_of(version.object), version.rv)
-    raise failures.method_not_allowed(row, "get")
+    raise failures.method_not_allowed()
 
 
 def change(verbs: Verbs, route: Route, wanted: Change, options: Options) -> Version:
@@ -46,7 +46,7 @@ def change(verbs: Verbs, route: Route, wanted: Change, options: Options) -> Vers
         return verbs.update(row, place, wanted, options)
     if subresource == "finalize":
         return _finalize(verbs, row, place, wanted, options)
-    raise failures.method_not_allowed(row, "update")
+    raise failures.method_not_allowed()
 
 
 def create(verbs: Verbs, route: Route, obj: JsonObject, options: Options) -> Version:
@@ -58,7 +58,7 @@ def create(verbs: Verbs, route: Route, obj: JsonObject, options: Options) -> Ver
         return evict(verbs, row, place, obj, options)
     if subresource == "token":
         return _token(verbs, row, place, obj)
-    raise failures.method_not_allowed(row, "create")
+    raise failures.method_not_allowed()
 
 
 # -- scale
@@ -101,7 +101,9 @@ def _rescale(verbs: Verbs, row: Row, place: Place, wanted: Change, options: Opti
         count = (scale.get("spec") or {}).get("replicas") or 0
         if not isinstance(count, int) or count < 0:
             why = f"spec.replicas: Invalid value: {count}: must be greater than or equal to 0"
-            raise failures.failure(422, "Invalid", f'Scale.autoscaling "{place[1]}" is invalid: {why}')
+            cause = {"reason": "FieldValueInvalid", "message": why.partition(": ")[2], "field": "spec.replicas"}
+            details = {"name": place[1], "group": "autoscaling", "kind": "Scale", "causes": [cause]}
+            raise failures.failure(422, "Invalid", f'Scale.autoscaling "{place[1]}" is invalid: {why}', details)
         obj["spec"]["replicas"] = count
         return obj
 

@@ -105,6 +105,8 @@ class Verbs:
                 metadata["namespace"] = namespace
         else:
             metadata.pop("namespace", None)
+        if metadata.get("resourceVersion"):
+            raise failures.failure(500, "", "resourceVersion should not be set on objects to be created")
         for key in SERVER_OWNED:
             metadata.pop(key, None)
         _drop_empty(metadata)
@@ -170,8 +172,9 @@ class Verbs:
         ):
             obj["metadata"]["generation"] = old.object["metadata"].get("generation", 0) + 1
         causes = validation.validate(row.kind, obj, old.object)
-        if causes:
-            raise validation.invalid(row.resource, name, causes)
+        if causes:  # metadata is checked by BeforeUpdate and again by the kind's strategy
+            twice = [cause for cause in causes if cause.field.startswith("metadata.")]
+            raise validation.invalid(row.resource, name, [*twice, *causes])
         if not options.dry_run:
             strategy.allocate(obj, old.object, world)
         _claim(row, old.object, obj, options, subresource)
@@ -188,7 +191,8 @@ class Verbs:
         if options.dry_run:
             return Version(obj, old.rv)
         if gone:
-            return self.remove(row, old)
+            self.remove(row, old)
+            return Version(obj, old.rv)  # the answer shows what was asked for, though nothing was written
         return self.store.replace(row, old, obj)
 
     def remove(self, row: Row, old: Version) -> Version:
@@ -241,7 +245,11 @@ def _check_identity(row: Row, old: JsonObject, new: JsonObject) -> None:
     if namespace and new.setdefault("namespace", namespace) != namespace:
         raise failures.bad_request(WRONG_NAMESPACE)
     if (uid := new.get("uid")) and uid != old["uid"]:
-        why = f"Precondition failed: UID in precondition: {uid}, UID in object meta: {old['uid']}"
+        place = f"/registry/{row.resource.plural}/{namespace}/{name}".replace("//", "/")
+        why = (
+            f"StorageError: invalid object, Code: 4, Key: {place}, ResourceVersion: 0, AdditionalErrorMsg: "
+            f"Precondition failed: UID in precondition: {uid}, UID in object meta: {old['uid']}"
+        )
         raise failures.conflict(row, name, why)
     if (version := new.get("resourceVersion")) and version != old["resourceVersion"]:
         raise failures.conflict(row, name)

@@ -11,7 +11,8 @@ import asyncio
 import os
 from collections.abc import Callable
 
-from tidegate.lab.kernel.splice import Splice
+from tidegate import vtime
+from tidegate.lab.kernel.splice import Side, Splice
 from tidegate.lab.kernel.state import Node, Tracked
 from tidegate.lab.kernel.tables import Address, ServiceEntry, Table, node_of
 
@@ -45,7 +46,8 @@ class Forwarded(Splice):
             self.refuse()
             return
         self._node = node
-        self._tracked = Tracked(f"{client}:{peer[1]}", self._destination, endpoint)
+        opened_at = vtime.now().timestamp()
+        self._tracked = Tracked(f"{client}:{peer[1]}", self._destination, endpoint, opened_at=opened_at)
         node.tracked[self._tracked] = None
         self.dial(node.table.targets[endpoint], client)
 
@@ -57,13 +59,33 @@ class Forwarded(Splice):
         if self._tracked is not None:
             self._tracked.state = "CLOSING"
 
+    def ended(self, side: Side) -> None:
+        self._note_pod_closed(side)
+        super().ended(side)
+
+    def lost(self, side: Side) -> None:
+        self._note_pod_closed(side)
+        super().lost(side)
+
+    def _note_pod_closed(self, side: Side) -> None:
+        """The pod's end: by FIN or by RST, whichever is first."""
+        if side is self.server and self._tracked is not None and not self._tracked.pod_closed_at:
+            self._tracked.pod_closed_at = vtime.now().timestamp()
+
     def over(self) -> None:
         if self._node is None or self._tracked is None:
             return
         self._node.tracked.pop(self._tracked, None)
         event = "connection-failed" if self.server.transport is None else "connection-closed"
         tracked = self._tracked
-        self._node.journal.record(event, node=self._node.name, endpoint=tracked.endpoint, source=tracked.source)
+        self._node.journal.record(
+            event,
+            node=self._node.name,
+            endpoint=tracked.endpoint,
+            source=tracked.source,
+            opened=tracked.opened_at,
+            pod_closed=tracked.pod_closed_at,
+        )
 
 
 Find = Callable[[str], tuple[Node, ServiceEntry | None]]

@@ -25,12 +25,16 @@ class Tracked:
 
     SYN_SENT while the endpoint is being dialled, ESTABLISHED while both directions are open, CLOSING from the
     first FIN until both sides are gone. There is no TIME_WAIT: it forwards nothing and must not count.
+    ``opened_at`` and ``pod_closed_at`` (wall seconds) are for the journal: when the endpoint was chosen, and when it
+    closed its end (0.0: it has not).
     """
 
     source: str
     destination: str
     endpoint: str
     state: TrackedState = "SYN_SENT"
+    opened_at: float = 0.0
+    pod_closed_at: float = 0.0
 
 
 @dataclass(eq=False, slots=True)

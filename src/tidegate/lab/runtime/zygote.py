@@ -205,7 +205,8 @@ def main(arguments: list[str]) -> None:
         importlib.import_module(module)
     gc.collect()
     gc.freeze()  # collected memory stays shared with the children
-    Zygote(control).serve()
+    with control:
+        Zygote(control).serve()
 
 
 if __name__ == "__main__":

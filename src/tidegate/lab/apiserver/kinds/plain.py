@@ -40,6 +40,17 @@ class SpecStrategy(Strategy):
         obj["status"] = {**self._status}
 
 
+class DeploymentStrategy(SpecStrategy):
+    """A Deployment's annotations belong to what its generation counts (apps/deployment/strategy.go)."""
+
+    def content(self, obj: JsonObject) -> JsonObject:
+        return {**super().content(obj), "annotations": obj["metadata"].get("annotations")}
+
+    def prepare_status(self, obj: JsonObject, old: JsonObject, world: World) -> None:
+        super().prepare_status(obj, old, world)
+        keep(obj["metadata"], old["metadata"], "labels")
+
+
 class PlainStrategy(Strategy):
     """Kinds without a status: ConfigMap, Secret, ServiceAccount, Lease, Event, RBAC."""
 

@@ -32,8 +32,11 @@ class PodStrategy(Strategy):
     def prepare_status(self, obj: JsonObject, old: JsonObject, world: World) -> None:
         super().prepare_status(obj, old, world)
         status = obj.get("status")
+        keep(obj["metadata"], old["metadata"], "ownerReferences")
         if isinstance(status, dict):
             keep(status, old.get("status") or {}, "qosClass")
+            if status.get("podIP") and (status.get("podIPs") or [{}])[0].get("ip") != status["podIP"]:
+                status["podIPs"] = [{"ip": status["podIP"]}]  # the old field wins (core/v1 conversion)
 
     def grace_seconds(self, obj: JsonObject, asked: int | None) -> int | None:
         """CheckGracefulDelete: 0 when unscheduled or ended; a negative period means 1 second."""

@@ -346,7 +346,7 @@ def _special_elements(original: list[Any], patch: list[Any], key: str) -> tuple[
             is_replaced = True
             continue
         if key not in item:
-            raise PatchError(500, f"map: {_go(item)} does not contain declared merge key: {key}")
+            raise PatchError(500, f"map: {printed(item)} does not contain declared merge key: {key}")
         if directive is None:
             plain.append(item)
         elif directive == "delete":
@@ -358,12 +358,12 @@ def _special_elements(original: list[Any], patch: list[Any], key: str) -> tuple[
     return ([], plain) if is_replaced else (original, plain)
 
 
-def _go(value: Any) -> str:
+def printed(value: Any) -> str:
     """A value as Go's %v prints it."""
     if isinstance(value, dict):
-        return "map[" + " ".join(f"{key}:{_go(value[key])}" for key in sorted(value)) + "]"
+        return "map[" + " ".join(f"{key}:{printed(value[key])}" for key in sorted(value)) + "]"
     if isinstance(value, list):
-        return "[" + " ".join(_go(item) for item in value) + "]"
+        return "[" + " ".join(printed(item) for item in value) + "]"
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
