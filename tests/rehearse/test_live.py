@@ -41,3 +41,14 @@ def test_on_a_terminal_rows_still_to_come_are_listed_too(rehearsal: Any) -> None
     first, second = capture.get().splitlines()
     assert "rolling update to version 2: 3/4 new ready, 2 old left, 2400 requests, 7 dropped" in first
     assert "sleep-5" in second
+
+
+def test_a_narrow_terminal_hides_no_part_of_a_result(rehearsal: Any) -> None:
+    run = rehearsal(ROWS[4:5]).runs[0]
+    console = Console(width=60, no_color=True, force_terminal=False)
+    shown = TerminalProgress(Settings(rows=ROWS[4:5]), console)
+    shown.take(Progress(ROWS[4], "done", 14.2, run=run))
+    with console.capture() as capture:
+        console.print(shown.renderable())
+    words = " ".join(capture.get().split())
+    assert words.endswith("dropped 1370 (refused 448, reset 922) of 10040, rollout 7.7 s, 4 ungated")

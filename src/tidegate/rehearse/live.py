@@ -88,8 +88,9 @@ class TerminalProgress:
         from rich.table import Table
 
         shown = Table.grid(padding=(0, 2))
-        for _ in range(4):
+        for _ in range(3):
             shown.add_column(no_wrap=True)
+        shown.add_column()  # a long result wraps: cut off, it might hide what was lost
         for row in self._rows:
             shown.add_row(*self._cells(row))
         return shown

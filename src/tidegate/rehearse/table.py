@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from tidegate.rehearse.verdict import UNGATED, Rehearsal, Run
 
@@ -57,14 +57,17 @@ def plain(rehearsal: Rehearsal) -> str:
 
 
 def rich_table(rehearsal: Rehearsal) -> Table:
-    """The table for a terminal."""
+    """The table for a terminal; 80 columns are enough: only causes and results wrap."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     for index, heading in enumerate(HEADINGS):
-        table.add_column(heading, justify="left" if index in (0, 2, 7) else "right", no_wrap=index in (0, 3, 5, 6))
+        is_prose = index in (2, 7)
+        justify: Literal["left", "right"] = "left" if index == 0 or is_prose else "right"
+        width = len("4 verified") if heading == "DRAINS" else None
+        table.add_column(heading.replace(" ", "\n"), justify=justify, no_wrap=not is_prose, min_width=width)
     for run in rehearsal.runs:
         texts = [Text(cell) for cell in cells(run)]
         texts[0].stylize("bold cyan" if run.row.is_gated else "bold")
