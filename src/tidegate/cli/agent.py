@@ -16,11 +16,13 @@ _ROLES = {
 
 
 @click.command()
-@click.argument("role", type=click.Choice(sorted(_ROLES)), default="node")
+@click.argument("role", type=click.Choice(sorted(_ROLES)), default="node", metavar="[ROLE]")
 def agent(role: str) -> None:
-    """Run a part of Tidegate in a cluster: the node agent (default), its holder, or the coordinator.
+    """Run a part of Tidegate in a cluster. ROLE is node (the node agent, the default), holder or coordinator.
 
     Configured by TIDEGATE_* variables, as the pods of a lab show them:
+
+    \b
     kubectl -n tidegate-system get pods -o yaml
     """
     from tidegate.cli.main import FAILED, USAGE, fail

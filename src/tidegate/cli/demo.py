@@ -94,6 +94,8 @@ def _check_writable(report: Path) -> None:
     """Now, not after two minutes. Ends the command with one line."""
     try:
         report.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        fail(f"the report cannot be written to {report}: {report.parent} is not a directory")
     except OSError as error:
         fail(f"the report cannot be written to {report}: {(error.strerror or str(error)).lower()}")
     if not os.access(report.parent, os.W_OK):

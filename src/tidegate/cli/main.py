@@ -67,7 +67,7 @@ def fail(message: str, code: int = FAILED) -> NoReturn:
     raise SystemExit(code)
 
 
-_EXTRAS = {"httptools": "lab", "uvloop": "lab", "wsproto": "lab"}
+_EXTRAS = {"uvloop": "lab", "wsproto": "lab"}
 """Modules that an extra brings: whoever misses one is told which."""
 
 

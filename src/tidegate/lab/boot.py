@@ -25,7 +25,7 @@ BOOT_SECONDS = 30.0
 """A lab is up in about a second; one that is not by now never will be."""
 
 _STOP_SECONDS = 8.0
-_NEEDED = ("httptools", "wsproto")
+_NEEDED = ("wsproto",)
 """What the `lab` extra brings and a lab cannot do without; uvloop only makes it faster."""
 
 
