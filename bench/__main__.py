@@ -13,7 +13,7 @@ from bench.figures import Figure, lines
 from bench.ground import ROOT, load, machine
 
 MUST_SHOW = ("lab_up", "frozen", "killed", "replay", "ratios")
-NAMES = (*MUST_SHOW, "api_rates", "watch_decode", "kernel_forward", "variants")
+NAMES = (*MUST_SHOW, "api_rates", "watch_decode", "kernel_forward", "virtual_time", "variants")
 GROUPS = {"must_show": MUST_SHOW}
 RESULTS = ROOT / "out" / "bench"
 
