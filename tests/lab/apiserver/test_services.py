@@ -29,7 +29,7 @@ def test_an_address_asked_for_is_given_unless_taken_or_foreign():
         taken = await world.ask("POST", SERVICE, service("b", clusterIP="127.18.7.7"))
         assert (taken.status, "provided IP is already allocated" in taken.message) == (422, True)
         foreign = await world.ask("POST", SERVICE, service("b", clusterIP="10.0.0.1"))
-        assert (foreign.status, "not in the valid range" in foreign.message) == (422, True)
+        assert (foreign.status, "does not match the current range" in foreign.message) == (422, True)
 
     story(tell)
 

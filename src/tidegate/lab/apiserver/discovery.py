@@ -136,13 +136,13 @@ class Discovery:
 
     def _group(self, path: str, group: str) -> Response:
         if group not in self._registry.groups():
-            raise failures.no_such_path()
+            raise failures.no_such_page()
         return self._encoded(path, lambda: {"kind": "APIGroup", "apiVersion": "v1", **self._group_entry(group)})
 
     def _resources(self, path: str, group: str, version: str) -> Response:
         rows = self._registry.in_place(group, version)
         if not rows:
-            raise failures.no_such_path()
+            raise failures.no_such_path() if group in self._registry.groups() else failures.no_such_page()
 
         def listed() -> JsonObject:
             resources = [entry for row in rows for entry in _legacy_row(row)]

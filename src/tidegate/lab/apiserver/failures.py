@@ -49,6 +49,11 @@ def no_such_path() -> ApiError:
     return failure(404, "NotFound", "the server could not find the requested resource", {})
 
 
+def no_such_page() -> ApiError:
+    """An URL of no group at all: the router's answer, which is not even a Status."""
+    return failure(404, "", "404 page not found")
+
+
 def already_exists(row: Row, name: str) -> ApiError:
     return failure(409, "AlreadyExists", f'{row.qualified} "{name}" already exists', _details(row, name))
 
@@ -67,11 +72,13 @@ def unmet(row: Row, name: str, why: str) -> ApiError:
     return failure(409, "Conflict", f'Operation cannot be fulfilled on {qualified} "{name}": {why}', details)
 
 
-def conflict(row: Row, name: str, why: str = "") -> ApiError:
+def conflict(row: Row, name: str, why: str = "", subresource: str = "") -> ApiError:
     """409 for a stale resourceVersion (the default text) or a failed precondition."""
     why = why or "the object has been modified; please apply your changes to the latest version and try again"
-    message = f'Operation cannot be fulfilled on {row.qualified} "{name}": {why}'
-    return failure(409, "Conflict", message, _details(row, name))
+    tail = f"/{subresource}" if subresource else ""
+    message = f'Operation cannot be fulfilled on {row.qualified}{tail} "{name}": {why}'
+    details = {**_details(row, name), "kind": row.resource.plural + tail}
+    return failure(409, "Conflict", message, details)
 
 
 def bad_request(message: str) -> ApiError:

@@ -26,16 +26,17 @@ class Route:
 def parse(registry: Registry, path: str) -> Route:
     """The route of a resource path; trailing slashes are tolerated (kr8s sends them). 404 when nothing is there."""
     parts = path.strip("/").split("/")
-    if parts[0] == "api":
+    if parts[0] == "api" and len(parts) > 1:
         group, head = "", 1
     elif parts[0] == "apis" and len(parts) > 2:
         group, head = parts[1], 2
     else:
-        raise failures.no_such_path()
+        raise failures.no_such_page()
     rows = registry.place(group, parts[head]) if len(parts) > head else None
     rest = parts[head + 1 :]
     if rows is None or not rest:
-        raise failures.no_such_path()
+        is_known = group in registry.groups()
+        raise failures.no_such_path() if is_known else failures.no_such_page()
     namespace = ""
     if rest[0] == "namespaces" and len(rest) > 2 and (rest[2] in rows or rest[2] not in ("status", "finalize")):
         namespace, rest = rest[1], rest[2:]

@@ -258,6 +258,8 @@ def require(row: Row, verb: str) -> None:
 
 def failed(error: ApiError) -> Response:
     """A failure as a response; Retry-After only where the Status says so."""
+    if error.code == 404 and not error.reason:
+        return whole(404, f"{error.message}\n".encode(), "text/plain; charset=utf-8")
     seconds = (error.status.get("details") or {}).get("retryAfterSeconds")
     body = encode(error.status)
     return whole(error.code, body, retry_after=str(seconds)) if seconds else whole(error.code, body)

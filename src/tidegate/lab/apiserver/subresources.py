@@ -93,7 +93,7 @@ def _rescale(verbs: Verbs, row: Row, place: Place, wanted: Change, options: Opti
     def replicas(old: JsonObject) -> JsonObject:
         scale = wanted(scale_of(old))
         if wrong := strict.mismatch("Scale", scale):
-            raise failures.bad_request(f'Scale in version "v1" cannot be handled as a Scale: {wrong}')
+            raise failures.unusable_patch(encode(scale).decode(), wrong)
         version = (scale.get("metadata") or {}).get("resourceVersion")
         if version and version != old["metadata"]["resourceVersion"]:
             raise failures.conflict(row, place[1])
@@ -137,9 +137,11 @@ def _bind(verbs: Verbs, row: Row, place: Place, binding: JsonObject, options: Op
         why = f"Precondition failed: UID in precondition: {asked['uid']}, UID in object meta: {metadata['uid']}"
         raise failures.conflict(row, place[1], why)
     if metadata.get("deletionTimestamp"):
-        raise failures.conflict(row, place[1], f"pod {place[1]} is being deleted, cannot be assigned to a host")
+        why = f"pod {place[1]} is being deleted, cannot be assigned to a host"
+        raise failures.conflict(row, place[1], why, "binding")
     if spec.get("nodeName"):
-        raise failures.conflict(row, place[1], f'pod {place[1]} is already assigned to node "{spec["nodeName"]}"')
+        why = f'pod {place[1]} is already assigned to node "{spec["nodeName"]}"'
+        raise failures.conflict(row, place[1], why, "binding")
     scheduled = {
         "type": "PodScheduled",
         "status": "True",

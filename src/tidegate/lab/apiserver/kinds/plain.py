@@ -120,5 +120,8 @@ def event_to_core(event: JsonObject) -> JsonObject:
 def event_from_core(event: JsonObject) -> JsonObject:
     """A stored Event as events.k8s.io/v1 shows it."""
     shown = {_CORE_NAMES.get(key, key): value for key, value in event.items()}
+    for key in ("reportingController", "reportingInstance"):
+        if not shown.get(key):
+            shown.pop(key, None)
     shown["apiVersion"] = "events.k8s.io/v1"
     return shown

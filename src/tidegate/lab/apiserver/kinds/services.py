@@ -74,8 +74,7 @@ class ServiceStrategy(Strategy):
                                f"failed to allocate IP {address}: provided IP is already allocated")  # fmt: skip
             if not address.startswith(world.addressing.service_prefix + "."):
                 raise _refused(world, obj, "spec.clusterIPs", [address], "failed to allocate IP "
-                               f"{address}: the provided IP is not in the valid range. The range of valid IPs is "
-                               f"{world.addressing.service_prefix}.0.0/16")  # fmt: skip
+                               f"{address}: the provided network does not match the current range")  # fmt: skip
         spec["clusterIP"] = address
         spec["clusterIPs"] = [address]
         spec.setdefault("ipFamilies", ["IPv4"])

@@ -85,6 +85,15 @@ def _endpoint_slice(obj: Json) -> None:
         port.setdefault("protocol", "TCP")
 
 
+def _event(obj: Json) -> None:
+    """Go writes the fields of an Event out that have no omitempty."""
+    for key in ("firstTimestamp", "lastTimestamp", "eventTime"):
+        obj.setdefault(key, None)
+    for key in ("reportingComponent", "reportingInstance"):
+        obj.setdefault(key, "")
+    obj.setdefault("source", {})
+
+
 def _config_map(obj: Json) -> None:
     for key in ("data", "binaryData"):
         if key in obj and not obj[key]:
@@ -301,6 +310,7 @@ _RULES: dict[str, Callable[[Json], None]] = {
     "Endpoints": _endpoints,
     "EndpointSlice": _endpoint_slice,
     "ConfigMap": _config_map,
+    "Event": _event,
     "Secret": _secret,
     "Deployment": _deployment,
     "ReplicaSet": _replica_set,

@@ -70,10 +70,11 @@ def pod_spec(spec: Json, field: str) -> list[Cause]:
             path = f"{field}.{group}[{index}]"
             name = container.get("name") or ""
             found += _container(container, path, mounted)
+            found += _hooks(container.get("lifecycle") or {}, f"{path}.lifecycle", spec)
+            found += _probes(container, path)
             if name and name in seen:
                 found.append(causes.duplicate(f"{path}.name", name))
             seen.add(name)
-            found += _hooks(container.get("lifecycle") or {}, f"{path}.lifecycle", spec)
             if group == "containers":
                 found += _host_ports(container, path, host_ports)
     found += one_of(f"{field}.restartPolicy", spec.get("restartPolicy"), ("Always", "OnFailure", "Never"))
@@ -136,6 +137,11 @@ def _container(container: Json, path: str, volumes: set[Any]) -> list[Cause]:
     pulls = ("Always", "IfNotPresent", "Never")
     found += one_of(f"{path}.imagePullPolicy", container.get("imagePullPolicy"), pulls)
     found += _resources(container.get("resources") or {}, f"{path}.resources")
+    return found
+
+
+def _probes(container: Json, path: str) -> list[Cause]:
+    found: list[Cause] = []
     for probe in ("livenessProbe", "readinessProbe", "startupProbe"):
         if container.get(probe) is not None:
             found += _probe(container[probe], f"{path}.{probe}", is_readiness=probe == "readinessProbe")

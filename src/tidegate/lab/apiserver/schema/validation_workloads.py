@@ -9,6 +9,7 @@ from tidegate.lab.apiserver.schema import causes, names, validation_pod, validat
 from tidegate.lab.apiserver.schema.causes import Cause, invalid, non_negative, required
 
 Json = Mapping[str, Any]
+_REPLICA_SET_COUNTS = ("fullyLabeledReplicas", "readyReplicas", "availableReplicas")
 MISMATCH = "`selector` does not match template `labels`"
 
 
@@ -60,7 +61,24 @@ def deployment(obj: Json, old: Json | None) -> list[Cause]:
     if isinstance(deadline, int) and deadline <= (spec.get("minReadySeconds") or 0):
         text = "must be greater than minReadySeconds"
         found.append(invalid("spec.progressDeadlineSeconds", deadline, text))
-    return found + _selector_kept(obj, old)
+    found += _selector_kept(obj, old)
+    counted = ("updatedReplicas", "readyReplicas", "availableReplicas", "unavailableReplicas")
+    return found if old is None else [*found, *_counts(obj, *counted)]
+
+
+def _counts(obj: Json, *counted: str) -> list[Cause]:
+    """A status whose counts are not negative, none above ``replicas``, nor available above ready."""
+    status = obj.get("status") or {}
+    total, ready, available = (status.get(key) or 0 for key in ("replicas", "readyReplicas", "availableReplicas"))
+    found: list[Cause] = []
+    for key in ("observedGeneration", "replicas", *counted):
+        found += non_negative(f"status.{key}", status.get(key))
+    for key in counted:
+        if (value := status.get(key) or 0) > total and key != "unavailableReplicas":
+            found.append(invalid(f"status.{key}", value, "cannot be greater than status.replicas"))
+    if available > ready:
+        found.append(invalid("status.availableReplicas", available, "cannot be greater than readyReplicas"))
+    return found
 
 
 def _minimum_ready(spec: Json) -> list[Cause]:
@@ -105,7 +123,8 @@ def _at_most_all(value: Any, path: str) -> list[Cause]:
 
 
 def replica_set(obj: Json, old: Json | None) -> list[Cause]:
-    return _workload(obj, "ReplicaSet") + _minimum_ready(obj.get("spec") or {}) + _selector_kept(obj, old)
+    found = _workload(obj, "ReplicaSet") + _minimum_ready(obj.get("spec") or {}) + _selector_kept(obj, old)
+    return found if old is None else [*found, *_counts(obj, *_REPLICA_SET_COUNTS)]
 
 
 def stateful_set(obj: Json, old: Json | None) -> list[Cause]:
