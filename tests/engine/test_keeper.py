@@ -88,6 +88,7 @@ class Grip:
 
     def __init__(self):
         self.recorded, self.deadline, self.fails = [], 30.0, 0
+        self.while_recording = lambda: None
 
     def is_cut(self, seen):
         return True
@@ -112,6 +113,8 @@ class Grip:
             self.fails -= 1
             raise Unreachable("no API")
         self.recorded.append(result)
+        self.while_recording()
+        await asyncio.sleep(0.05)
         return True
 
     async def release(self, drain, result):
@@ -292,6 +295,17 @@ def test_a_record_that_cannot_be_written_is_tried_again_after_another_look():
     assert result.result is Ending.VERIFIED
     assert 2 < seconds < 4
     assert stage.coordinator.fresh_looks >= 2, "a look older than a second does not count"
+
+
+def test_a_route_that_comes_back_while_the_record_is_written_takes_the_proof_back():
+    def start(stage):
+        stage.coordinator.all_let_go()
+        stage.grip.while_recording = lambda: stage.coordinator.acknowledged("n2", verdict="refuted")
+
+    result, seconds, stage = play((1, start))
+    assert result.result is Ending.TIMED_OUT
+    assert seconds >= 30
+    assert stage.grip.recorded[-1] == result, "what was recorded is corrected"
 
 
 def test_a_deadline_that_is_moved_is_kept():

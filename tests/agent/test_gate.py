@@ -1,0 +1,167 @@
+"""The agent's end of a hold: what is recorded when somebody on the way is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from tidegate import vtime
+from tidegate.agent.gate import Gate
+from tidegate.agent.holds import HeldPod, Holds
+from tidegate.engine.journal import Journal
+from tidegate.model.names import DrainResult, Ending
+
+POD = HeldPod("uid-1", "demo", "echo-1")
+VERIFIED = DrainResult(Ending.VERIFIED)
+
+
+class Drains:
+    """Drains every pod in ``seconds``."""
+
+    def __init__(self, seconds=2.0, error=None):
+        self.seconds, self.error, self.lost, self.at_once = seconds, error, [], None
+
+    async def identify(self, ip):
+        return self.at_once or POD
+
+    async def drain(self, pod, container):
+        await asyncio.sleep(self.seconds)
+        if self.error:
+            raise self.error
+        return VERIFIED
+
+    def abandoned(self, pod, container, why):
+        self.lost.append((container, why))
+
+
+def play(story, drains, tmp_path):
+    async def whole():
+        holds = Holds(Journal(str(tmp_path / "holds.jsonl")))
+        gate = Gate(drains, holds, lambda line: None)
+        await asyncio.start_unix_server(gate.serve, "agent.sock")
+        reader, writer = await asyncio.open_unix_connection("agent.sock")
+        writer.write(b'{"hold": {"ip": "127.17.1.2", "port": 15299, "container": "web"}}\n')
+        await story(reader, writer)
+        await asyncio.sleep(5)
+        return [entry for entry in holds.journal.entries() if entry["event"] == "hold-ended"]
+
+    return vtime.run(whole(), limit_seconds=60)
+
+
+async def released(reader):
+    """The release, after heartbeats: (it, how many heartbeats)."""
+    beats = 0
+    while "heartbeat" in (message := json.loads(await reader.readline())):
+        beats += 1
+    return message["release"], beats
+
+
+def test_a_confirmed_release_is_journalled_as_what_it_was(tmp_path):
+    async def story(reader, writer):
+        release, beats = await released(reader)
+        assert (release["result"], beats) == ("verified", 3)
+        writer.write(b'{"answered": 1}\n')
+
+    [ended] = play(story, Drains(2.5), tmp_path)
+    assert ended["result"] == "verified"
+
+
+@pytest.mark.parametrize("confirmation", [b"", b'{"answered": 0}\n', b"garbage\n"])
+def test_a_release_that_reached_nobody_is_bypassed(tmp_path, confirmation):
+    drains = Drains()
+
+    async def story(reader, writer):
+        await released(reader)
+        writer.write(confirmation)
+        writer.close()
+
+    [ended] = play(story, drains, tmp_path)
+    assert ended["result"] == "bypassed"
+    assert [container for container, _ in drains.lost] == ["web"]
+
+
+def test_a_holder_that_is_silent_after_the_release_is_bypassed(tmp_path):
+    async def story(reader, writer):
+        await released(reader)
+
+    [ended] = play(story, Drains(), tmp_path)
+    assert ended["result"] == "bypassed"
+
+
+def test_a_holder_that_dies_ends_the_hold_at_once(tmp_path):
+    drains = Drains(30)
+
+    async def story(reader, writer):
+        await asyncio.sleep(1)
+        writer.close()
+
+    [ended] = play(story, drains, tmp_path)
+    assert ended["result"] == "bypassed"
+    assert "holder" in ended["reason"]
+
+
+def test_a_bug_in_a_drain_is_bypassed_and_the_holder_falls_back(tmp_path):
+    async def story(reader, writer):
+        lines = (await reader.read()).splitlines()
+        assert not any(b"release" in line for line in lines)
+
+    [ended] = play(story, Drains(error=RuntimeError("oops")), tmp_path)
+    assert ended["result"] == "bypassed"
+    assert "oops" in ended["reason"]
+
+
+def test_a_call_that_is_not_for_a_leaving_pod_is_answered_at_once(tmp_path):
+    drains = Drains()
+    drains.at_once = DrainResult(Ending.BYPASSED, "no deletionTimestamp")
+
+    async def story(reader, writer):
+        assert (await released(reader))[0]["result"] == "bypassed"
+        assert asyncio.get_running_loop().time() < 0.1
+        writer.write(b'{"answered": 1}\n')
+
+    assert play(story, drains, tmp_path) == []
+
+
+def test_garbage_on_the_socket_is_dropped(tmp_path):
+    async def whole():
+        gate = Gate(Drains(), Holds(Journal()), lambda line: None)
+        await asyncio.start_unix_server(gate.serve, "agent.sock", limit=4096)
+        for line in (b"\x00\n", b"{}\n", b'{"hold": 7}\n', b"x" * 10_000 + b"\n", b""):
+            _, writer = await asyncio.open_unix_connection("agent.sock")
+            writer.write(line)
+            await asyncio.sleep(3)
+            writer.close()
+        assert gate.open == 0
+
+    vtime.run(whole(), limit_seconds=60)
+
+
+def test_the_result_of_a_pod_is_the_worst_of_its_containers_last_holds():
+    holds = Holds(Journal())
+    holds.began(POD, "web")
+    holds.ended(POD, "web", DrainResult(Ending.BYPASSED, "died"))
+    assert holds.result_of("uid-1", VERIFIED, {"side"}).result is Ending.BYPASSED
+    holds.began(POD, "web")  # asked again: it was still running
+    assert holds.result_of("uid-1", VERIFIED, {"web", "side"}).result is Ending.VERIFIED
+
+
+def test_holds_of_an_agent_that_died_are_restored_as_bypassed(tmp_path):
+    path = str(tmp_path / "holds.jsonl")
+    before = Holds(Journal(path))
+    before.began(POD, "web")
+    before.began(POD, "side")
+    before.ended(POD, "side", VERIFIED)
+    after = Holds(Journal(path))
+    [dead] = after.restore()
+    assert (dead.pod, dead.container) == (POD, "web")
+    assert after.result_of("uid-1", VERIFIED, {"side"}).result is Ending.BYPASSED
+    assert Holds(Journal(path)).restore() == [], "once is enough"
+
+
+def test_a_journal_cut_short_by_a_kill_is_read_up_to_there(tmp_path):
+    path = tmp_path / "holds.jsonl"
+    Holds(Journal(str(path))).began(POD, "web")
+    path.write_bytes(path.read_bytes() + b'{"event": "hold-en')
+    assert len(Holds(Journal(str(path))).restore()) == 1
