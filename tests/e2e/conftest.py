@@ -23,9 +23,19 @@ def user(tmp_path: Path) -> Iterator[User]:
 
 @pytest.fixture(scope="module")
 def resident(tmp_path_factory: pytest.TempPathFactory) -> Iterator[User]:
-    """A user with the lab ``home`` of two nodes up, for tests that only ask it things."""
-    user = User(tmp_path_factory.mktemp("resident") / "state")
+    """A user with the lab ``home`` up, for tests that only ask it things.
+
+    Their machine is an odd one: no home, a relative state folder, a temporary folder too deep for UNIX sockets.
+    """
+    here = tmp_path_factory.mktemp("resident")
+    deep = here / ("deep" * 25)
+    deep.mkdir()
+    user = User(here / "state")
+    user.environment |= {"TIDEGATE_STATE": "state", "TMPDIR": str(deep)}
+    user.environment.pop("HOME", None)
     user.run("lab", "up", "--detach", "--nodes", "2", "--lab", "home").expect(0)
     user.environment["KUBECONFIG"] = str(user.state / "labs" / "home" / "kubeconfig")
     yield user
+    log = (user.state / "labs" / "home" / "lab.log").read_text()
     user.leave()
+    assert log.splitlines() == ["kernel: ready"], log

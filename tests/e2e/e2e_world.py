@@ -40,11 +40,18 @@ class Done:
         return self
 
 
+def finish(process: subprocess.Popen[str]) -> Done:
+    """A command that was started, once it has ended."""
+    stdout, stderr = process.communicate(timeout=20)
+    return Done(stdout, stderr, process.returncode)
+
+
 class User:
     """Runs ``tidegate`` and ``kubectl`` with a state folder of their own."""
 
     def __init__(self, state: Path) -> None:
         self.state = state
+        self._cwd = state.parent
         kept = {name: value for name, value in os.environ.items() if name not in _UNSET}
         self.environment = {**kept, "TIDEGATE_STATE": str(state)}
         self._running: list[subprocess.Popen[str]] = []
@@ -52,7 +59,7 @@ class User:
     def start(self, *arguments: str, program: str = "tidegate") -> subprocess.Popen[str]:
         """Start a command in a process group of its own, as a shell does."""
         process = subprocess.Popen(
-            [BIN / program, *arguments], env=self.environment, text=True, start_new_session=True,
+            [BIN / program, *arguments], env=self.environment, cwd=self._cwd, text=True, start_new_session=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
         self._running.append(process)
@@ -60,17 +67,16 @@ class User:
 
     def run(self, *arguments: str, program: str = "tidegate") -> Done:
         """Run a command to its end."""
-        process = self.start(*arguments, program=program)
-        stdout, stderr = process.communicate(timeout=20)
-        return Done(stdout, stderr, process.returncode)
+        return finish(self.start(*arguments, program=program))
 
     def kubectl(self, *arguments: str) -> Done:
         return self.run(*arguments, program="kubectl")
 
     def told(self, done: Done) -> str:
         """What a failed command said, for a golden file: one line and the exit code."""
-        assert done.stderr.count("\n") == 1, done
-        return re.sub(re.escape(str(self.state)), "STATE", f"{done.stderr}-> {done.code}\n")
+        assert done.stdout == "" and done.stderr.count("\n") == 1, done
+        text = re.sub(r"http://127\.\d+\.", "http://127.B.", done.stderr.replace(str(self.state), "STATE"))
+        return f"{text}-> {done.code}\n\n"
 
     # --- processes ---
 

@@ -11,7 +11,7 @@ import signal
 import subprocess
 
 import pytest
-from e2e_world import User, eventually
+from e2e_world import User, eventually, finish
 
 pytestmark = pytest.mark.realtime
 
@@ -89,8 +89,9 @@ def test_a_killed_agent_comes_back_and_a_lab_whose_reaper_was_killed_boots_anew(
 def test_lab_down_ends_a_lab_whose_state_was_cut_short_and_no_lab_of_that_name_elsewhere(user, tmp_path):
     other = User(tmp_path / "other")
     try:
-        for one in (user, other):
-            one.run("lab", "up", "--detach", "--nodes", "1", "--bare", "--lab", "rb").expect(0)
+        both = [one.start("lab", "up", "--detach", "--nodes", "1", "--bare", "--lab", "rb") for one in (user, other)]
+        for process in both:
+            finish(process).expect(0)
         (user.state / "labs" / "rb" / "lab.json").write_text('{"name": "r')
         (user.state / "labs" / "rb" / "kubeconfig").unlink()
         user.run("lab", "down", "--lab", "rb").expect(0)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tidegate.rehearse.verdict import Rehearsal
 
 
-@click.command()
+@click.command(short_help="Six rolling updates under load: guessed, and verified.")
 @click.option(
     "--report", type=click.Path(dir_okay=False, writable=True, path_type=Path), help="Write the HTML report here."
 )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tidegate.cli.main import DONE, FAILED, REFUSED, UNVERIFIED, fail
-from tidegate.cli.target import Duration, Reference, cluster_options
+from tidegate.cli.target import Duration, Reference, asking, cluster_options
 
 if TYPE_CHECKING:
     from tidegate.client import DrainOptions
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tidegate.model.names import DrainResult
 
 
-@click.command()
+@click.command(short_help="Take a pod out of its Services, verify, then delete it.")
 @click.argument("pod", type=Reference("pod"))
 @cluster_options
 @click.option("--timeout", default="5m", type=Duration(), help="From the cut to the deadline.  [default: 5m]")
@@ -54,7 +54,8 @@ def drain(pod: tuple[str, str], **given: Any) -> None:
         settle_seconds=given["settle"],
     )
     namespace = given["namespace"] or cluster.namespace
-    result = asyncio.run(_drain(cluster, (namespace, pod[1]), options, given))
+    with asking(cluster, namespace):
+        result = asyncio.run(_drain(cluster, (namespace, pod[1]), options, given))
     if result is None:
         return
     if given["output"] == "json":

@@ -33,7 +33,7 @@ lab_option = click.option(
 )  # fmt: skip
 
 
-@click.group()
+@click.group(short_help="A Kubernetes-compatible cluster on this machine.")
 def lab() -> None:
     """A Kubernetes-compatible cluster on this machine: no Docker, no root, Linux loopback addresses.
 

@@ -15,7 +15,7 @@ _RATE = 60.0
 """Requests per second of a simulated row: a virtual request costs about a millisecond of CPU."""
 
 
-@click.command()
+@click.command(short_help="The demo's story over many seeds, in virtual time.")
 @click.option("--seeds", default=50, show_default=True, type=click.IntRange(1), help="How many seeds.")
 @click.option("--first", default=0, show_default=True, help="The first seed.")
 @click.option("--jobs", default=2, show_default=True, type=click.IntRange(1), help="Processes.")

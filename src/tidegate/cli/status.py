@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tidegate.cli.target import Reference, cluster_options
+from tidegate.cli.target import Reference, asking, cluster_options
 
 if TYPE_CHECKING:
     from tidegate.kube.kubeconfig import Cluster
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 WATCH_SECONDS = 1.0
 
 
-@click.command()
+@click.command(short_help="Who gets traffic of a Service, or of a pod, and why.")
 @click.argument("subject", type=Reference("svc", "pod"))
 @cluster_options
 @click.option("-w", "--watch", is_flag=True, help="Print again whenever it changes.")
@@ -31,7 +31,8 @@ def status(subject: tuple[str, str], **given: Any) -> None:
     cluster = load(given["kubeconfig"], given["context"])
     namespace = given["namespace"] or cluster.namespace
     try:
-        asyncio.run(_show(cluster, namespace, subject, given))
+        with asking(cluster, namespace):
+            asyncio.run(_show(cluster, namespace, subject, given))
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from tidegate.cli.main import fail
+
+if TYPE_CHECKING:
+    from tidegate.kube.kubeconfig import Cluster
 
 _KINDS = {
     "pod": "pod", "pods": "pod", "po": "pod",
@@ -26,6 +32,19 @@ def cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
     ):
         command = option(command)
     return command
+
+
+@contextlib.contextmanager
+def asking(cluster: Cluster, namespace: str) -> Iterator[None]:
+    """One line and out where the cluster knows no such object: most often the namespace is another one."""
+    from tidegate.kube.errors import ApiError
+
+    try:
+        yield
+    except ApiError as error:
+        if not error.is_not_found:
+            raise
+        fail(f"{error.message} in namespace {namespace} of {cluster.server}; choose with -n, --context or --kubeconfig")
 
 
 class Reference(click.ParamType):  # type: ignore[type-arg] # generic only in newer clicks
