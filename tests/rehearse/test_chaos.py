@@ -21,6 +21,14 @@ def test_no_verified_drain_lost_a_request(outcomes):
     assert not [(one.seed, one.unexplained) for one in outcomes if one.unexplained]
 
 
+def test_nothing_in_the_kernels_journal_contradicts_a_verified_drain(outcomes):
+    assert not [(one.seed, one.contradictions) for one in outcomes if one.contradictions]
+
+
+def test_every_update_ends_whatever_broke(outcomes):
+    assert not [(one.seed, one.run.invalid) for one in outcomes if one.run.invalid]
+
+
 def test_the_faults_have_teeth(outcomes):
     results = sum((Counter(one.results) for one in outcomes), Counter())
     assert results["verified"] > results["bypassed"] > 0

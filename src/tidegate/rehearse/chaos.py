@@ -1,7 +1,8 @@
 """Rolling updates while everything around them breaks: proxies freeze, lag and die, agents, holders and the
 coordinator are killed. Seeded, in virtual time.
 
-What is judged is honesty, not luck: a pod whose drain is ``verified`` has lost no request, whatever broke. A killed
+What is judged is honesty, not luck: a pod whose drain is ``verified`` has lost no request, whatever broke, and by the
+kernels' own journal nothing was sent to it, or left open, when it was told to stop (``contradiction.py``). A killed
 holder lets the kubelet go on at once (it is fail-open); such a pod is ``bypassed`` and may lose what it loses.
 """
 
@@ -12,7 +13,7 @@ import random
 from dataclasses import dataclass, replace
 
 from tidegate import vtime
-from tidegate.lab.config import LabConfig
+from tidegate.lab.config import Addon, LabConfig
 from tidegate.lab.faults import Fault, FaultKind
 from tidegate.lab.virtual import VirtualLab
 from tidegate.model.names import Ending
@@ -57,22 +58,32 @@ class Outcome:
         return tuple(track.seen.name for track in self.run.timeline.old if track.lost and track.seen.name in verified)
 
     @property
+    def contradictions(self) -> tuple[str, ...]:
+        """What the kernels' journal says against verified drains: there must be none."""
+        return self.run.contradictions
+
+    @property
     def unexplained(self) -> int:
         """Lost requests although every drain was verified: whoever they were meant for, there must be none."""
         return self.lost if set(self.results) == {Ending.VERIFIED.value} else 0
 
 
-def play(seed: int, rate: float = 80.0, *, shuffle: bool = False) -> Outcome:
-    """One rolling update under faults drawn from ``seed``; ``shuffle`` perturbs the schedule as well."""
+def play(
+    seed: int, rate: float = 80.0, *, shuffle: bool = False, row: Row = ROW, addons: tuple[Addon, ...] = (TIDEGATE,)
+) -> Outcome:
+    """One rolling update under faults drawn from ``seed``; ``shuffle`` perturbs the schedule as well.
+
+    ``addons`` is what is judged: a test hands in one that is broken, and the judge must see it.
+    """
     settings = replace(
-        Settings(rows=(ROW,), seed=seed, requests_min=0, row_seconds_max=120.0),
+        Settings(rows=(row,), seed=seed, requests_min=0, row_seconds_max=120.0),
         new_per_second=rate / 2,
         pool_per_second=rate / 2,
     )
 
     async def story() -> Outcome:
         rng = random.Random(f"{seed}/chaos")
-        async with VirtualLab(LabConfig(seed=seed, addons=(TIDEGATE,))) as lab:
+        async with VirtualLab(LabConfig(seed=seed, addons=addons)) as lab:
             breaking = _Breaking(lab, rng)
             task = asyncio.get_running_loop().create_task(breaking.run())
             try:

@@ -58,6 +58,18 @@ class Commit:
     epoch: Epoch | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """One connection that a node's kernel carried to an endpoint. Wall seconds."""
+
+    node: str
+    source: str
+    opened_at: float
+    """When the endpoint was chosen for it."""
+    pod_closed_at: float
+    """When the endpoint closed its end; ``opened_at`` where it never took the connection."""
+
+
 @dataclass(slots=True)
 class Footage:
     """The facts of one row."""
@@ -70,6 +82,8 @@ class Footage:
     """By endpoint "ip:port": when connections to it closed, in order."""
     carried: dict[tuple[str, int], list[tuple[float, str]]] = field(default_factory=dict)
     """By node and client port: when connections ended there, and which endpoint each had been given."""
+    connections: dict[str, list[Carried]] = field(default_factory=dict)
+    """By endpoint: every connection that has ended, in the order they did."""
 
     def table(self, node: str, at: float) -> frozenset[str]:
         """The endpoints that a node's kernel forwarded the row's Service to at an instant."""
@@ -136,7 +150,11 @@ class Film:
         endpoint = entry["endpoint"]
         if entry["event"] == "connection-closed":
             self.footage.closed.setdefault(endpoint, []).append(at)
-        port = int(str(entry.get("source", "")).rpartition(":")[2] or 0)
+        source, opened_at = str(entry.get("source", "")), float(entry.get("opened") or at)
+        closed_at = float(entry.get("pod_closed") or (opened_at if entry["event"] == "connection-failed" else at))
+        carried = Carried(entry["node"], source, opened_at, closed_at)
+        self.footage.connections.setdefault(endpoint, []).append(carried)
+        port = int(source.rpartition(":")[2] or 0)
         self.footage.carried.setdefault((entry["node"], port), []).append((at, endpoint))
 
     def _step(self, life: Life, entry: Entry, at: float) -> None:

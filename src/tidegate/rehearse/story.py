@@ -25,6 +25,7 @@ from tidegate.kube.api import (
 from tidegate.kube.errors import ApiError
 from tidegate.lab.faults import Fault
 from tidegate.rehearse import manifests, timeline, verdict
+from tidegate.rehearse.contradiction import contradictions
 from tidegate.rehearse.footage import Film, Focus, Footage
 from tidegate.rehearse.loadspec import LoadSpec
 from tidegate.rehearse.samples import tally
@@ -134,8 +135,10 @@ class _Scene:
             nodes=self.nodes,
         )
         ordered = tuple(sorted(samples, key=lambda sample: sample.number))
-        drawn = timeline.draw(update, self.witness.pods(), self._footage(), ordered)
-        return Run(self.row, drawn, ordered, verdict.why_invalid(self.settings, drawn, tally(ordered)))
+        footage = self._footage()
+        drawn = timeline.draw(update, self.witness.pods(), footage, ordered)
+        invalid = verdict.why_invalid(self.settings, drawn, tally(ordered))
+        return Run(self.row, drawn, ordered, invalid, contradictions(drawn.tracks, footage))
 
     async def _open(self) -> None:
         """Version 1 up, ready and routed on every node; then load on it alone."""

@@ -39,6 +39,8 @@ class Run:
     """By number."""
     invalid: str = ""
     """Why the run proves nothing either way; "" = it is valid."""
+    contradictions: tuple[str, ...] = ()
+    """What the lab's own journal says against a ``verified`` drain: a sentence each, whoever lost a request or not."""
 
     @property
     def tally(self) -> Tally:
@@ -86,7 +88,8 @@ class Verdict:
 
 
 def judge(rehearsal: Rehearsal) -> Verdict:
-    """0 only if every run is valid and Tidegate's rows lost nothing and every one of their drains is ``verified``.
+    """0 only if every run is valid and Tidegate's rows lost nothing and every one of their drains is ``verified``, and
+    nothing in the lab's journal contradicts that.
 
     4 if a drain is not verified, else 1 (design §8). The other rows may lose what they lose: that is the point.
     """
@@ -98,8 +101,9 @@ def judge(rehearsal: Rehearsal) -> Verdict:
         if not run.row.is_gated:
             continue
         unverified += [_sentence(run.row, drain) for drain in run.drains if drain.result != Ending.VERIFIED.value]
-        if not run.drains:
-            failed.append(f"{run.row.name}: no pod was drained")
+        if len(run.drains) < rehearsal.settings.replicas:
+            failed.append(f"{run.row.name}: {len(run.drains)} of {rehearsal.settings.replicas} pods were seen to drain")
+        failed += [f"{run.row.name}: falsely verified: {found}" for found in run.contradictions]
         if run.tally.dropped:
             failed.append(f"{run.row.name}: {run.tally.dropped} requests were lost")
     reasons = (*unverified, *failed)

@@ -189,6 +189,8 @@ def test_the_journal_has_every_commit_and_every_closed_connection(tmp_path):
         assert (committed["node"], committed["generation"]) == ("node-1", 1)
         assert committed["services"] == {"default/web:80": [POD_1]}
         assert closed.pop("source").startswith(f"{NODE_1}:")
+        opened, pod_closed = closed.pop("opened"), closed.pop("pod_closed")
+        assert committed["at"] < opened < pod_closed <= closed["at"]
         assert {**closed, "at": 0} == {"at": 0, "event": "connection-closed", "node": "node-1", "endpoint": POD_1}
 
     story(tmp_path, tell)
