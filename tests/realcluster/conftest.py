@@ -15,3 +15,10 @@ def real_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[control_p
         pytest.skip(f"KUBEBUILDER_ASSETS has no {', '.join(control_plane.NEEDED)}")
     with control_plane.running(tmp_path_factory.mktemp("control-plane"), binaries) as plane:
         yield plane
+
+
+@pytest.fixture
+def quiet_cluster(real_cluster: control_plane.ControlPlane) -> Iterator[control_plane.ControlPlane]:
+    """The same one while its controllers stand still."""
+    with real_cluster.without_controllers():
+        yield real_cluster

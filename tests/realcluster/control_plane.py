@@ -30,11 +30,48 @@ def assets() -> Path | None:
 
 @dataclass
 class ControlPlane:
-    """A running one."""
+    """A running one. ``commands`` and ``processes`` are by program."""
 
     server: str
     kubeconfig: Path
     version: str
+    folder: Path
+    commands: dict[str, list[str]]
+    processes: dict[str, subprocess.Popen[bytes]]
+
+    def start(self, name: str) -> None:
+        """Run a program of it, and wait for the API server to be ready."""
+        log = (self.folder / f"{name}.log").open("ab")
+        self.processes[name] = subprocess.Popen(self.commands[name], stdout=log, stderr=log, cwd=self.folder)
+        if name == "kube-apiserver":
+            _wait_ready(f"{self.server}/readyz")
+
+    def kill(self, name: str) -> None:
+        """End a program of it without a word."""
+        self.processes[name].kill()
+        self.processes[name].wait()
+
+    @contextlib.contextmanager
+    def without_controllers(self) -> Iterator[None]:
+        """Nobody but the caller writes: the controller manager is stopped for so long."""
+        controllers = self.processes["kube-controller-manager"]
+        controllers.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            controllers.send_signal(signal.SIGCONT)
+
+    def stop(self) -> None:
+        """End all of it."""
+        for process in reversed(self.processes.values()):
+            process.send_signal(signal.SIGTERM)
+        for process in reversed(self.processes.values()):
+            try:
+                process.wait(5)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        shutil.rmtree(self.folder / "etcd", ignore_errors=True)
 
 
 def _free_port() -> int:
@@ -114,21 +151,12 @@ def running(folder: Path, binaries: Path) -> Iterator[ControlPlane]:
             f"--cert-dir={folder / 'kcm'}",
         ],
     ]
-    processes: list[subprocess.Popen[bytes]] = []
+    version = subprocess.run([str(binaries / "kube-apiserver"), "--version"], capture_output=True, text=True)
+    named = {name: [str(binaries / name), *arguments] for name, *arguments in commands}
+    plane = ControlPlane(server, kubeconfig, version.stdout.strip(), folder, named, {})
     try:
-        for name, *arguments in commands:
-            log = (folder / f"{name}.log").open("wb")
-            processes.append(subprocess.Popen([str(binaries / name), *arguments], stdout=log, stderr=log, cwd=folder))
-            if name == "kube-apiserver":
-                _wait_ready(f"{server}/readyz")
-        version = subprocess.run([str(binaries / "kube-apiserver"), "--version"], capture_output=True, text=True)
-        yield ControlPlane(server, kubeconfig, version.stdout.strip())
+        for name in named:
+            plane.start(name)
+        yield plane
     finally:
-        for process in reversed(processes):
-            process.send_signal(signal.SIGTERM)
-        for process in reversed(processes):
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-        shutil.rmtree(folder / "etcd", ignore_errors=True)
+        plane.stop()

@@ -251,7 +251,10 @@ def _check_identity(row: Row, old: JsonObject, new: JsonObject) -> None:
             f"Precondition failed: UID in precondition: {uid}, UID in object meta: {old['uid']}"
         )
         raise failures.conflict(row, name, why)
-    if (version := new.get("resourceVersion")) and version != old["resourceVersion"]:
+    version = str(new.get("resourceVersion") or "")
+    if version and not version.isdigit():
+        raise failures.failure(500, "", f'strconv.ParseUint: parsing "{version}": invalid syntax')
+    if version and version != old["resourceVersion"]:
         raise failures.conflict(row, name)
 
 

@@ -49,7 +49,10 @@ def begin(store: Store, row: Row, namespace: str, options: ListOptions) -> Openi
     check(options)
     wanted = chosen(row, namespace, options)
     collection = store.collection(row)
-    asked = parse_version(options.resource_version)
+    try:
+        asked = parse_version(options.resource_version)
+    except ApiError as error:  # a watch does not wrap it into a BadRequest
+        raise failures.failure(500, "", error.message.removeprefix("invalid resource version: ")) from error
     if options.sends_initial and asked > store.rv:
         raise failures.too_large(asked, store.rv)
     wants_all = options.sends_initial if options.sends_initial is not None else not asked
@@ -143,7 +146,7 @@ def _next_bookmark(now: float, deadline: float) -> float:
 
 def bookmark(row: Row, rv: int, *, ends_initial: bool = False) -> JsonObject:
     """An object of the row's kind that carries nothing but a resourceVersion."""
-    metadata: JsonObject = {"resourceVersion": str(rv), "creationTimestamp": None}
+    metadata: JsonObject = {"resourceVersion": str(rv)}
     if ends_initial:
         metadata["annotations"] = {INITIAL_EVENTS_END: "true"}
     return {"kind": row.kind, "apiVersion": row.resource.api_version, "metadata": metadata}
@@ -166,13 +169,14 @@ def check(options: ListOptions) -> None:
             text = "Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"
             causes.append(("resourceVersionMatch", text))
     else:
-        if not options.match:
+        if options.match != "NotOlderThan":
             text = "Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
             causes.append(("resourceVersionMatch", text))
-        elif options.match != "NotOlderThan":
+        if options.match not in ("", "NotOlderThan"):
             text = f'Unsupported value: "{options.match}": supported values: "NotOlderThan"'
             causes.append(("resourceVersionMatch", text))
-        if options.token:
-            causes.append(("continue", "Forbidden: continue is forbidden when sendInitialEvents is provided"))
+        if options.match and options.token:
+            text = "Forbidden: resourceVersionMatch is forbidden when continue is provided"
+            causes.append(("resourceVersionMatch", text))
     if causes:
         raise failures.invalid_option("ListOptions", causes)

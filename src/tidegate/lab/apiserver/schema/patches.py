@@ -207,7 +207,8 @@ def _merge_map(original: dict[str, Any], patch: dict[str, Any], known: Type | No
         if directive == "delete":
             return {}
         if directive != "merge":
-            raise PatchError(500, f"unknown patch type found: {directive}")
+            whole = printed({**patch, _PATCH: directive})
+            raise PatchError(500, f"unknown patch type: {printed(directive)} in map: {whole}")
     _retain_keys(original, patch)
     _ordered_lists(original, patch, known)
     for key, value in patch.items():
