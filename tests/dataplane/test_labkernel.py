@@ -82,15 +82,6 @@ def test_a_service_of_that_name_elsewhere_is_no_fence():
     assert labkernel.parse(dump(services=[elsewhere]), "node-1").fence == ()
 
 
-def test_the_facts_print_as_inspect_shows_them():
-    facts = labkernel.parse(dump(services=[service(), fence()]), "node-1")
-    assert facts.to_json()["fence"] == {"k3f9": 41}
-    assert facts.to_json()["routes"][0] == {
-        "via": "cluster-ip", "service": "demo/echo:http", "address": "127.18.0.7", "port": 80, "protocol": "TCP",
-        "endpoints": ["127.17.2.5:8080"],
-    }  # fmt: skip
-
-
 @pytest.mark.parametrize(
     "bad",
     [

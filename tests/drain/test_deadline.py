@@ -1,4 +1,4 @@
-"""Deadlines: the kubelet's clock in gate mode, ours in label mode."""
+"""Deadlines: the kubelet's clock, while a gate is held."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tidegate.drain import Budget, gate_deadline, label_deadline
+from tidegate.drain import Budget, gate_deadline
 
 DELETED = datetime(2026, 11, 21, 10, 0, tzinfo=UTC)
 
@@ -20,7 +20,3 @@ def test_a_gate_leaves_the_app_its_stop_budget_and_the_kubelet_two_seconds(grace
 def test_an_app_that_stops_faster_leaves_more_for_the_drain():
     timestamp = DELETED + timedelta(seconds=30)
     assert gate_deadline(timestamp, Budget(app_stop_seconds=3)) == DELETED + timedelta(seconds=25)
-
-
-def test_a_label_drain_has_five_minutes():
-    assert label_deadline(DELETED) == DELETED + timedelta(minutes=5)

@@ -51,7 +51,6 @@ def test_a_leaving_pod_is_terminating_and_may_still_be_ready():
     found = a_pod(deleted=True)
     assert found.is_terminating
     assert found.is_ready
-    assert found.deletion_grace_seconds == 60
 
 
 def test_null_is_an_empty_list():
@@ -188,13 +187,6 @@ def test_a_node_is_read():
         }
     )
     assert (found.addresses, found.is_ready, found.is_out_of_service) == (("10.0.0.1",), False, True)
-
-
-def test_a_lease_expires_its_duration_after_its_renewal():
-    spec = {"holderIdentity": "c-1", "leaseDurationSeconds": 15, "renewTime": "2026-11-21T10:00:00.000000Z"}
-    found = node.decode_lease({"metadata": {"name": "l"}, "spec": spec})
-    assert found.expires_at == datetime(2026, 11, 21, 10, 0, 15, tzinfo=UTC)
-    assert node.decode_lease({"metadata": {"name": "l"}}).expires_at is None
 
 
 def test_a_workload_is_read():

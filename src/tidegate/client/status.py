@@ -26,13 +26,9 @@ Kind = Literal["svc", "pod"]
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """One answer. ``document`` is the JSON shape; see ``render.py`` of the command for its text."""
+    """One answer. ``document`` is the JSON that ``-o json`` prints; docs/json.md names its keys."""
 
     document: dict[str, Any]
-
-    @property
-    def has_straggler(self) -> bool:
-        return any(drain["stragglers"] for drain in self.document["drains"])
 
 
 async def status_of(client: KubeClient, kind: Kind, namespace: str, name: str) -> Status:
@@ -48,7 +44,7 @@ async def status_of(client: KubeClient, kind: Kind, namespace: str, name: str) -
     nodes = sorted(obj["metadata"]["name"] for obj in (await client.list(NODES)).items)
     shown = [_service(one, slices, subject) for one in wanted]
     endpoints = _endpoints(shown, subject)
-    drains, problem = await _drains(client, namespace)
+    drains, problem = await _drains(client)
     pods = {entry["pod"] for one in shown for entry in one["endpoints"]} | ({subject.name} if subject else set())
     document: dict[str, Any] = {
         "kind": kind,
@@ -57,7 +53,7 @@ async def status_of(client: KubeClient, kind: Kind, namespace: str, name: str) -
         "services": shown,
         "nodes": await _nodes(client, nodes, endpoints) if endpoints else [],
         "drains": [drain for drain in drains if drain["namespace"] == namespace and drain["pod"] in pods],
-        "connections": await _connections(client, namespace, shown, endpoints),
+        "connections": await _connections(client, shown),
         "problems": [problem] if problem else [],
     }
     if subject is not None:
@@ -129,7 +125,7 @@ async def _nodes(client: KubeClient, names: list[str], endpoints: tuple[Endpoint
     return list(await asyncio.gather(*(one(node) for node in names)))
 
 
-async def _drains(client: KubeClient, namespace: str) -> tuple[list[dict[str, Any]], str]:
+async def _drains(client: KubeClient) -> tuple[list[dict[str, Any]], str]:
     """The drains the coordinator knows, or why it cannot be asked."""
     try:
         if not await is_installed(client):
@@ -141,9 +137,7 @@ async def _drains(client: KubeClient, namespace: str) -> tuple[list[dict[str, An
         return [], "the coordinator's status is not understood"
 
 
-async def _connections(
-    client: KubeClient, namespace: str, shown: list[dict[str, Any]], endpoints: tuple[Endpoint, ...]
-) -> list[dict[str, Any]]:
+async def _connections(client: KubeClient, shown: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Live connections of every shown endpoint, read by its node's agent."""
     agents = ProxiedAgents(client)
     entries = {entry["address"]: entry for one in shown for entry in one["endpoints"] if entry["node"]}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from tidegate.model.endpoint import Endpoint
 from tidegate.model.epoch import Epoch
@@ -96,17 +95,3 @@ class Facts:
     def opening_to(self, endpoint: Endpoint) -> tuple[Tracked, ...]:
         """Connections on their way to ``endpoint`` that no route shows any more."""
         return tuple(entry for entry in self.tracked if entry.is_opening and endpoint.covers(entry.endpoint))
-
-    def to_json(self) -> dict[str, Any]:
-        """The shape ``tidegate inspect`` prints."""
-        return {
-            "routes": [
-                {
-                    "via": route.via, "service": route.service, "address": route.address, "port": route.port,
-                    "protocol": route.protocol, "endpoints": [str(endpoint) for endpoint in route.endpoints],
-                }
-                for route in self.routes
-            ],
-            "fence": {epoch.install: epoch.number for epoch in self.fence},
-            "unreadable": [str(unreadable) for unreadable in self.unreadable],
-        }  # fmt: skip

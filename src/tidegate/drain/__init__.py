@@ -14,7 +14,7 @@ Public surface:
 - source.py: ``look(Question) -> Source``: do the EndpointSlices still send traffic? ``gate_exception(question,
   workload)``: why to answer a gate at once; ``suspects(pod, services)``: for ``ObserversListed``.
 - ``record(drain, origin) -> DrainRecord`` for the pod's annotation; ``resume(pod, record) -> Drain`` elsewhere.
-- deadline.py: ``Budget``, ``gate_deadline``, ``label_deadline``.
+- deadline.py: ``Budget``, ``gate_deadline``.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tidegate.drain.acknowledgement import (
     stragglers,
     unreachable,
 )
-from tidegate.drain.deadline import DEFAULT_BUDGET, Budget, gate_deadline, label_deadline
+from tidegate.drain.deadline import DEFAULT_BUDGET, Budget, gate_deadline
 from tidegate.drain.progress import Drain, EpochTooEarly, EventError, begin, resume
 from tidegate.drain.result import record, waiting_for
 from tidegate.drain.source import Question, Source, gate_exception, look, suspects
@@ -57,7 +57,6 @@ __all__ = [
     "begin",
     "gate_deadline",
     "gate_exception",
-    "label_deadline",
     "look",
     "quorum",
     "record",

@@ -1,4 +1,4 @@
-"""How long a drain may take: the kubelet's clock in gate mode, ours in label mode."""
+"""How long a gate may be held: the kubelet's clock. (A label drain's patience is its caller's, ``--timeout``.)"""
 
 from __future__ import annotations
 
@@ -8,18 +8,10 @@ from datetime import datetime, timedelta
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """The times of a drain, all in seconds."""
+    """The times of a held gate, in seconds."""
 
-    drain_seconds: float = 300.0
-    """Label mode: from the cut to OVERDUE. No kubelet clock is running, so this is only the patience of the caller."""
-    cut_seconds: float = 60.0
-    """``cut`` and ``verify``: until every observer has let go."""
-    settle_seconds: float = 15.0
-    """How long to wait for what nobody can witness. The result is then ``assumed``."""
     app_stop_seconds: float = 10.0
     """What the app gets between SIGTERM and SIGKILL, kept free at the end of the grace period."""
-    gate_grace_seconds: int = 60
-    """The terminationGracePeriodSeconds the gate is injected with; Kubernetes' own default of 30 leaves 18."""
     fallback_sleep_seconds: float = 15.0
     """What the holder sleeps when its agent is silent: never worse than the ``sleep 15`` of the articles."""
 
@@ -38,8 +30,3 @@ def gate_deadline(deletion_timestamp: datetime, budget: Budget = DEFAULT_BUDGET)
     restarted runs the hook again with the full grace (measured on 1.36.2), which this does not count on.
     """
     return deletion_timestamp - timedelta(seconds=budget.app_stop_seconds + KUBELET_MINIMUM_SECONDS)
-
-
-def label_deadline(cut_at: datetime, budget: Budget = DEFAULT_BUDGET) -> datetime:
-    """When a label-mode drain is overdue."""
-    return cut_at + timedelta(seconds=budget.drain_seconds)

@@ -316,20 +316,6 @@ async def converse(
     return status, answer.headers, b"".join(answer.body)
 
 
-def exchange_with(peer: Peer) -> Exchange:
-    """An ``Exchange`` that fetches whole answers from ``peer`` (no streams)."""
-
-    async def exchange(request: Request) -> Response:
-        status, headers, body = await fetch(peer, request)
-
-        async def chunks() -> Any:
-            yield body
-
-        return Response(status, headers, chunks(), body)
-
-    return exchange
-
-
 @contextlib.asynccontextmanager
 async def serving(exchange: Exchange, host: str, port: int = 0) -> Any:
     """``async with serving(...) as server``: closed on leaving."""

@@ -113,8 +113,8 @@ class Lab:
         """Everything of the lab but the kernel process, which must be there already."""
         await self._register_nodes()
         async with vtime.Nursery() as nursery:
-            nursery.start(run_controllers(self.api, self.config, self._rng("controllers")), name="controllers")
-            nursery.start(run_scheduler(self.api, self._rng("scheduler")), name="scheduler")
+            nursery.start(run_controllers(self.api, self.config), name="controllers")
+            nursery.start(run_scheduler(self.api), name="scheduler")
             kubelets = [self._kubelet(index, nursery) for index in range(1, self.config.nodes + 1)]
             for kubelet in kubelets:
                 nursery.start(kubelet.run(), name=f"kubelet {kubelet.name}")

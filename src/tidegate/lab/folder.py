@@ -106,10 +106,6 @@ class LabFolder:
         return self.path / "journal.jsonl"
 
     @property
-    def kernel_journal(self) -> Path:
-        return self.path / "kernel.jsonl"
-
-    @property
     def logs(self) -> Path:
         return self.path / "logs"
 

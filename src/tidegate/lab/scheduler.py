@@ -7,7 +7,6 @@ repeats. A pod no node will have waits for a node or a pod to change; nothing po
 
 from __future__ import annotations
 
-import random
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -207,9 +206,8 @@ def _scheduling_inputs(node: JsonObject) -> tuple[object, ...]:
     return node.get("spec"), labels_of(node), status.get("allocatable"), conditions
 
 
-async def run_scheduler(api: Api, rng: random.Random) -> None:
-    """Schedule for ever. ``rng`` is the lab's seeded source; a choice here follows from load and names alone."""
-    del rng
+async def run_scheduler(api: Api) -> None:
+    """Schedule for ever. Nothing is drawn at random: a choice follows from load and names alone."""
     world = World(api, Caches(api), LabConfig())
     scheduler = Scheduler(world)
     async with Nursery() as nursery:

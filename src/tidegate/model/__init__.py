@@ -2,7 +2,7 @@
 
 Public surface (each module has ``decode(obj) -> noun``, raising ``Malformed``):
 
-- ``pod.Pod``, ``service.Service``, ``endpointslice.EndpointSlice``, ``node.Node`` (and ``decode_lease``),
+- ``pod.Pod``, ``service.Service``, ``endpointslice.EndpointSlice``, ``node.Node``,
   ``workload.Workload`` (Deployment, ReplicaSet, StatefulSet, DaemonSet, Job).
 - ``endpoint.Endpoint`` (``1.2.3.4:80``, port 0 = every port), ``epoch.Epoch`` (what a fence shows, and its codec).
 - ``selector.parse / of_json / of_labels -> Selector``: ``matches``, ``unmet``.

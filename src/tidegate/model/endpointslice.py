@@ -10,7 +10,6 @@ from tidegate.model.decode import WireMeta, decode_wire, describe
 from tidegate.model.endpoint import Endpoint, canonical
 
 SERVICE_LABEL = "kubernetes.io/service-name"
-MANAGED_BY_LABEL = "endpointslice.kubernetes.io/managed-by"
 
 
 class _Conditions(msgspec.Struct):
@@ -95,7 +94,6 @@ class EndpointSlice(msgspec.Struct, frozen=True):
     namespace: str
     resource_version: str
     service: str
-    managed_by: str
     address_type: str
     endpoints: tuple[SliceEndpoint, ...]
     ports: tuple[SlicePort, ...]
@@ -119,7 +117,6 @@ def decode(obj: Any) -> EndpointSlice:
         namespace=wire.metadata.namespace,
         resource_version=wire.metadata.resource_version,
         service=labels.get(SERVICE_LABEL, ""),
-        managed_by=labels.get(MANAGED_BY_LABEL, ""),
         address_type=wire.address_type,
         endpoints=tuple(_endpoint(endpoint, wire.address_type) for endpoint in wire.endpoints or ()),
         ports=tuple(SlicePort(port.name or "", port.port or 0, port.protocol or "TCP") for port in wire.ports or ()),

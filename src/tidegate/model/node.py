@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -40,17 +39,6 @@ class _Node(msgspec.Struct):
     status: _Status = msgspec.field(default_factory=_Status)
 
 
-class _LeaseSpec(msgspec.Struct, rename="camel"):
-    holder_identity: str | None = None
-    lease_duration_seconds: int | None = None
-    renew_time: datetime | None = None
-
-
-class _Lease(msgspec.Struct):
-    metadata: WireMeta
-    spec: _LeaseSpec = msgspec.field(default_factory=_LeaseSpec)
-
-
 class Node(msgspec.Struct, frozen=True):
     """A node as the API has it. ``addresses`` are its InternalIPs; ``taints`` the keys of its taints."""
 
@@ -75,14 +63,6 @@ class Node(msgspec.Struct, frozen=True):
         return self.name
 
 
-class Lease(msgspec.Struct, frozen=True):
-    """A lease: who holds it until when."""
-
-    name: str
-    holder: str
-    expires_at: datetime | None
-
-
 def decode(obj: Any) -> Node:
     """A node from decoded JSON. Raises ``Malformed``, which names the JSON path."""
     wire = decode_wire(obj, _Node, describe("Node", obj))
@@ -95,11 +75,3 @@ def decode(obj: Any) -> Node:
         taints=tuple(taint.key for taint in wire.spec.taints or ()),
         conditions=conditions(wire.status.conditions),
     )
-
-
-def decode_lease(obj: Any) -> Lease:
-    """A Lease from decoded JSON. Raises ``Malformed``, which names the JSON path."""
-    wire = decode_wire(obj, _Lease, describe("Lease", obj))
-    renewed, seconds = wire.spec.renew_time, wire.spec.lease_duration_seconds
-    expires_at = None if renewed is None or seconds is None else renewed + timedelta(seconds=seconds)
-    return Lease(wire.metadata.name, wire.spec.holder_identity or "", expires_at)

@@ -122,8 +122,8 @@ class Cluster:
         namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
         await self.api.create(NAMESPACES, namespace)
         if self.with_controllers:
-            self.start(run_controllers(self.api, LabConfig(seed=self.seed), random.Random(self.seed)))
-        self.start(run_scheduler(self.api, random.Random(self.seed)))
+            self.start(run_controllers(self.api, LabConfig(seed=self.seed)))
+        self.start(run_scheduler(self.api))
         self.start(self.kubelets.run())
         await asyncio.sleep(0.05)
         return self

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -145,7 +144,7 @@ def test_a_stale_copy_never_makes_a_pod_too_many():
     async def story():
         async with Cluster(with_controllers=False) as cluster:
             late = LateApi(cluster.api, 0.7)
-            cluster.start(run_controllers(late, LabConfig(), random.Random(0)))
+            cluster.start(run_controllers(late, LabConfig()))
             await asyncio.sleep(30)
             await cluster.create(DEPLOYMENTS, deployment(3))
             most = 0
@@ -180,7 +179,7 @@ def test_a_refused_pod_is_asked_for_once_at_a_time_and_said_aloud_until_it_is_al
     async def story():
         async with Cluster(with_controllers=False) as cluster:
             api = RefusingApi(cluster.api)
-            cluster.start(run_controllers(api, LabConfig(), random.Random(0)))
+            cluster.start(run_controllers(api, LabConfig()))
             await asyncio.sleep(0.1)
             await cluster.create(DEPLOYMENTS, deployment(50))
             await asyncio.sleep(1)

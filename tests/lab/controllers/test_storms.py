@@ -124,7 +124,7 @@ def test_after_a_storm_seen_late_the_cluster_is_what_was_asked_for(seed, caplog)
     async def story():
         async with Cluster(seed=seed, with_controllers=False) as cluster:
             late = LateApi(cluster.api, 0.03)
-            cluster.start(run_controllers(late, LabConfig(), random.Random(seed)))
+            cluster.start(run_controllers(late, LabConfig()))
             await asyncio.sleep(1)
             await weather(cluster, seed)
             await is_as_asked(cluster)

@@ -116,10 +116,6 @@ def check_kind(row: Row, subresource: str, obj: JsonObject) -> None:
         raise failures.bad_request(f'{kind} in version "{version}" cannot be handled as a {kind}: {wrong}')
 
 
-def _quoted(text: str) -> str:
-    return f'"{text.rpartition("/")[2]}"'
-
-
 _ALIASES = {"Eviction": ("policy/v1beta1",)}
 
 

@@ -41,19 +41,14 @@ OPENAPI_V2 = b"\x0a\x032.0\x12\x0f\x0a\x08tidegate\x12\x031.0"
 openapi/validation ValidateBytes); everything else is checked by this server or read from version 3."""
 
 HEALTH = ("/healthz", "/readyz", "/livez")
-GROUP_ORDER_LAST = 1 << 10
 
 
 class Discovery:
-    """What is served, told to clients. Cached until ``refresh``."""
+    """What is served, told to clients. Encoded once."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._cache: dict[str, bytes] = {}
-
-    def refresh(self) -> None:
-        """The registry changed: forget what was encoded."""
-        self._cache.clear()
 
     def answer(self, request: Request) -> Response | None:
         """The response, or None when the path is a resource's."""

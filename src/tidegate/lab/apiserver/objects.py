@@ -30,11 +30,6 @@ def stamp(moment: datetime) -> str:
     return moment.isoformat(timespec="seconds")[:19] + "Z"
 
 
-def stamp_micro(moment: datetime) -> str:
-    """RFC 3339 with microseconds, as metav1.MicroTime is written."""
-    return moment.isoformat(timespec="microseconds")[:26] + "Z"
-
-
 def new_uid(rng: random.Random) -> str:
     return str(uuid.UUID(int=rng.getrandbits(128), version=4))
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from tidegate.kube.api import JsonObject
-
-Matcher = Callable[[Mapping[str, str]], bool]
 
 
 def labels_of(obj: JsonObject) -> dict[str, str]:

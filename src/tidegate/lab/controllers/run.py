@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-
 from tidegate.kube.api import Api
 from tidegate.lab.config import LabConfig
 from tidegate.lab.controllers.accounts import NamespaceFurnisher
@@ -26,13 +24,11 @@ from tidegate.lab.controllers.shell import Controller, World
 from tidegate.vtime import Nursery
 
 
-async def run_controllers(api: Api, config: LabConfig, rng: random.Random) -> None:
+async def run_controllers(api: Api, config: LabConfig) -> None:
     """Run every controller for ever; cancelling it ends them all.
 
-    ``rng`` is the lab's seeded source. Nothing here draws from it today: generated names are the server's to
-    draw, and every choice a controller makes follows from the objects.
+    Nothing is drawn at random: generated names are the server's to draw, every choice follows from the objects.
     """
-    del rng
     resources = await served(api)
     world = World(api, Caches(api), config)
     controllers: list[Controller] = [

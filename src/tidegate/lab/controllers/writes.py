@@ -63,9 +63,6 @@ class Plan:
     after_seconds: float | None = None
 
 
-NOTHING = Plan()
-
-
 def with_metadata(obj: JsonObject, **changes: JsonObject) -> JsonObject:
     """A copy of ``obj`` with other metadata entries (``annotations={...}``)."""
     return {**obj, "metadata": {**obj["metadata"], **changes}}

@@ -12,8 +12,6 @@ from typing import Any
 from tidegate.lab.kubelet.phase import is_initialized
 from tidegate.lab.kubelet.states import ContainerFacts
 
-OWNED = ("PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled")
-
 
 @dataclass(frozen=True, slots=True)
 class Condition:

@@ -73,11 +73,6 @@ def too_long(field: str, limit: int) -> Cause:
     return Cause(field, "FieldValueTooLong", f"Too long: may not be more than {limit} bytes")
 
 
-def type_invalid(field: str, value: Any, detail: str) -> Cause:
-    """A custom resource's value of the wrong JSON type."""
-    return Cause(field, "FieldValueTypeInvalid", _with(f"Invalid value: {shown(value)}", detail))
-
-
 def non_negative(field: str, value: Any) -> list[Cause]:
     """A number that may be absent but not below zero."""
     return [invalid(field, value, NEGATIVE)] if isinstance(value, int) and value < 0 else []

@@ -19,11 +19,6 @@ _SUBDOMAIN_TEXT = (
     "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', "
     "and must start and end with an alphanumeric character"
 )
-_LABEL_1035 = "[a-z]([-a-z0-9]*[a-z0-9])?"
-_LABEL_1035_TEXT = (
-    "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic "
-    "character, and end with an alphanumeric character"
-)
 _QUALIFIED = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]"
 _QUALIFIED_TEXT = (
     "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character"
@@ -68,10 +63,6 @@ def dns_label(value: str) -> Sequence[str]:
 def dns_subdomain(value: str) -> Sequence[str]:
     """RFC 1123 subdomain: most object names."""
     return _check(value, _SUBDOMAIN, 253, shape(_SUBDOMAIN_TEXT, _SUBDOMAIN, "example.com"))
-
-
-def dns_1035_label(value: str) -> Sequence[str]:
-    return _check(value, _LABEL_1035, 63, shape(_LABEL_1035_TEXT, _LABEL_1035, "my-name", "abc-123"))
 
 
 def path_segment(value: str) -> Sequence[str]:
