@@ -95,6 +95,21 @@ def test_a_node_port_that_is_taken_is_named_with_its_node():
     ]
 
 
+def test_nobody_is_told_of_a_service_without_pods(monkeypatch):
+    """The fence is such a Service, on port 1: nobody dials it, and its user did not make it."""
+    refuse_low_ports(monkeypatch)
+
+    async def story():
+        async with VirtualLab(LabConfig(nodes=1)) as lab:
+            fence = service("fence", 1)
+            del fence["spec"]["selector"]
+            await lab.api.create(SERVICES, fence, "default")
+            await asyncio.sleep(3)
+            return await told(lab.api), lab.log_lines
+
+    assert vtime.run(story()) == ([], [])
+
+
 def test_the_lab_log_says_it_too():
     async def story():
         await asyncio.start_server(no_client, CLUSTER_IP, 8080)

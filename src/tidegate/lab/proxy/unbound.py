@@ -38,8 +38,8 @@ class Unbound:
 
     def _once(self, service: JsonObject, message: str) -> None:
         metadata = service["metadata"]
-        if (metadata["namespace"], metadata["name"]) == ("default", "kubernetes"):
-            return  # port 443, for nobody: the lab's API server has its own address
+        if not service["spec"].get("selector"):
+            return  # default/kubernetes (443) and the fence (1): nobody dials them in a lab
         key = (str(metadata.get("uid")), message)
         if key in self._told:
             return
