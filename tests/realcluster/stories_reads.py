@@ -33,26 +33,74 @@ async def selectors(side: Side) -> None:
     """Which objects a selector finds, and what is no selector."""
     await _pods(side)
     for text in (
-        "app=web", "app==web", "app!=web", "app in (web,api),n0", "app notin (web)", "n0", "!n0", "tier=1,app=web", "app=",
-        "tier>0", "tier<1", "nosuch", "app in ()", "app = web , tier = 0", "app=web,", "=web", "app web", "app in web", "a b=c",
-        "app=x y", "app>x", "!", ",", "app=web,app=api", "UPPER.example/x=1", "-x=1", "app=-x",
-    ):  # fmt: skip
+        "app=web",
+        "app==web",
+        "app!=web",
+        "app in (web,api),n0",
+        "app notin (web)",
+        "n0",
+        "!n0",
+        "tier=1,app=web",
+        "app=",
+        "tier>0",
+        "tier<1",
+        "nosuch",
+        "app in ()",
+        "app = web , tier = 0",
+        "app=web,",
+        "=web",
+        "app web",
+        "app in web",
+        "a b=c",
+        "app=x y",
+        "app>x",
+        "!",
+        ",",
+        "app=web,app=api",
+        "UPPER.example/x=1",
+        "-x=1",
+        "app=-x",
+    ):
         listed = await side.quietly("GET", "pods", labelSelector=text)
         side.tell(f"labels {text}", _names(listed.body))
     for text in (
-        "spec.nodeName=n1", "spec.nodeName!=n1", "status.phase=Running", "status.phase!=Running,spec.nodeName=n1", "spec.nodeName=",
-        "metadata.name=p1", "metadata.name=p1,metadata.name=p2", f"metadata.namespace={side.namespace}", "status.podIP=10.1.0.1",
-        "spec.foo=x", "status.phase", "status.phase=", "metadata.labels.app=web", "spec.restartPolicy=Always", "spec.hostNetwork=false",
-        "spec.serviceAccountName=default", "spec.schedulerName=default-scheduler", "status.nominatedNodeName=", "metadata.uid=x", "=", "metadata.name==p1",
-    ):  # fmt: skip
+        "spec.nodeName=n1",
+        "spec.nodeName!=n1",
+        "status.phase=Running",
+        "status.phase!=Running,spec.nodeName=n1",
+        "spec.nodeName=",
+        "metadata.name=p1",
+        "metadata.name=p1,metadata.name=p2",
+        f"metadata.namespace={side.namespace}",
+        "status.podIP=10.1.0.1",
+        "spec.foo=x",
+        "status.phase",
+        "status.phase=",
+        "metadata.labels.app=web",
+        "spec.restartPolicy=Always",
+        "spec.hostNetwork=false",
+        "spec.serviceAccountName=default",
+        "spec.schedulerName=default-scheduler",
+        "status.nominatedNodeName=",
+        "metadata.uid=x",
+        "=",
+        "metadata.name==p1",
+    ):
         listed = await side.quietly("GET", "pods", fieldSelector=text)
         side.tell(f"fields {text.replace(side.namespace, 'NS')}", _names(listed.body))
     for kind, text in (
-        ("apps/deployments", "metadata.name=x"), ("apps/deployments", "status.replicas=1"), ("services", "spec.type=ClusterIP"),
-        ("services", "spec.clusterIP=None"), ("secrets", "type=Opaque"), ("configmaps", "data.x=1"), ("events", "involvedObject.name=x,reason=y"),
-        ("apps/replicasets", "status.replicas=0"), ("discovery.k8s.io/endpointslices", "metadata.name=x"), ("/api/v1/nodes", "spec.unschedulable=true"),
+        ("apps/deployments", "metadata.name=x"),
+        ("apps/deployments", "status.replicas=1"),
+        ("services", "spec.type=ClusterIP"),
+        ("services", "spec.clusterIP=None"),
+        ("secrets", "type=Opaque"),
+        ("configmaps", "data.x=1"),
+        ("events", "involvedObject.name=x,reason=y"),
+        ("apps/replicasets", "status.replicas=0"),
+        ("discovery.k8s.io/endpointslices", "metadata.name=x"),
+        ("/api/v1/nodes", "spec.unschedulable=true"),
         ("/api/v1/namespaces", "status.phase=Active,metadata.name=default"),
-    ):  # fmt: skip
+    ):
         listed = await side.quietly("GET", kind, fieldSelector=text)
         side.tell(f"fields of {kind}: {text}", _names(listed.body))
 
@@ -122,9 +170,17 @@ async def tables(side: Side) -> None:
     await side.quietly("POST", "policy/poddisruptionbudgets", budget("b"))
     await side.quietly("POST", "secrets", {"metadata": {"name": "x"}, "stringData": {"a": "1"}})
     for kind in (
-        "pods", "services", "apps/deployments", "apps/replicasets", "configmaps", "secrets", "discovery.k8s.io/endpointslices",
-        "policy/poddisruptionbudgets", "serviceaccounts", "endpoints",
-    ):  # fmt: skip
+        "pods",
+        "services",
+        "apps/deployments",
+        "apps/replicasets",
+        "configmaps",
+        "secrets",
+        "discovery.k8s.io/endpointslices",
+        "policy/poddisruptionbudgets",
+        "serviceaccounts",
+        "endpoints",
+    ):
         await side.ask("GET", kind, accept=TABLE)
     await side.ask("GET", "pods/p1", accept=TABLE)
     await side.ask("GET", "pods/p1", accept=TABLE, includeObject="Object")
@@ -189,9 +245,14 @@ async def watches(side: Side) -> None:
     )
     side.tell("sendInitialEvents=false", _events(lines))
     for query in (
-        {"sendInitialEvents": "true"}, {"sendInitialEvents": "true", "resourceVersionMatch": "Exact"}, {"resourceVersionMatch": "NotOlderThan"},
-        {**listing, "continue": "x"}, {"resourceVersion": "x"}, {"labelSelector": "a b"}, {"fieldSelector": "spec.x=y"},
-    ):  # fmt: skip
+        {"sendInitialEvents": "true"},
+        {"sendInitialEvents": "true", "resourceVersionMatch": "Exact"},
+        {"resourceVersionMatch": "NotOlderThan"},
+        {**listing, "continue": "x"},
+        {"resourceVersion": "x"},
+        {"labelSelector": "a b"},
+        {"fieldSelector": "spec.x=y"},
+    ):
         await side.ask("GET", "configmaps", watch="true", **{"timeoutSeconds": 1, **query})
 
 
@@ -204,9 +265,11 @@ async def live_watches(side: Side) -> None:
     by_phase = loop.create_task(side.watch("pods", 4, resourceVersion=start, fieldSelector="status.phase=Running"))
     await asyncio.sleep(0.2)
     for path, body in (
-        ("pods/a/status", {"status": {"phase": "Running"}}), ("pods/a", {"metadata": {"labels": {"app": "cut"}}}),
-        ("pods/a", {"metadata": {"labels": {"app": "web"}}}), ("pods/a/status", {"status": {"phase": "Succeeded"}}),
-    ):  # fmt: skip
+        ("pods/a/status", {"status": {"phase": "Running"}}),
+        ("pods/a", {"metadata": {"labels": {"app": "cut"}}}),
+        ("pods/a", {"metadata": {"labels": {"app": "web"}}}),
+        ("pods/a/status", {"status": {"phase": "Succeeded"}}),
+    ):
         await side.quietly("PATCH", path, body, kind=MERGE)
     await side.quietly("DELETE", "pods/a", gracePeriodSeconds=0)
     for name, task in (("by label", by_label), ("by phase", by_phase)):

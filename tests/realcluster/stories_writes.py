@@ -29,10 +29,12 @@ async def defaults(side: Side) -> None:
         ],
     }
     rich["spec"]["volumes"] = [
-        {"name": "c", "configMap": {"name": "x"}}, {"name": "s", "secret": {"secretName": "x"}},
-        {"name": "e", "emptyDir": {}}, {"name": "h", "hostPath": {"path": "/x"}},
+        {"name": "c", "configMap": {"name": "x"}},
+        {"name": "s", "secret": {"secretName": "x"}},
+        {"name": "e", "emptyDir": {}},
+        {"name": "h", "hostPath": {"path": "/x"}},
         {"name": "d", "downwardAPI": {"items": [{"path": "p", "fieldRef": {"fieldPath": "metadata.name"}}]}},
-    ]  # fmt: skip
+    ]
     await side.ask("POST", "pods", rich)
     host = pod("host", hostNetwork=True)
     await side.ask("POST", "pods", host)
@@ -56,8 +58,14 @@ async def defaults(side: Side) -> None:
     await side.ask("POST", "configmaps", configmap("plain", x="1"))
     secret = {"metadata": {"name": "plain"}, "stringData": {"x": "1"}, "data": {"y": "Mg=="}}
     await side.ask("POST", "secrets", secret)
-    await side.ask("POST", "endpoints", {"metadata": {"name": "e"}, "subsets": [
-        {"addresses": [{"ip": "10.0.0.2"}, {"ip": "10.0.0.1"}], "ports": [{"port": 80}]}]})  # fmt: skip
+    await side.ask(
+        "POST",
+        "endpoints",
+        {
+            "metadata": {"name": "e"},
+            "subsets": [{"addresses": [{"ip": "10.0.0.2"}, {"ip": "10.0.0.1"}], "ports": [{"port": 80}]}],
+        },
+    )
     lease = {"metadata": {"name": "l"}, "spec": {"holderIdentity": "me", "leaseDurationSeconds": 15}}
     await side.ask("POST", f"/apis/coordination.k8s.io/v1/namespaces/{side.namespace}/leases", lease)
 
@@ -77,7 +85,19 @@ async def creates(side: Side) -> None:
     )
     await side.ask("POST", "configmaps", {**configmap("c"), "kind": "Pod"})
     await side.ask("POST", "configmaps", {**configmap("c"), "metadata": {"name": "c", "resourceVersion": "5"}})
-    await side.ask("POST", "configmaps", {**configmap("c"), "metadata": {"name": "c", "uid": "mine", "creationTimestamp": "2001-01-01T00:00:00Z", "deletionTimestamp": "2001-01-01T00:00:00Z"}})  # fmt: skip
+    await side.ask(
+        "POST",
+        "configmaps",
+        {
+            **configmap("c"),
+            "metadata": {
+                "name": "c",
+                "uid": "mine",
+                "creationTimestamp": "2001-01-01T00:00:00Z",
+                "deletionTimestamp": "2001-01-01T00:00:00Z",
+            },
+        },
+    )
     generated = await side.quietly("POST", "configmaps", {"metadata": {"generateName": "drawn-"}})
     name = generated.body["metadata"].pop("name")
     side.tell("generateName", {"status": generated.status, "body": generated.body, "length": len(name)})
@@ -154,21 +174,39 @@ async def invalid(side: Side) -> None:
     await side.ask("POST", "pods", pod("bad", priorityClassName="nosuch"))
     await side.ask("POST", "pods", pod("bad", containers="x"))
     for spec in (
-        {"ports": []}, {"ports": [{"port": 0}]}, {"ports": [{"port": 80}, {"port": 80}]}, {"type": "Nope"},
-        {"ports": [{"name": "a", "port": 1}, {"port": 2}]}, {"clusterIP": "1.2.3.4"}, {"clusterIP": "x"},
-        {"sessionAffinity": "Maybe"}, {"selector": {"a b": "c"}}, {"type": "NodePort", "ports": [{"port": 1, "nodePort": 5}]},
-        {"ports": [{"port": 80, "nodePort": 30999}]}, {"externalTrafficPolicy": "Local"}, {"ports": [{"port": 80, "targetPort": 0}]},
-        {"internalTrafficPolicy": "X"}, {"type": "ExternalName"}, {"ports": [{"port": 80, "protocol": "ICMP"}]},
-    ):  # fmt: skip
+        {"ports": []},
+        {"ports": [{"port": 0}]},
+        {"ports": [{"port": 80}, {"port": 80}]},
+        {"type": "Nope"},
+        {"ports": [{"name": "a", "port": 1}, {"port": 2}]},
+        {"clusterIP": "1.2.3.4"},
+        {"clusterIP": "x"},
+        {"sessionAffinity": "Maybe"},
+        {"selector": {"a b": "c"}},
+        {"type": "NodePort", "ports": [{"port": 1, "nodePort": 5}]},
+        {"ports": [{"port": 80, "nodePort": 30999}]},
+        {"externalTrafficPolicy": "Local"},
+        {"ports": [{"port": 80, "targetPort": 0}]},
+        {"internalTrafficPolicy": "X"},
+        {"type": "ExternalName"},
+        {"ports": [{"port": 80, "protocol": "ICMP"}]},
+    ):
         await side.ask("POST", "services", service("bad", **spec))
     await side.ask("POST", "services", {"metadata": {"name": "9digits"}, "spec": {"ports": [{"port": 1}]}})
     for spec in (
-        {"selector": {"matchLabels": {"app": "other"}}}, {"replicas": -1}, {"selector": {}}, {"selector": None},
-        {"strategy": {"type": "Recreate", "rollingUpdate": {"maxSurge": 1}}}, {"strategy": {"type": "X"}},
-        {"strategy": {"rollingUpdate": {"maxSurge": 0, "maxUnavailable": 0}}}, {"progressDeadlineSeconds": 0, "minReadySeconds": 5},
-        {"strategy": {"rollingUpdate": {"maxSurge": "x%", "maxUnavailable": "110%"}}}, {"replicas": "two"},
-        {"selector": {"matchExpressions": [{"key": "app", "operator": "In"}]}}, {"template": {}},
-    ):  # fmt: skip
+        {"selector": {"matchLabels": {"app": "other"}}},
+        {"replicas": -1},
+        {"selector": {}},
+        {"selector": None},
+        {"strategy": {"type": "Recreate", "rollingUpdate": {"maxSurge": 1}}},
+        {"strategy": {"type": "X"}},
+        {"strategy": {"rollingUpdate": {"maxSurge": 0, "maxUnavailable": 0}}},
+        {"progressDeadlineSeconds": 0, "minReadySeconds": 5},
+        {"strategy": {"rollingUpdate": {"maxSurge": "x%", "maxUnavailable": "110%"}}},
+        {"replicas": "two"},
+        {"selector": {"matchExpressions": [{"key": "app", "operator": "In"}]}},
+        {"template": {}},
+    ):
         await side.ask("POST", "apps/deployments", deployment("bad", **spec))
     await side.ask("POST", "policy/poddisruptionbudgets", budget("bad", minAvailable=1, maxUnavailable=1))
     await side.ask("POST", "policy/poddisruptionbudgets", budget("bad", minAvailable=-1))
@@ -289,23 +327,39 @@ async def strategic_patches(side: Side) -> None:
         return {"spec": {"template": {"spec": {"containers": list(items), **more}}}}
 
     for body in (
-        {}, containers({"name": "app", "image": "app:2"}),
+        {},
+        containers({"name": "app", "image": "app:2"}),
         containers({"name": "app", "env": [{"name": "B", "value": "2"}, {"name": "A", "value": "9"}]}),
         containers({"name": "app", "env": [{"name": "A", "$patch": "delete"}]}),
-        containers({"name": "side", "image": "side:1", "ports": [{"containerPort": 1}, {"containerPort": 2, "name": "two"}]}),
+        containers(
+            {"name": "side", "image": "side:1", "ports": [{"containerPort": 1}, {"containerPort": 2, "name": "two"}]}
+        ),
         containers({"name": "side", "ports": [{"containerPort": 2, "name": "zwei"}, {"containerPort": 3}]}),
         containers({"name": "side", "ports": [{"$patch": "replace"}, {"containerPort": 9}]}),
-        containers({"name": "third", "image": "t"}, **{"$setElementOrder/containers": [{"name": "third"}, {"name": "app"}, {"name": "side"}]}),
+        containers(
+            {"name": "third", "image": "t"},
+            **{"$setElementOrder/containers": [{"name": "third"}, {"name": "app"}, {"name": "side"}]},
+        ),
         containers({"name": "side", "$patch": "delete"}),
-        containers({"name": "app", "command": ["a", "b"]}), containers({"name": "app", "command": None}),
-        containers({"image": "nameless"}), {"spec": {"template": {"metadata": {"labels": {"$patch": "replace", "app": "web"}}}}},
-        {"spec": {"strategy": {"$retainKeys": ["type"], "type": "Recreate"}}}, {"spec": {"template": {"spec": {"tolerations": [{"key": "a"}]}}}},
-        {"spec": {"template": {"spec": {"volumes": [{"name": "v", "emptyDir": {}}], "imagePullSecrets": [{"name": "s"}]}}}},
+        containers({"name": "app", "command": ["a", "b"]}),
+        containers({"name": "app", "command": None}),
+        containers({"image": "nameless"}),
+        {"spec": {"template": {"metadata": {"labels": {"$patch": "replace", "app": "web"}}}}},
+        {"spec": {"strategy": {"$retainKeys": ["type"], "type": "Recreate"}}},
+        {"spec": {"template": {"spec": {"tolerations": [{"key": "a"}]}}}},
+        {
+            "spec": {
+                "template": {"spec": {"volumes": [{"name": "v", "emptyDir": {}}], "imagePullSecrets": [{"name": "s"}]}}
+            }
+        },
         {"spec": {"template": {"spec": {"$retainKeys": ["containers"], "containers": [{"name": "app"}]}}}},
-        {"metadata": {"finalizers": ["a.b/c"]}}, {"metadata": {"finalizers": ["a.b/d"]}},
-        {"metadata": {"$deleteFromPrimitiveList/finalizers": ["a.b/c"]}}, {"spec": {"replicas": "x"}}, {"$patch": "nope"},
+        {"metadata": {"finalizers": ["a.b/c"]}},
+        {"metadata": {"finalizers": ["a.b/d"]}},
+        {"metadata": {"$deleteFromPrimitiveList/finalizers": ["a.b/c"]}},
+        {"spec": {"replicas": "x"}},
+        {"$patch": "nope"},
         {"spec": {"selector": {"matchLabels": {"more": "x"}}}},
-    ):  # fmt: skip
+    ):
         await side.ask("PATCH", path, body, kind=STRATEGIC)
     await side.ask("POST", "services", service("s"))
     for ports in ([{"port": 80, "name": "web"}], [{"port": 81, "name": "other"}], [{"port": 80, "$patch": "delete"}]):
