@@ -6,12 +6,9 @@ import asyncio
 import contextlib
 
 import pytest
-from stage import Switch, deployment, first, node_of, other_node, play
+from stage import deployment, first, node_of, other_node, play
 
-from tidegate.agent import coordinator as coordinator_module
-from tidegate.agent import process as agent_module
 from tidegate.kube.api import ENDPOINTSLICES, PODS, SERVICES, Patch
-from tidegate.kube.client import KubeClient
 from tidegate.model.names import fence_name
 
 FENCE_SLICE = f"{fence_name('main')}-ipv4"
@@ -166,33 +163,6 @@ def test_a_fence_with_two_endpoints_is_unreadable_and_blocks():
         assert sorted(result["stragglers"]) == ["node-1", "node-2", "node-3"]
 
     play(story, deployment(grace=20))
-
-
-@pytest.fixture
-def switch(monkeypatch):
-    """The API as agents and coordinator reach it, to be turned off."""
-    switches = []
-
-    def opened(module):
-        original = module.open_api
-
-        @contextlib.asynccontextmanager
-        async def switched(server=""):
-            async with original(server) as api:
-                one = Switch(api._exchange)
-                switches.append(one)
-                yield KubeClient(one, server)
-
-        monkeypatch.setattr(module, "open_api", switched)
-
-    opened(agent_module)
-    opened(coordinator_module)
-
-    def turn(is_off):
-        for one in switches:
-            one.is_off = is_off
-
-    return turn
 
 
 def test_an_api_down_for_a_while_is_waited_for(switch):
