@@ -8,12 +8,13 @@ from tidegate.kube.errors import ApiError
 from tidegate.kube.reflector import Key, key_of
 from tidegate.lab.controllers import conditions, progress
 from tidegate.lab.controllers.fenceposts import is_rolling
-from tidegate.lab.controllers.labels import is_everything, labels_of, matches
+from tidegate.lab.controllers.labels import is_everything
 from tidegate.lab.controllers.owners import adoption, claims, controller_of, controller_uid, without_owners
 from tidegate.lab.controllers.pods import is_terminating
 from tidegate.lab.controllers.revisions import template_of
 from tidegate.lab.controllers.rollout import View, plan
 from tidegate.lab.controllers.shell import Controller, World
+from tidegate.lab.controllers.waking import claimants, owner_of
 from tidegate.lab.controllers.writes import Amend, Create, Replace
 from tidegate.lab.events import Event
 
@@ -35,16 +36,8 @@ class DeploymentController(Controller):
             self.enqueue(new)
 
     def _set_changed(self, old: JsonObject | None, new: JsonObject | None) -> None:
-        if old is not None and (new is None or controller_uid(old) != controller_uid(new)):
-            self._wake_owner(old)
-        if new is None:
-            return
-        if controller_uid(new):
-            self._wake_owner(new)
-        elif old is None or labels_of(old) != labels_of(new) or controller_uid(old):
-            for deployment in self._deployments.within(new["metadata"]["namespace"]):
-                if matches(deployment["spec"].get("selector"), labels_of(new)):
-                    self.enqueue(deployment)
+        for deployment in claimants(old, new, self._deployments, "Deployment"):
+            self.enqueue(deployment)
 
     def _pod_changed(self, old: JsonObject | None, new: JsonObject | None) -> None:
         """Recreate waits for the old pods' end: their deletion, or a terminal phase."""
@@ -54,20 +47,8 @@ class DeploymentController(Controller):
         if new is not None and (new.get("status") or {}).get("phase") == (old.get("status") or {}).get("phase"):
             return
         replicaset = self._sets.get((old["metadata"]["namespace"], ref["name"]))
-        owner = self._owner(replicaset) if replicaset is not None else None
+        owner = owner_of(replicaset, self._deployments, "Deployment") if replicaset is not None else None
         if owner is not None and not is_rolling(owner):
-            self.enqueue(owner)
-
-    def _owner(self, replicaset: JsonObject) -> JsonObject | None:
-        ref = controller_of(replicaset)
-        if ref is None or ref["kind"] != "Deployment":
-            return None
-        found = self._deployments.get((replicaset["metadata"]["namespace"], ref["name"]))
-        return found if found is not None and found["metadata"]["uid"] == ref["uid"] else None
-
-    def _wake_owner(self, replicaset: JsonObject) -> None:
-        owner = self._owner(replicaset)
-        if owner is not None:
             self.enqueue(owner)
 
     async def reconcile(self, key: Key) -> float | None:

@@ -16,6 +16,7 @@ from tidegate.lab.controllers.labels import has_all, labels_of
 from tidegate.lab.controllers.pods import is_ready
 from tidegate.lab.controllers.shell import Controller, World
 from tidegate.lab.controllers.slices import HEADLESS, address_types, has_cluster_ip
+from tidegate.lab.controllers.waking import selecting
 from tidegate.lab.controllers.writes import Create, Remove, Replace
 
 MANAGED_BY = "endpoints.kubernetes.io/managed-by"
@@ -70,15 +71,10 @@ class EndpointsController(Controller):
         self.enqueue(obj)
 
     def _pod_changed(self, old: JsonObject | None, new: JsonObject | None) -> None:
-        pod = new or old
-        assert pod is not None
         if old and new and labels_of(old) == labels_of(new) and endpoint_inputs(old) == endpoint_inputs(new):
             return
-        views = [labels_of(one) for one in (old, new) if one is not None]
-        for service in self._services.within(pod["metadata"]["namespace"]):
-            selector = service["spec"].get("selector")
-            if selector and any(has_all(selector, labels) for labels in views):
-                self.enqueue(service)
+        for service in selecting(old, new, self._services):
+            self.enqueue(service)
 
     async def reconcile(self, key: Key) -> float | None:
         service, found = self._services.get(key), self._endpoints.get(key)

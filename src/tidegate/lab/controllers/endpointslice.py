@@ -10,6 +10,7 @@ from tidegate.lab.controllers.labels import has_all, labels_of
 from tidegate.lab.controllers.pods import is_ready, is_terminal, is_terminating, ready_since
 from tidegate.lab.controllers.shell import Controller, World
 from tidegate.lab.controllers.slices import CONTROLLER, MANAGED_BY, SERVICE_NAME, View, plan
+from tidegate.lab.controllers.waking import selecting
 from tidegate.lab.controllers.writes import Remove, Write
 from tidegate.lab.instants import parse_stamp
 
@@ -69,16 +70,10 @@ class EndpointSliceController(Controller):
 
     def _pod_changed(self, old: JsonObject | None, new: JsonObject | None) -> None:
         """Wake the Services that select it now; when labels changed, those that did before as well."""
-        pod = new or old
-        assert pod is not None
-        is_moved = old is None or new is None or labels_of(old) != labels_of(new)
-        if not is_moved and old and new and endpoint_inputs(old) == endpoint_inputs(new):
+        if old and new and labels_of(old) == labels_of(new) and endpoint_inputs(old) == endpoint_inputs(new):
             return
-        views = [labels_of(one) for one in (old, new) if one is not None]
-        for service in self._services.within(pod["metadata"]["namespace"]):
-            selector = service["spec"].get("selector")
-            if selector and any(has_all(selector, labels) for labels in views):
-                self.enqueue(service)
+        for service in selecting(old, new, self._services):
+            self.enqueue(service)
 
     def _slice_changed(self, old: JsonObject | None, new: JsonObject | None) -> None:
         """Someone else may have changed or deleted a slice of ours; our own writes need no second look."""

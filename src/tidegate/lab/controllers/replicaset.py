@@ -8,8 +8,7 @@ from tidegate import vtime
 from tidegate.kube.api import PODS, REPLICASETS, Deletion, JsonObject
 from tidegate.kube.errors import ApiError, KubeError
 from tidegate.kube.reflector import Key, key_of
-from tidegate.lab.controllers.labels import labels_of, matches
-from tidegate.lab.controllers.owners import adoption, claims, controller_of, controller_uid, without_owners
+from tidegate.lab.controllers.owners import adoption, claims, controller_uid, without_owners
 from tidegate.lab.controllers.pods import is_terminating
 from tidegate.lab.controllers.replicas import (
     Difference,
@@ -21,6 +20,7 @@ from tidegate.lab.controllers.replicas import (
     status,
 )
 from tidegate.lab.controllers.shell import Controller, World
+from tidegate.lab.controllers.waking import claimants
 from tidegate.lab.controllers.writes import Amend, Create, Remove, Replace
 from tidegate.lab.events import Event
 
@@ -45,24 +45,7 @@ class ReplicaSetController(Controller):
             self.enqueue(new)
 
     def _pod_changed(self, old: JsonObject | None, new: JsonObject | None) -> None:
-        """Wake the owners before and after; an orphan wakes every ReplicaSet that could adopt it."""
-        if old is not None and (new is None or controller_uid(old) != controller_uid(new)):
-            self._wake_owner(old)
-        if new is None:
-            return
-        if controller_uid(new):
-            self._wake_owner(new)
-        elif old is None or labels_of(old) != labels_of(new) or controller_uid(old):
-            for replicaset in self._sets.within(new["metadata"]["namespace"]):
-                if matches(replicaset["spec"].get("selector"), labels_of(new)):
-                    self.enqueue(replicaset)
-
-    def _wake_owner(self, pod: JsonObject) -> None:
-        ref = controller_of(pod)
-        if ref is None or ref["kind"] != "ReplicaSet":
-            return
-        replicaset = self._sets.get((pod["metadata"]["namespace"], ref["name"]))
-        if replicaset is not None and replicaset["metadata"]["uid"] == ref["uid"]:
+        for replicaset in claimants(old, new, self._sets, "ReplicaSet"):
             self.enqueue(replicaset)
 
     async def reconcile(self, key: Key) -> float | None:
