@@ -114,6 +114,10 @@ def test_every_port_of_an_address_can_be_asked_about_at_once():
     assert not sockets.quiet([(LISTENING, one("ESTABLISHED"))], [Endpoint(POD.address)]).is_quiet
 
 
+def test_where_nothing_is_said_to_listen_nothing_need():
+    assert sockets.quiet([()], [Endpoint(POD.address)]).is_quiet
+
+
 def test_one_unreadable_table_makes_the_whole_answer_unreadable():
     assert not sockets.quiet([(LISTENING,), Unreadable("permission denied", "/proc/net/tcp6")], [POD]).is_quiet
 

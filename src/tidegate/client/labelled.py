@@ -139,8 +139,9 @@ class NodeConnections:
         self._serving = serving
 
     async def read(self, endpoints: tuple[Endpoint, ...]) -> Quiet:
-        asked = tuple(sorted({*self._serving, *endpoints}))
-        return await self._agents.connections(self._node, asked) if asked else Quiet()
+        asked = sorted({*self._serving, *endpoints})
+        served = tuple(one for one in asked if one.port) or tuple(asked)
+        return await self._agents.connections(self._node, served) if served else Quiet()
 
 
 class NoConnections:

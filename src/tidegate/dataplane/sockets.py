@@ -126,7 +126,8 @@ def quiet(
     """Whether the pod that serves ``endpoints`` has anything in flight.
 
     ``tables`` are the pod's socket tables (tcp and tcp6 of its network namespace), ``kubelet`` the sockets the kubelet
-    holds (``owned_by``): a probe, or the gate's own call, is not a client.
+    holds (``owned_by``): a probe, or the gate's own call, is not a client. An endpoint with port 0 stands for whatever
+    listens at its address: nobody has said that anything should, so none is none.
     """
     unreadable: list[Unreadable] = []
     sockets: list[Socket] = []
@@ -140,7 +141,7 @@ def quiet(
     probes = {(socket.local, socket.remote) for socket in kubelet}
     for endpoint in sorted(set(endpoints)):
         ports = {at.port for at in listening if _serves(at, endpoint)}
-        if not ports:
+        if not ports and endpoint.port:
             unreadable.append(Unreadable(f"no LISTEN socket for {endpoint}: is this the pod's own network?"))
         for socket in sockets:
             inbound = socket.local.port in ports and endpoint.covers(socket.local)

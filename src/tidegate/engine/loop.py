@@ -27,6 +27,7 @@ from tidegate.kube.errors import KubeError
 from tidegate.model.endpoint import Endpoint
 from tidegate.model.names import DrainResult
 from tidegate.observers.coordinator import Ask, Coordinator, read
+from tidegate.traffic.listing import every_endpoint
 from tidegate.vtime import Nursery
 
 SOCKETS_SECONDS_MIN = 0.02
@@ -198,9 +199,11 @@ class Keeper:
     # --- acts ---
 
     async def _sockets(self) -> Quiet:
-        view = self.follower.view
+        """What is in flight where its slices have it serve. A pod that none lists (its Service is gone, or its label)
+        may still have clients: then wherever it listens."""
+        view, pod = self.follower.view, self.pod.pod
         served: tuple[Endpoint, ...] = read(view.serving) if view is not None else ()
-        return await self._ports.connections.read(served)
+        return await self._ports.connections.read(served or (every_endpoint(pod) if pod is not None else ()))
 
     async def _read_sockets(self) -> None:
         loop = asyncio.get_running_loop()
