@@ -13,8 +13,8 @@ from tidegate.kube.api import JsonObject
 from tidegate.lab.apiserver import failures
 from tidegate.lab.apiserver.objects import stamp
 from tidegate.lab.apiserver.registry import Row
-from tidegate.lab.apiserver.store import Version
 from tidegate.lab.apiserver.verbs import Options, Verbs
+from tidegate.lab.apiserver.versions import Version
 
 ORPHAN, FOREGROUND = "orphan", "foregroundDeletion"
 

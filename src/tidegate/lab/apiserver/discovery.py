@@ -13,7 +13,7 @@ from tidegate.kube.exchange import Request, Response, whole
 from tidegate.lab.apiserver import failures
 from tidegate.lab.apiserver.registry import Registry, Row, Subresource
 from tidegate.lab.apiserver.schema import openapi
-from tidegate.lab.apiserver.store import encode
+from tidegate.lab.apiserver.versions import encode
 
 AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
 

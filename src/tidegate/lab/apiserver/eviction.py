@@ -13,8 +13,8 @@ from tidegate.lab.apiserver.deletions import DeleteOptions
 from tidegate.lab.apiserver.objects import stamp
 from tidegate.lab.apiserver.registry import Row
 from tidegate.lab.apiserver.selectors import Requirement
-from tidegate.lab.apiserver.store import Version
 from tidegate.lab.apiserver.verbs import Options, Verbs
+from tidegate.lab.apiserver.versions import Version
 
 VIOLATES = "Cannot evict pod as it would violate the pod's disruption budget."
 DISRUPTED_MAX = 2000

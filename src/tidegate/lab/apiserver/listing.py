@@ -17,7 +17,8 @@ from tidegate.kube.api import JsonObject
 from tidegate.lab.apiserver import failures
 from tidegate.lab.apiserver.registry import Row
 from tidegate.lab.apiserver.selectors import BadSelector, Filter, select
-from tidegate.lab.apiserver.store import Store, Version
+from tidegate.lab.apiserver.store import Store
+from tidegate.lab.apiserver.versions import Version
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,8 @@ from tidegate.lab.apiserver.patching import patched
 from tidegate.lab.apiserver.registry import Row
 from tidegate.lab.apiserver.routes import Route
 from tidegate.lab.apiserver.server import ApiServer
-from tidegate.lab.apiserver.store import Version
 from tidegate.lab.apiserver.verbs import Options
+from tidegate.lab.apiserver.versions import Version
 
 
 class LocalApi:

@@ -10,12 +10,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from tidegate.kube.api import JsonObject, Resource
+from tidegate.lab.apiserver.selectors import FieldPath
 from tidegate.lab.apiserver.strategy import Strategy
 
 VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
 REVIEW = ("create",)
-
-FieldPath = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -170,7 +170,11 @@ def parse_fields(source: str) -> tuple[tuple[str, bool, str], ...]:
 _FALSE_WHEN_ABSENT = {"unschedulable", "hostNetwork"}
 
 
-def field_text(obj: JsonObject, path: tuple[str, ...]) -> str:
+FieldPath = tuple[str, ...]
+"""Where a selectable field stands in an object: ("spec", "nodeName")."""
+
+
+def field_text(obj: JsonObject, path: FieldPath) -> str:
     """A field as its selector sees it: absent booleans are "false" (core/v1/conversion.go, node and pod strategies)."""
     value = dig(obj, path)
     if value is None and path[-1] in _FALSE_WHEN_ABSENT:
@@ -178,7 +182,7 @@ def field_text(obj: JsonObject, path: tuple[str, ...]) -> str:
     return text(value)
 
 
-_ALWAYS: dict[str, tuple[str, ...]] = {
+_ALWAYS: dict[str, FieldPath] = {
     "metadata.name": ("metadata", "name"),
     "metadata.namespace": ("metadata", "namespace"),
 }
@@ -190,7 +194,7 @@ class Filter:
 
     namespace: str = ""
     labels: tuple[Requirement, ...] = ()
-    fields: tuple[tuple[tuple[str, ...], bool, str], ...] = ()
+    fields: tuple[tuple[FieldPath, bool, str], ...] = ()
     name: str = ""
 
     @property
@@ -214,7 +218,7 @@ class Filter:
         return True
 
     @property
-    def trigger(self) -> tuple[tuple[str, ...], str] | None:
+    def trigger(self) -> tuple[FieldPath, str] | None:
         """A field (path, value) an object must have to match, so that a store need not ask every watcher."""
         if self.name:
             return _ALWAYS["metadata.name"], self.name
@@ -224,7 +228,7 @@ class Filter:
 EVERYTHING = Filter()
 
 
-def select(known: Mapping[str, tuple[str, ...]], namespace: str, labels: str, fields: str) -> Filter:
+def select(known: Mapping[str, FieldPath], namespace: str, labels: str, fields: str) -> Filter:
     """A filter from selector texts. ``known`` maps a kind's field labels to paths; raises ``BadSelector``."""
     if not labels and not fields:
         return Filter(namespace) if namespace else EVERYTHING

@@ -24,9 +24,9 @@ from tidegate.lab.apiserver.rows import built_in
 from tidegate.lab.apiserver.schema import patches
 from tidegate.lab.apiserver.schema.ownership import Writer
 from tidegate.lab.apiserver.shapes import JSON, Plain, shape
-from tidegate.lab.apiserver.store import Version, encode
 from tidegate.lab.apiserver.streams import Backends, Streams
 from tidegate.lab.apiserver.verbs import Change, Options, Verbs
+from tidegate.lab.apiserver.versions import Version, encode
 from tidegate.lab.config import Addressing
 
 SYSTEM_PRIORITIES = {"system-cluster-critical": 2_000_000_000, "system-node-critical": 2_000_001_000}

@@ -15,7 +15,7 @@ from tidegate.lab.apiserver import failures
 from tidegate.lab.apiserver.listing import Page
 from tidegate.lab.apiserver.registry import Row
 from tidegate.lab.apiserver.schema import tables
-from tidegate.lab.apiserver.store import Event, Version, encode, watch_line
+from tidegate.lab.apiserver.versions import Event, Version, encode, watch_line
 
 JSON = "application/json"
 _AVAILABLE = (JSON, "application/yaml", "application/vnd.kubernetes.protobuf")

@@ -13,8 +13,8 @@ from tidegate.lab.apiserver.objects import clone, stamp
 from tidegate.lab.apiserver.registry import Row
 from tidegate.lab.apiserver.routes import Route
 from tidegate.lab.apiserver.schema import strict
-from tidegate.lab.apiserver.store import Version, encode
 from tidegate.lab.apiserver.verbs import Change, Options, Verbs
+from tidegate.lab.apiserver.versions import Version, encode
 
 Place = tuple[str, str]
 """(namespace, name) of an object; the namespace of a cluster-scoped one is ""."""

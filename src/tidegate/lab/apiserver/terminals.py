@@ -14,7 +14,7 @@ from tidegate.kube.api import JsonObject
 from tidegate.kube.exchange import Request, Response
 from tidegate.lab.apiserver import failures, websocket
 from tidegate.lab.apiserver.bodies import is_true
-from tidegate.lab.apiserver.store import encode
+from tidegate.lab.apiserver.versions import encode
 from tidegate.lab.apiserver.websocket import WebSocket
 
 PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")

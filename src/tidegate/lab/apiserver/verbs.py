@@ -17,8 +17,9 @@ from tidegate.lab.apiserver import failures
 from tidegate.lab.apiserver.objects import generated_name, new_uid, ordered, stamp
 from tidegate.lab.apiserver.registry import Registry, Row
 from tidegate.lab.apiserver.schema import defaults, ownership, validation
-from tidegate.lab.apiserver.store import Store, Version
+from tidegate.lab.apiserver.store import Store
 from tidegate.lab.apiserver.strategy import World, keep
+from tidegate.lab.apiserver.versions import Version
 from tidegate.lab.config import Addressing
 
 NAME_ATTEMPTS = 8

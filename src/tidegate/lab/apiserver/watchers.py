@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING
 
-from tidegate.lab.apiserver.registry import FieldPath
-from tidegate.lab.apiserver.selectors import Filter, field_text
-
-if TYPE_CHECKING:
-    from tidegate.lab.apiserver.store import Event, Version
+from tidegate.lab.apiserver.selectors import FieldPath, Filter, field_text
+from tidegate.lab.apiserver.versions import Event, Version
 
 QUEUE_LENGTH_MAX = 10_000
 """A reader this far behind is ended and must list again, as the real cacher ends slow watchers."""
 
-Seen = tuple[str, "Version", "Event"]
+Seen = tuple[str, Version, Event]
 
 
 class Watcher:

@@ -17,7 +17,8 @@ from tidegate.kube.errors import ApiError
 from tidegate.lab.apiserver import failures
 from tidegate.lab.apiserver.listing import ListOptions, chosen, parse_version
 from tidegate.lab.apiserver.registry import Row
-from tidegate.lab.apiserver.store import ADDED, Collection, Event, Store, Version, encode, watch_line
+from tidegate.lab.apiserver.store import Collection, Store
+from tidegate.lab.apiserver.versions import ADDED, Event, Version, encode, watch_line
 from tidegate.lab.apiserver.watchers import Watcher
 
 BOOKMARK_SECONDS = 60.0
