@@ -25,12 +25,14 @@ def user(tmp_path: Path) -> Iterator[User]:
 def resident(tmp_path_factory: pytest.TempPathFactory) -> Iterator[User]:
     """A user with the lab ``home`` up, for tests that only ask it things.
 
-    Their machine is an odd one: no home, a relative state folder, a temporary folder too deep for UNIX sockets.
+    Their machine is an odd one: no home, a relative state folder, a temporary folder too deep for UNIX sockets, and
+    few files may be open.
     """
     here = tmp_path_factory.mktemp("resident")
     deep = here / ("deep" * 25)
     deep.mkdir()
     user = User(here / "state")
+    user.files_max = 256
     user.environment |= {"TIDEGATE_STATE": "state", "TMPDIR": str(deep)}
     user.environment.pop("HOME", None)
     user.run("lab", "up", "--detach", "--nodes", "2", "--lab", "home").expect(0)

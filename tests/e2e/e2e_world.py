@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -52,6 +53,8 @@ class User:
     def __init__(self, state: Path) -> None:
         self.state = state
         self._cwd = state.parent
+        self.files_max = 0
+        """The soft limit of open files; 0 leaves it."""
         kept = {name: value for name, value in os.environ.items() if name not in _UNSET}
         self.environment = {**kept, "TIDEGATE_STATE": str(state)}
         self._running: list[subprocess.Popen[str]] = []
@@ -61,9 +64,13 @@ class User:
         process = subprocess.Popen(
             [BIN / program, *arguments], env=self.environment, cwd=self._cwd, text=True, start_new_session=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            preexec_fn=self._limit if self.files_max else None,
         )  # fmt: skip
         self._running.append(process)
         return process
+
+    def _limit(self) -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (self.files_max, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
 
     def run(self, *arguments: str, program: str = "tidegate") -> Done:
         """Run a command to its end."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from e2e_world import BIN, finish
@@ -26,6 +27,12 @@ def test_what_a_running_lab_cannot_do(resident, golden):
     for line, process in answers.items():
         transcript += f"$ tidegate {line}\n{resident.told(finish(process).expect(lines[line]))}"
     golden("cli/running-lab.txt", transcript)
+
+
+def test_a_lab_may_open_as_many_files_as_the_machine_allows(resident):
+    limits = Path(f"/proc/{resident.family('home')['tidegate-kernel'][0]}/limits").read_text()
+    _, soft, hard = next(line for line in limits.splitlines() if line.startswith("Max open files")).rsplit(None, 3)[:3]
+    assert soft == hard != "256"
 
 
 def test_kubectl_with_manifests_that_are_none(resident, tmp_path):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 
@@ -86,7 +87,7 @@ def test_a_killed_agent_comes_back_and_a_lab_whose_reaper_was_killed_boots_anew(
     assert user.is_gone("rb", first + second)
 
 
-def test_lab_down_ends_a_lab_whose_state_was_cut_short_and_no_lab_of_that_name_elsewhere(user, tmp_path):
+def test_lab_down_ends_a_lab_whose_state_was_cut_short_or_deleted_and_no_lab_of_that_name_elsewhere(user, tmp_path):
     other = User(tmp_path / "other")
     try:
         both = [one.start("lab", "up", "--detach", "--nodes", "1", "--bare", "--lab", "rb") for one in (user, other)]
@@ -98,6 +99,8 @@ def test_lab_down_ends_a_lab_whose_state_was_cut_short_and_no_lab_of_that_name_e
         assert user.is_gone("rb")
         assert user.labs() == []
         other.run("lab", "status", "--lab", "rb").expect(0)
+        shutil.rmtree(other.state)
+        other.run("lab", "down", "--lab", "rb").expect(0)
     finally:
         other.leave()
     assert other.is_gone("rb")

@@ -199,8 +199,10 @@ def _with_log(log: Path) -> str:
 def stop(name: str) -> bool:
     """End a lab of this name and delete its state. Returns whether anything of it was there."""
     folder = LabFolder(name)
-    if not folder.path.exists():
-        return bool(_sweep(folder))
+    if not folder.path.exists():  # deleted by hand, perhaps, while the lab goes on
+        swept = _sweep(folder)
+        folder.remove()
+        return bool(swept)
     record = folder.running()
     if record is not None:
         with contextlib.suppress(ProcessLookupError):

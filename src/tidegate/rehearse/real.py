@@ -95,6 +95,7 @@ def main() -> None:
     from tidegate.rehearse import load
 
     processes.die_with_parent(os.getppid())
+    processes.raise_file_limit()
 
     program = vtime.Program(("load", *sys.argv[1:]))
     with asyncio.Runner(loop_factory=vtime.new_event_loop) as runner:

@@ -115,6 +115,7 @@ class Reaper:
 
     def run(self) -> int:
         processes.adopt_orphans()
+        processes.raise_file_limit()
         signal.signal(signal.SIGTERM, self._stop)
         signal.signal(signal.SIGINT, self._stop)
         signal.signal(signal.SIGCHLD, lambda *_: None)
