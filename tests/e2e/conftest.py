@@ -35,7 +35,10 @@ def resident(tmp_path_factory: pytest.TempPathFactory) -> Iterator[User]:
     user.files_max = 256
     user.environment |= {"TIDEGATE_STATE": "state", "TMPDIR": str(deep)}
     user.environment.pop("HOME", None)
-    user.run("lab", "up", "--detach", "--nodes", "2", "--lab", "home").expect(0)
+    booted = user.run("lab", "up", "--detach", "--nodes", "2", "--lab", "home")
+    if booted.code:
+        user.leave()
+    booted.expect(0)
     user.environment["KUBECONFIG"] = str(user.state / "labs" / "home" / "kubeconfig")
     yield user
     log = (user.state / "labs" / "home" / "lab.log").read_text()

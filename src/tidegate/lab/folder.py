@@ -131,6 +131,10 @@ class LabFolder:
     def remove(self) -> None:
         """Delete everything the lab kept."""
         shutil.rmtree(self.path, ignore_errors=True)
+        self.remove_sockets()
+
+    def remove_sockets(self) -> None:
+        """Delete what only a living lab needs."""
         shutil.rmtree(self.sockets, ignore_errors=True)
 
     # --- who runs ---

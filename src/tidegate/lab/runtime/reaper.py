@@ -130,6 +130,7 @@ class Reaper:
             self._wait_for(lab)
         left = processes.end_descendants()
         self._folder.record_file.unlink(missing_ok=True)
+        self._folder.remove_sockets()
         if self._deserted:
             self._folder.remove()
         return 0 if self._told_to_stop and not left else 1
