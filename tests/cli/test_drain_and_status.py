@@ -1,0 +1,166 @@
+"""The commands drain and status: what they print, and what they exit with."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+from click.testing import CliRunner
+from stage import NS, deployment, first, other_node, play
+
+from tidegate.cli import drain as drain_command
+from tidegate.cli import status as status_command
+from tidegate.cli.agent import agent
+from tidegate.cli.drain import drain, exit_code
+from tidegate.cli.main import tidegate
+from tidegate.cli.status import lines, status
+from tidegate.client import DrainOptions, status_of
+from tidegate.kube.errors import KubeError
+from tidegate.kube.kubeconfig import Cluster
+from tidegate.model.names import DrainResult, Ending
+
+CLUSTER = Cluster("http://127.16.0.1:6443", "lab", NS)
+GIVEN = {"dry_run": False, "yes": True}
+UNGATED = deployment(gate=False)
+
+
+def run(*words, **options):
+    return CliRunner().invoke(tidegate, list(words), **options)
+
+
+@pytest.mark.parametrize(
+    ("result", "code"),
+    [("verified", 0), ("refused", 3), ("assumed", 4), ("timed-out", 4), ("bypassed", 4), ("forced", 4)],
+)
+def test_exit_codes_are_the_contract(result, code):
+    assert exit_code(DrainResult(Ending(result))) == code
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["drain"],
+        ["drain", "echo-1"],
+        ["drain", "svc/echo"],
+        ["drain", "pod/Not_A_Name"],
+        ["drain", "pod/x", "--timeout", "soon"],
+        ["drain", "pod/x", "--on-deadline", "pray"],
+        ["status", "deployment/x"],
+        ["status", "pod/"],
+        ["agent", "boss"],
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_code_2(words):
+    answer = run(*words)
+    assert answer.exit_code == 2
+    assert "Error" in answer.output
+
+
+def test_a_kubeconfig_that_is_not_there_is_named():
+    answer = run("drain", "pod/x", "--kubeconfig", "/nowhere/config")
+    assert isinstance(answer.exception, KubeError)
+    assert "/nowhere/config" in str(answer.exception)
+
+
+def test_an_agent_without_its_environment_says_what_is_missing():
+    answer = CliRunner().invoke(agent, [], env={"TIDEGATE_NODE_ADDRESS": "127.0.0.1"})
+    assert answer.exit_code == 2
+    assert "TIDEGATE_NODE is not set" in answer.output
+
+
+@pytest.mark.parametrize("command", [drain, status, agent])
+def test_every_command_explains_itself(command):
+    answer = CliRunner().invoke(command, ["--help"])
+    assert answer.exit_code == 0
+    assert len(answer.output.splitlines()) > 5
+
+
+def drained(capsys, given=GIVEN, options=DrainOptions(seed=0), prepare=None):
+    """Run the command's coroutine against a virtual lab: (result, stderr lines)."""
+
+    async def story(stage):
+        name = await first(stage)
+        if prepare is not None:
+            await prepare(stage, name)
+        return name, await drain_command._drain(CLUSTER, (NS, name), options, given)
+
+    name, result = play(story, UNGATED)
+    return name, result, capsys.readouterr().err.splitlines()
+
+
+def test_the_plan_begins_with_context_server_and_namespace(capsys):
+    name, result, told = drained(capsys)
+    assert told[0] == f"context lab, server {CLUSTER.server}, namespace {NS}"
+    assert told[1].startswith(f"drain pod/{name} on node-")
+    assert "1. cut: set app=tidegate-cut" in told[2]
+    assert result.result is Ending.VERIFIED
+
+
+def test_every_state_is_told_with_what_it_waits_for(capsys):
+    _, _, told = drained(capsys)
+    states = [line.split()[2] for line in told if " s  " in line]
+    assert states[:5] == ["serving", "cut", "clean", "fenced", "unrouted"]
+    assert states[-1] == "drained"
+    assert any("waiting for node-1 pending" in line for line in told)
+
+
+def test_a_dry_run_prints_the_plan_and_changes_nothing(capsys):
+    _, result, told = drained(capsys, given={"dry_run": True, "yes": True})
+    assert result is None
+    assert not any(" s  " in line for line in told)
+
+
+def test_a_refusal_names_the_service_and_the_floor(capsys):
+    _, result, told = drained(capsys, options=DrainOptions(floor=3, seed=0))
+    assert exit_code(result) == 3
+    assert any("refused: demo/echo would keep 2 other ready endpoints" in line for line in told)
+
+
+def test_the_json_document_has_the_contracts_keys():
+    result = DrainResult(Ending.TIMED_OUT, "late", ("node-2",), 7, 1.5)
+    document = drain_command._document((NS, "echo-1"), result)
+    assert sorted(document) == ["epoch", "namespace", "pod", "reason", "result", "seconds", "stragglers"]
+    assert json.loads(json.dumps(document))["stragglers"] == ["node-2"]
+    assert drain_command._sentence("echo-1", result) == "pod/echo-1 timed-out after 1.5 s: late [stragglers: node-2]"
+
+
+def test_status_prints_endpoints_nodes_and_the_straggler(capsys):
+    async def story(stage):
+        name = await first(stage)
+        straggler = await other_node(stage, name)
+        stage.fault("proxy-freeze", straggler, 6)
+        await stage.delete(name)
+        await asyncio.sleep(2.5)
+        await status_command._show(CLUSTER, NS, ("svc", "echo"), {"watch": False, "output": "text"})
+        await stage.gone(name)
+        return name, straggler
+
+    name, straggler = play(story)
+    shown = capsys.readouterr().out
+    assert f"{name}" in shown and "terminating, and the Service has ready endpoints" in shown
+    assert f"straggler {straggler}: pending, shows fence" in shown
+
+
+def test_status_of_a_pod_says_why_it_gets_traffic(capsys):
+    async def story(stage):
+        name = await first(stage)
+        return lines((await status_of(stage.client, "pod", NS, name)).document)
+
+    shown = play(story)
+    assert "  demo/echo selects it" in shown
+    assert any("routed  ready" in line for line in shown)
+
+
+def test_status_as_json_is_stable(capsys):
+    async def story(stage):
+        await status_command._show(CLUSTER, NS, ("svc", "echo"), {"watch": False, "output": "json"})
+
+    play(story)
+    document = json.loads(capsys.readouterr().out)
+    assert sorted(document) == [
+        "connections", "drains", "kind", "name", "namespace", "nodes", "problems", "services",
+    ]  # fmt: skip
+    assert sorted(document["services"][0]["endpoints"][0]) == [
+        "address", "node", "pod", "ready", "routed", "serving", "terminating", "why",
+    ]  # fmt: skip
