@@ -123,7 +123,7 @@ def _play_or_fail(lab: RunningLab, settings: Settings) -> Rehearsal:
     except Unreachable:
         if not lab.has_ended:
             raise
-        fail(f"the lab ended in the middle of the demo: {lab.last_words() or 'it was taken down'}")
+        fail(f"the lab ended in the middle of the demo: {lab.last_words() or 'it was killed or taken down'}")
 
 
 def _play(lab: RunningLab, settings: Settings) -> Rehearsal:

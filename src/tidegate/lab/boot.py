@@ -182,12 +182,14 @@ def _wait_until_up(lab: RunningLab, ready: int) -> None:
 
 
 def _last_line(log: Path) -> str:
-    """The last error in a lab's log, else its last line."""
+    """The last error in a lab's log, else which of its processes ended; "" where it was killed in silence."""
     try:
         lines = log.read_text("utf-8", errors="replace").strip().splitlines()
     except OSError:
         return ""
-    return next((line.strip() for line in reversed(lines) if "Error" in line), lines[-1] if lines else "")
+    errors = [line.strip() for line in lines if "Error" in line]
+    ends = [line for line in lines if " process ended with " in line]
+    return (errors or ends or [""])[-1]
 
 
 def _with_log(log: Path) -> str:
