@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
+from tidegate import vtime
 from tidegate.kube.client import KubeClient
 from tidegate.kube.exchange import Exchange
 from tidegate.kube.kubeconfig import Cluster, load
@@ -25,7 +25,7 @@ async def open_api(server: str = "", *, kubeconfig: str = "", context: str = "")
 @contextlib.asynccontextmanager
 async def open_cluster(cluster: Cluster) -> AsyncIterator[KubeClient]:
     """An API client for a cluster already loaded."""
-    hosted: dict[str, Exchange] = getattr(asyncio.get_running_loop(), "hosted", {})
+    hosted: dict[str, Exchange] = vtime.hosted()
     if cluster.server in hosted:
         yield KubeClient(hosted[cluster.server], cluster.server)
         return

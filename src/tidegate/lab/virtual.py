@@ -87,7 +87,7 @@ class VirtualLab:
         self.lab = Lab(self.config, ground)
         await self.lab.kernel.ready()
         addressing = self.config.addressing
-        process.loop.hosted[addressing.server] = self.lab.exchange
+        vtime.hosted()[addressing.server] = self.lab.exchange
         await wire.serve(self.lab.exchange, addressing.api_host, addressing.api_port)
         async with vtime.Nursery() as nursery:
             running = nursery.start(self.lab.run(), name="lab")
@@ -101,7 +101,7 @@ class VirtualLab:
     ) -> None:
         self.control_plane.end(0)
         self.kernel.end(0)
-        self.control_plane.loop.hosted.pop(self.config.addressing.server, None)
+        vtime.hosted().pop(self.config.addressing.server, None)
         shutil.rmtree(self._folder, ignore_errors=True)
         failure = self.control_plane.error
         if failure is not None and error is None:

@@ -11,13 +11,11 @@ import asyncio
 import contextvars
 import random
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tidegate.vtime import process as processes
+from tidegate.vtime.timers import TimerLoop
 from tidegate.vtime.transport import Address, VirtualTransport
-
-if TYPE_CHECKING:
-    from tidegate.vtime.loop import VirtualLoop
 
 ProtocolFactory = Callable[[], asyncio.BaseProtocol]
 
@@ -93,7 +91,7 @@ class _SocketName:
 class Network:
     """All virtual sockets of one loop."""
 
-    def __init__(self, loop: VirtualLoop, rng: random.Random) -> None:
+    def __init__(self, loop: TimerLoop, rng: random.Random) -> None:
         self.loop = loop
         self._rng = rng
         self._listeners: dict[Address, Listener] = {}

@@ -6,12 +6,10 @@ import asyncio
 import contextvars
 import signal
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from tidegate.vtime.program import Entrypoint, Program
-
-if TYPE_CHECKING:
-    from tidegate.vtime.loop import VirtualLoop
+from tidegate.vtime.timers import TimerLoop
 
 _current: contextvars.ContextVar[Process | None] = contextvars.ContextVar("tidegate_process", default=None)
 
@@ -36,7 +34,8 @@ class Process:
 
     def __init__(self, entrypoint: Entrypoint, program: Program, name: str = "process") -> None:
         loop = asyncio.get_running_loop()
-        self.loop: VirtualLoop = loop  # type: ignore[assignment]
+        assert isinstance(loop, TimerLoop), "a modelled process needs a virtual loop"
+        self.loop = loop
         self.name = name
         self.pid = self.loop.next_pid()
         self.alive = True

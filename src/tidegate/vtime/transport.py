@@ -4,15 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from tidegate.vtime import process as processes
-
-if TYPE_CHECKING:
-    from tidegate.vtime.network import Listener, Network
+from tidegate.vtime.timers import TimerLoop
 
 Address = tuple[str, int] | str
 """(IPv4 address, port), or a UNIX socket's path."""
+
+
+class Wire(Protocol):
+    """What a transport wants of its network."""
+
+    @property
+    def loop(self) -> TimerLoop: ...
+
+    def latency_ns(self) -> int: ...
+
+    def next_inode(self) -> int: ...
+
+    def forget(self, transport: VirtualTransport) -> None: ...
+
+
+class Acceptor(Protocol):
+    """What an accepted transport takes over from the socket that listened."""
+
+    owner: processes.Process | None
+    context: contextvars.Context
 
 
 class VirtualTransport(asyncio.Transport):
@@ -20,11 +38,11 @@ class VirtualTransport(asyncio.Transport):
 
     def __init__(
         self,
-        network: Network,
+        network: Wire,
         protocol: asyncio.BaseProtocol,
         local: Address,
         remote: Address,
-        listener: Listener | None = None,
+        listener: Acceptor | None = None,
     ) -> None:
         super().__init__()
         self.network = network
