@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
+from tests.realcluster import certificates
+from tests.realcluster.certificates import Pair
 
 NEEDED = ("etcd", "kube-apiserver", "kube-controller-manager")
 TOKEN = "test-only"
@@ -36,6 +38,7 @@ class ControlPlane:
     kubeconfig: Path
     version: str
     folder: Path
+    ca: Pair
     commands: dict[str, list[str]]
     processes: dict[str, subprocess.Popen[bytes]]
 
@@ -96,6 +99,8 @@ def running(folder: Path, binaries: Path) -> Iterator[ControlPlane]:
     key = folder / "sa.key"
     subprocess.run(["openssl", "genrsa", "-out", str(key), "2048"], check=True, capture_output=True)
     (folder / "tokens.csv").write_text(f"{TOKEN},admin,admin,system:masters\n")
+    ca = certificates.authority(folder, "ca")
+    serving = certificates.signed(ca, "serving", "/CN=kube-apiserver", "subjectAltName=IP:127.0.0.1")
     server = f"https://127.0.0.1:{port}"
     kubeconfig = folder / "kubeconfig"
     kubeconfig.write_text(
@@ -104,7 +109,7 @@ def running(folder: Path, binaries: Path) -> Iterator[ControlPlane]:
                 "apiVersion": "v1",
                 "kind": "Config",
                 "current-context": "real",
-                "clusters": [{"name": "real", "cluster": {"server": server, "insecure-skip-tls-verify": True}}],
+                "clusters": [{"name": "real", "cluster": {"server": server, "certificate-authority": "ca.crt"}}],
                 "users": [{"name": "real", "user": {"token": TOKEN}}],
                 "contexts": [{"name": "real", "context": {"cluster": "real", "user": "real"}}],
             }
@@ -122,7 +127,9 @@ def running(folder: Path, binaries: Path) -> Iterator[ControlPlane]:
         [
             "kube-apiserver",
             f"--etcd-servers=http://127.0.0.1:{etcd_port}",
-            f"--cert-dir={folder / 'certs'}",
+            f"--tls-cert-file={serving.certificate}",
+            f"--tls-private-key-file={serving.key}",
+            f"--client-ca-file={ca.certificate}",
             "--bind-address=127.0.0.1",
             "--advertise-address=127.0.0.1",
             f"--secure-port={port}",
@@ -147,7 +154,7 @@ def running(folder: Path, binaries: Path) -> Iterator[ControlPlane]:
     ]
     version = subprocess.run([str(binaries / "kube-apiserver"), "--version"], capture_output=True, text=True)
     named = {name: [str(binaries / name), *arguments] for name, *arguments in commands}
-    plane = ControlPlane(server, kubeconfig, version.stdout.strip(), folder, named, {})
+    plane = ControlPlane(server, kubeconfig, version.stdout.strip(), folder, ca, named, {})
     try:
         for name in named:
             plane.start(name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -18,6 +20,10 @@ _PATCH_TYPES = {
 }
 _WATCH_SECONDS = 290
 """Asked of the server for each watch: under the five minutes after which load balancers cut idle connections."""
+
+CALL_SECONDS = 10.0
+"""An API server that has not answered by then is taken for gone: one that hangs must cost a drain a retry, not its
+whole deadline. A watch has this long to begin."""
 
 LIST_PAGE = 500
 """Objects per page: kubectl's chunk size."""
@@ -36,15 +42,16 @@ class KubeClient:
         """Any request. Raises ``ApiError`` for an answer of 400 or more."""
         response = await self._exchange(request)
         if response.status >= 400:
-            raise _error(response.status, await response.read())
+            raise _error(response.status, await response.read(), self.server)
         return response
 
     async def _call(self, method: str, path: str, query: dict[str, str], body: bytes = b"", kind: str = "") -> Any:
         headers = {"accept": "application/json"}
         if body:
             headers["content-type"] = kind or "application/json"
-        response = await self.request(Request(method, path, tuple(query.items()), headers, body))
-        return _decode(await response.read())
+        async with _in_time(f"{method} {path}"):
+            response = await self.request(Request(method, path, tuple(query.items()), headers, body))
+            return _decode(await response.read())
 
     async def get(self, resource: Resource, name: str, namespace: str = "") -> JsonObject:
         found: JsonObject = await self._call("GET", resource.path(namespace, name), {})
@@ -77,7 +84,8 @@ class KubeClient:
         if resource_version:
             query["resourceVersion"] = resource_version
         request = Request("GET", resource.path(select.namespace), tuple(query.items()), {"accept": "application/json"})
-        response = await self.request(request)
+        async with _in_time(f"watch of {request.path}"):
+            response = await self.request(request)
         rest = b""
         try:
             async for chunk in response.chunks:
@@ -131,6 +139,16 @@ class KubeClient:
         return answer
 
 
+@contextlib.asynccontextmanager
+async def _in_time(what: str) -> AsyncIterator[None]:
+    """``Unreachable`` after ``CALL_SECONDS``."""
+    try:
+        async with asyncio.timeout(CALL_SECONDS):
+            yield
+    except TimeoutError as error:
+        raise Unreachable(f"no answer within {CALL_SECONDS:g} s to {what}") from error
+
+
 def _select(select: Selection) -> dict[str, str]:
     query = {}
     if select.labels:
@@ -154,11 +172,14 @@ def _event(line: bytes) -> WatchEvent:
     return WatchEvent(decoded["type"], decoded["object"])
 
 
-def _error(status: int, body: bytes) -> ApiError:
+def _error(status: int, body: bytes, server: str) -> ApiError:
     try:
         decoded = msgspec.json.decode(body)
     except msgspec.DecodeError:
         decoded = None
     if isinstance(decoded, dict) and decoded.get("kind") == "Status":
+        if status == 401:
+            decoded["message"] = f"{server} does not accept these credentials: {decoded.get('message')}"
         return from_status({**decoded, "code": decoded.get("code") or status})
-    return ApiError(status, "", f"the server answered {status}: {body[:200].decode('utf-8', 'replace')}")
+    text = body[:200].decode("utf-8", "replace").strip()
+    return ApiError(status, "", f"{server or 'the server'} answered {status}: {text}")

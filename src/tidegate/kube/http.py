@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import ssl
@@ -12,7 +13,7 @@ from yarl import URL
 
 from tidegate.kube.errors import Unreachable
 from tidegate.kube.exchange import Request, Response
-from tidegate.kube.kubeconfig import Cluster
+from tidegate.kube.kubeconfig import Cluster, load
 
 _CONNECT_SECONDS = 10.0
 _READ_SECONDS = 330.0
@@ -36,6 +37,15 @@ class HttpTransport:
         return self._session
 
     async def __call__(self, request: Request) -> Response:
+        response = await self._ask(request)
+        if response.status != 401 or self._cluster.plugin is None:
+            return response
+        await response.close()  # the plugin's token has run out: ask it for another, once
+        self._cluster = await asyncio.to_thread(load, *self._cluster.plugin)
+        self._tls = self._cluster.tls()
+        return await self._ask(request)
+
+    async def _ask(self, request: Request) -> Response:
         session = self._open()
         headers = {**self._cluster.headers(), **request.headers}
         url = URL(self._cluster.server.rstrip("/") + request.target, encoded=True)
@@ -66,6 +76,12 @@ class HttpTransport:
 
 def _plain(error: BaseException) -> str:
     """One line a person can act on."""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        cause = error.certificate_error
+        why = getattr(cause, "verify_message", "") or str(cause)
+        return f"its certificate is not trusted: {why}; does the kubeconfig name the right certificate-authority?"
+    if isinstance(error, aiohttp.ClientConnectorSSLError):
+        return f"no TLS: {error.os_error.reason or error.os_error}"
     if isinstance(error, aiohttp.ClientConnectorError):
         cause = error.os_error
         plain = (

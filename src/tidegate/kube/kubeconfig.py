@@ -8,7 +8,7 @@ import os
 import ssl
 import subprocess
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +40,24 @@ class Cluster:
     basic: str = field(default="", repr=False)
     tls_server_name: str = ""
     proxy: str = ""
+    impersonate: str = ""
+    """The user to act as (``as`` of the kubeconfig's user)."""
+    plugin: tuple[str, str] | None = None
+    """(path, context) to load again where a credential plugin gave the token: those live for minutes."""
 
     def headers(self) -> dict[str, str]:
         """Authentication headers. A token file is read each time: the kubelet rotates it."""
-        token = Path(self.token_file).read_text("utf-8").strip() if self.token_file else self.token
+        found = {"impersonate-user": self.impersonate} if self.impersonate else {}
+        token = self.token
+        if self.token_file:
+            try:
+                token = Path(self.token_file).read_text("utf-8").strip()
+            except OSError as error:
+                why = (error.strerror or str(error)).lower()
+                raise ConfigError(f'the token file of context "{self.context}": {why}: {self.token_file}') from error
         if token:
-            return {"authorization": f"Bearer {token}"}
-        return {"authorization": f"Basic {self.basic}"} if self.basic else {}
+            return {**found, "authorization": f"Bearer {token}"}
+        return {**found, "authorization": f"Basic {self.basic}"} if self.basic else found
 
     def tls(self) -> ssl.SSLContext | bool:
         """What aiohttp takes for ``ssl=``. Raises ``ConfigError``."""
@@ -65,7 +76,7 @@ class Cluster:
                 path.touch(0o600)
                 path.write_bytes(self.client_cert + b"\n" + self.client_key)
                 try:
-                    context.load_cert_chain(path)
+                    context.load_cert_chain(path, password="")  # an encrypted key must not ask on the terminal
                 except ssl.SSLError as error:
                     raise ConfigError(f'the client certificate or key of context "{self.context}" is no PEM') from error
         return context
@@ -89,7 +100,8 @@ def load(path: str = "", context: str = "") -> Cluster:
     entry, origin = _named(documents, "contexts", "context", chosen)
     cluster, cluster_file = _named(documents, "clusters", "cluster", str(entry.get("cluster") or ""))
     user, user_file = _named(documents, "users", "user", str(entry["user"])) if entry.get("user") else ({}, origin)
-    return _cluster(chosen, entry, (cluster, cluster_file), (user, user_file))
+    found = _cluster(chosen, entry, (cluster, cluster_file), (user, user_file))
+    return replace(found, plugin=(path, chosen)) if user.get("exec") else found
 
 
 def in_cluster() -> Cluster:
@@ -153,6 +165,9 @@ def _cluster(
         raise ConfigError(f'{origin}: the cluster of context "{context}" has no server')
     if not server.startswith(("http://", "https://")):
         raise ConfigError(f'{origin}: the server of context "{context}" is no http(s) address: {server}')
+    for key in ("as-groups", "as-user-extra", "auth-provider"):
+        if who.get(key):  # acting with other rights than asked for would be worse
+            raise ConfigError(f'{user_origin}: the user of context "{context}" has {key}, which is not supported')
     if who.get("exec"):
         who = {**who, **_run_plugin(who["exec"], user_origin)}
     basic = ""
@@ -171,6 +186,7 @@ def _cluster(
         basic=basic,
         tls_server_name=str(facts.get("tls-server-name") or ""),
         proxy=str(facts.get("proxy-url") or ""),
+        impersonate=str(who.get("as") or ""),
     )
 
 
@@ -196,12 +212,26 @@ def _run_plugin(plugin: dict[str, Any], origin: Path) -> dict[str, Any]:
     env["KUBERNETES_EXEC_INFO"] = json.dumps(
         {"apiVersion": version, "kind": "ExecCredential", "spec": {"interactive": False}}
     )
-    command = [plugin["command"], *(plugin.get("args") or [])]
+    program = str(plugin.get("command") or "")
+    if os.sep in program:  # relative to the kubeconfig; a bare name is looked up in PATH
+        program = str(origin.parent / program)
+    command = [program, *(plugin.get("args") or [])]
     try:
         done = subprocess.run(command, env=env, capture_output=True, timeout=_EXEC_SECONDS, check=True, text=True)
         status = json.loads(done.stdout)["status"]
-    except (OSError, subprocess.SubprocessError, ValueError, KeyError) as error:
-        raise ConfigError(f"{origin}: credential plugin {plugin.get('command')}: {error}") from error
+        assert isinstance(status, dict)
+    except subprocess.CalledProcessError as error:
+        said = (error.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        why = f"it ended with exit code {error.returncode}: {said}"
+        raise ConfigError(f"{origin}: credential plugin {program}: {why}") from error
+    except OSError as error:
+        why = (error.strerror or str(error)).lower()
+        hint = str(plugin.get("installHint") or "").strip()
+        raise ConfigError(f"{origin}: credential plugin {program}: {why}{f'. {hint}' if hint else ''}") from error
+    except subprocess.TimeoutExpired as error:
+        raise ConfigError(f"{origin}: credential plugin {program}: no answer in {_EXEC_SECONDS} s") from error
+    except (ValueError, KeyError, TypeError, AssertionError) as error:
+        raise ConfigError(f"{origin}: credential plugin {program}: it did not print an ExecCredential") from error
     credentials = {"token": status.get("token") or ""}
     for key, name in (("client-certificate", "clientCertificateData"), ("client-key", "clientKeyData")):
         if status.get(name):
