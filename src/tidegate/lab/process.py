@@ -8,8 +8,6 @@ import sys
 from collections.abc import Callable
 
 from tidegate import vtime
-from tidegate.kube import wire
-from tidegate.lab.assembly import Ground, Lab
 from tidegate.lab.config import LabConfig
 from tidegate.lab.folder import LabError, LabFolder
 from tidegate.lab.images import Images
@@ -33,6 +31,10 @@ async def serve(config: LabConfig, folder: LabFolder, announce: Callable[[], Non
     book = LogBook()
     runtime = RealRuntime(config.name, Images(config.addons).modules(), book)
     runtime.open()
+    # Late, so that the zygote loads its modules (0.2 s) while this process loads its own (0.2 s).
+    from tidegate.kube import wire
+    from tidegate.lab.assembly import Ground, Lab
+
     journal = Journal(folder.journal, keep=_JOURNAL_KEPT)
     ground = Ground(runtime, book, journal, folder.sockets, folder.path, logs_folder=str(folder.logs), log=_to_own_log)
     lab = Lab(config, ground)
