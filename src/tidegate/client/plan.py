@@ -88,7 +88,7 @@ async def plan_drain(api: Api, namespace: str, name: str, options: DrainOptions,
     subject = pod.decode(await api.get(PODS, name, namespace))
     services = tuple(service.decode(obj) for obj in (await api.list(SERVICES, Selection(namespace))).items)
     slices = tuple(endpointslice.decode(obj) for obj in (await api.list(ENDPOINTSLICES)).items)
-    controllers = await owners.of(api, subject)
+    controllers = tuple(one for one in await owners.of(api, subject) if not one.is_ending)
     record = _continued(subject)
     chosen = selecting(subject, services)
     owner = controllers[0].selector if controllers else None

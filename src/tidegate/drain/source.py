@@ -143,6 +143,8 @@ def _no_replacement(pod: Pod, workload: Workload | None) -> str | None:
     """Why no other endpoint can come while the pod lives, None when one can."""
     if workload is None:
         return "nobody makes a replacement of a bare pod" if pod.owner is None else None
+    if workload.is_ending:
+        return f"{workload} is deleted"
     if workload.replicas == 0:
         return f"{workload} is scaled to zero"
     if not workload.can_surge:

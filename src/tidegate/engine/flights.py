@@ -7,6 +7,7 @@ so that no claim of an earlier one has to be believed.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -53,6 +54,7 @@ class Flight:
     pod: Pod | None = None
     labels_before: dict[str, str] | None = None
     workload: Workload | None = None
+    workload_read_at: float = -math.inf
     seen: tuple[str, ...] = ()
     serving: tuple[Endpoint, ...] = ()
     suspected: tuple[str, ...] = ()
@@ -74,6 +76,7 @@ class Flight:
             self.clean_at = at
             self.spell += 1
         self.reasons = ()
+        self.exception = ""
 
     def found_dirty(self, reasons: tuple[str, ...]) -> None:
         """Back to the start: no list, no epoch from before may count."""

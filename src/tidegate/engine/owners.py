@@ -5,7 +5,7 @@ from __future__ import annotations
 from tidegate.kube.api import DEPLOYMENTS, REPLICASETS, Api, Resource
 from tidegate.kube.errors import ApiError
 from tidegate.model import workload
-from tidegate.model.pod import Pod
+from tidegate.model.pod import Owner, Pod
 from tidegate.model.workload import Workload
 
 KINDS: dict[str, Resource] = {
@@ -19,16 +19,23 @@ DEEP_MAX = 3
 
 
 async def of(api: Api, pod: Pod) -> tuple[Workload, ...]:
-    """The controllers of ``pod``, nearest first; ends at a kind we do not know. Raises ``KubeError``, ``Malformed``."""
+    """The controllers of ``pod``, nearest first; ends at a kind we do not know, or at one that is gone
+    (``is_ending``). Raises ``KubeError``, ``Malformed``."""
     found: list[Workload] = []
     owner = pod.owner
     while owner is not None and owner.kind in KINDS and len(found) < DEEP_MAX:
-        try:
-            obj = await api.get(KINDS[owner.kind], owner.name, pod.namespace)
-        except ApiError as error:
-            if not error.is_not_found:
-                raise
-            break
-        found.append(workload.decode({"kind": owner.kind, **obj}))
+        found.append(await _read(api, owner, pod.namespace))
         owner = found[-1].owner
     return tuple(found)
+
+
+async def _read(api: Api, owner: Owner, namespace: str) -> Workload:
+    """The very object a pod names; another of its name is not its owner."""
+    try:
+        obj = await api.get(KINDS[owner.kind], owner.name, namespace)
+    except ApiError as error:
+        if not error.is_not_found:
+            raise
+        return workload.gone(owner, namespace)
+    found = workload.decode({"kind": owner.kind, **obj})
+    return found if found.uid == owner.uid else workload.gone(owner, namespace)

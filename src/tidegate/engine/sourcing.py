@@ -33,6 +33,8 @@ from tidegate.vtime import Nursery
 RELIST_SECONDS = 1.0
 """How long to trust a watch that shows nothing new: it may hang."""
 RETRY_SECONDS = 0.2
+WORKLOAD_SECONDS = 5.0
+"""How long an owner is remembered: it may be scaled to zero, or deleted, while the last endpoint waits."""
 
 
 @dataclass(slots=True)
@@ -201,11 +203,23 @@ class Sourcing:
             self._dirty(flight, (why,))
 
     async def _workload(self, flight: Flight) -> Workload | None:
-        """The pod's topmost owner, read once; None where it is of a kind we do not know."""
-        if flight.workload is None and flight.pod is not None:
-            found = await owners.of(self._api, flight.pod)
-            flight.workload = found[-1] if found else None
+        """The pod's topmost owner; None where it is of a kind we do not know, or cannot be read: one pod whose owner
+        nobody lets us see must not keep all the others waiting."""
+        now = asyncio.get_running_loop().time()
+        if flight.pod is not None and now - flight.workload_read_at >= WORKLOAD_SECONDS:
+            flight.workload_read_at = now
+            try:
+                flight.workload = _replacing(await owners.of(self._api, flight.pod))
+            except (KubeError, Malformed) as error:
+                flight.workload = None
+                self._log(f"{flight.name}: its owner cannot be read: {error}")
         return flight.workload
+
+
+def _replacing(chain: tuple[Workload, ...]) -> Workload | None:
+    """Who says how the pod is replaced: the topmost owner that is there to stay, unless the nearest is not."""
+    staying = [owner for owner in chain if not owner.is_ending]
+    return chain[0] if chain and chain[0].is_ending else staying[-1] if staying else None
 
 
 def _question(flight: Flight, lists: Lists, subject: Pod) -> source.Question:

@@ -41,6 +41,7 @@ class Workload(msgspec.Struct, frozen=True):
 
     ``replicas`` is what is asked for, None where the kind has no such field. ``revision`` is a Deployment's number
     (0 without one). ``can_surge`` is whether a replacement can be there before the pod it replaces has ended.
+    ``is_ending``: deleted, or being deleted: it makes no replacement any more.
     """
 
     kind: str
@@ -53,6 +54,7 @@ class Workload(msgspec.Struct, frozen=True):
     revision: int
     can_surge: bool
     strategy: str
+    is_ending: bool = False
 
     def __str__(self) -> str:
         return f"{self.kind} {self.namespace}/{self.name}"
@@ -75,7 +77,13 @@ def decode(obj: Any) -> Workload:
         revision=_revision(wire.metadata, what),
         can_surge=_can_surge(wire.kind, strategy),
         strategy=strategy.type,
+        is_ending=wire.metadata.deletion_timestamp is not None,
     )
+
+
+def gone(owner: Owner, namespace: str) -> Workload:
+    """An owner that a pod still names and that is no more."""
+    return Workload(owner.kind, owner.name, namespace, owner.uid, None, None, None, 0, False, "", is_ending=True)
 
 
 def _revision(meta: WireMeta, what: str) -> int:
