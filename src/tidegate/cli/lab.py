@@ -165,10 +165,13 @@ def _print_status(entry: dict[str, Any]) -> None:
         return
     click.echo(f'lab "{entry["name"]}" is up since {entry["started_at"]}: {entry["server"]}')
     for node in entry["nodes"]:
-        wrong = [
-            f"{fault['kind']} {fault['seconds']:.1f} s" for fault in entry["faults"] if fault["node"] == node["name"]
-        ]
+        wrong = [_fault_words(fault) for fault in entry["faults"] if fault["node"] == node["name"]]
         click.echo(f"  {node['name']}  {node['address']}  {', '.join(wrong)}".rstrip())
+
+
+def _fault_words(fault: dict[str, Any]) -> str:
+    seconds = fault["seconds"]
+    return f"{fault['kind']} {'until proxy-restart' if seconds is None else f'{seconds:.1f} s'}"
 
 
 def running_lab(name: str) -> tuple[LabFolder, LabRecord]:

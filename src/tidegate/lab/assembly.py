@@ -6,7 +6,7 @@ import asyncio
 import os
 import random
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from tidegate.lab.apiserver.streams import Backends
 from tidegate.lab.config import LabConfig, LabFacts
 from tidegate.lab.controllers.run import run_controllers
 from tidegate.lab.events import Recorder, Source
-from tidegate.lab.faults import Faults
+from tidegate.lab.faults import Faults, as_json
 from tidegate.lab.journal import Journal
 from tidegate.lab.kernel.client import KernelClient, control_path, egress, egress_path
 from tidegate.lab.kubelet.kubelet import Kubelet
@@ -106,7 +106,7 @@ class Lab:
                 {"name": name, "address": addressing.node(index)}
                 for index, name in enumerate(self.config.node_names, start=1)
             ],
-            "faults": [asdict(fault) for fault in self.faults.active()],
+            "faults": [as_json(fault) for fault in self.faults.active()],
         }
 
     async def run(self) -> None:

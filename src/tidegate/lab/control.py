@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Any
 
 import msgspec
 
 from tidegate.kube.exchange import Exchange, Request, Response, whole
-from tidegate.lab.faults import Fault, FaultError, Faults
+from tidegate.lab.faults import Fault, FaultError, Faults, as_json
 
 PREFIX = "/lab/v1"
 FAULTS_PATH = f"{PREFIX}/faults"
@@ -46,7 +45,7 @@ def _faults(request: Request, faults: Faults) -> Response:
             return _error(400, str(error))
     elif request.method != "GET":
         return _error(405, f"{request.method} is not for {request.path}")
-    return whole(200, msgspec.json.encode([asdict(fault) for fault in faults.active()]))
+    return whole(200, msgspec.json.encode([as_json(fault) for fault in faults.active()]))
 
 
 def _error(status: int, message: str) -> Response:

@@ -18,7 +18,7 @@ import dataclasses
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 FaultKind = Literal["proxy-freeze", "proxy-lag", "proxy-kill", "proxy-restart", "clear"]
 KINDS: tuple[FaultKind, ...] = get_args(FaultKind)
@@ -93,6 +93,12 @@ def step(before: NodeFaults, fault: Fault, now: float) -> NodeFaults:
 def _reborn(before: NodeFaults, dead_until: float) -> NodeFaults:
     """The process is another one: what froze the old one does not hold it; the lag is the network's and stays."""
     return NodeFaults(lag_seconds=before.lag_seconds, dead_until=dead_until, incarnation=before.incarnation + 1)
+
+
+def as_json(fault: Fault) -> dict[str, Any]:
+    """A fault in force by its stable keys (docs/json.md); ``seconds`` is null for one that ends only when told to."""
+    seconds = round(fault.seconds, 3) if math.isfinite(fault.seconds) else None
+    return {"kind": fault.kind, "node": fault.node, "seconds": seconds}
 
 
 class Faults:
