@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tidegate.client.options import DrainOptions
+from tidegate.client.permissions import lacking
 from tidegate.drain.state import Mode
 from tidegate.engine import owners
 from tidegate.engine.act import reservations
@@ -94,7 +95,7 @@ async def plan_drain(api: Api, namespace: str, name: str, options: DrainOptions,
     owner = controllers[0].selector if controllers else None
     planned = cut(subject, services, owner)
     seen = tuple(sorted({found.service for found in listings(subject, slices)} | set(record.seen if record else ())))
-    refusals = list(_of_itself(subject))
+    refusals = [*_of_itself(subject), *(Refusal(why) for why in await lacking(api, namespace, is_witnessed))]
     if record is None:
         refusals += _not_seen(chosen, seen)
         leaving = {uid for one in chosen for uid in reservations(one) if uid != subject.uid}

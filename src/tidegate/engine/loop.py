@@ -17,13 +17,13 @@ import msgspec
 from tidegate.dataplane.sockets import Quiet
 from tidegate.drain.event import Event, Gone, Released, SocketsRead, SourceDirty
 from tidegate.drain.progress import Drain, EventError
-from tidegate.drain.state import State
+from tidegate.drain.state import Mode, State
 from tidegate.drain.table import step
 from tidegate.engine import decide
 from tidegate.engine.decide import Act, Seen
 from tidegate.engine.journal import Journal
 from tidegate.engine.observe import Connections, PodSeen, ViewFollower
-from tidegate.kube.errors import KubeError
+from tidegate.kube.errors import ApiError, KubeError
 from tidegate.model.endpoint import Endpoint
 from tidegate.model.names import DrainResult
 from tidegate.observers.coordinator import Ask, Coordinator, read
@@ -37,6 +37,8 @@ SOCKETS_SECONDS_GROWTH = 1.15
 LOOK_AGAIN_SECONDS = 0.1
 LOOK_COUNTS_SECONDS = 1.0
 """How old the last look may be when the pod is told to stop: an API that is slow to take the record costs another."""
+DENIED_SECONDS = 10.0
+"""How long an act may be forbidden before a person is told: RBAC of a starting API server takes a moment."""
 ACT_SECONDS = 0.2
 """Between two tries of an act that the API did not take."""
 
@@ -105,6 +107,7 @@ class Keeper:
         self._pause = SOCKETS_SECONDS_MIN
         self._rounds = 0
         self._noted: State | None = None
+        self._denied: dict[Act, float] = {}
 
     def wake(self) -> None:
         """Something was observed: tick."""
@@ -136,11 +139,22 @@ class Keeper:
         if act is Act.END:
             return True
         try:
-            return await self._do(act)
+            is_over = await self._do(act)
         except KubeError as error:
             self._journal("act-failed", act=act.name, why=str(error))
+            self._check_denied(act, error)
             await self._wait(ACT_SECONDS)
             return False
+        self._denied.pop(act, None)
+        return is_over
+
+    def _check_denied(self, act: Act, error: KubeError) -> None:
+        """A permission that is missing does not come by waiting: whoever watches a label drain is told."""
+        now = asyncio.get_running_loop().time()
+        if not (isinstance(error, ApiError) and error.code == 403 and self.drain.mode is Mode.LABEL):
+            self._denied.pop(act, None)
+        elif now - self._denied.setdefault(act, now) >= DENIED_SECONDS:
+            raise error
 
     async def _do(self, act: Act) -> bool:
         match act:
