@@ -84,7 +84,7 @@ class Agent:
 def play(story, agent, address="127.16.0.11"):
     async def whole_story():
         async with wire.serving(agent.exchange, address, 15200):
-            canvass = Canvass(lambda: None)
+            canvass = Canvass(lambda node: None)
             try:
                 await story(canvass)
             finally:

@@ -58,9 +58,9 @@ def judge(node: str, reading: Reading | None, endpoints: Iterable[Endpoint], epo
 
 
 class Canvass:
-    """``addresses`` (node name -> address, "" unknown) and ``endpoints`` are what to ask; ``readings`` the answers."""
+    """What every node was last heard to say: ``readings``, by node. ``changed`` is called with the node's name."""
 
-    def __init__(self, changed: Callable[[], None], log: Callable[[str], None] = lambda line: None) -> None:
+    def __init__(self, changed: Callable[[str], None], log: Callable[[str], None] = lambda line: None) -> None:
         self.readings: dict[str, Reading] = {}
         self._addresses: dict[str, str] = {}
         self._endpoints: tuple[Endpoint, ...] = ()
@@ -155,4 +155,4 @@ class Canvass:
         self.readings[node] = reading
         if reading.failure and (known is None or known.failure != reading.failure):
             self._log(f"{node}: {reading.failure}")
-        self._changed()
+        self._changed(node)

@@ -15,28 +15,28 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from tidegate.agent.canvass import Canvass, judge
+from tidegate.agent.canvass import Canvass
 from tidegate.agent.fencing import Fencing
 from tidegate.agent.lease import Lease
+from tidegate.agent.tally import Tally
 from tidegate.drain import fence
 from tidegate.drain.acknowledgement import LETTING_GO
-from tidegate.engine.flights import Flight, Flights, TooMany
+from tidegate.engine.flights import Flight, Flights, Key, TooMany
 from tidegate.engine.flights import key_of as flight_key
 from tidegate.engine.sourcing import Sourcing
 from tidegate.kube import wire
-from tidegate.kube.api import NODES, Api
+from tidegate.kube.api import NODES, Api, JsonObject
 from tidegate.kube.connect import open_api
 from tidegate.kube.errors import ApiError, KubeError
 from tidegate.kube.exchange import Request, Response, whole
 from tidegate.kube.reflector import Reflector, key_of
 from tidegate.model import node as nodes
 from tidegate.model.decode import Malformed
-from tidegate.model.names import COORDINATOR_PORT
+from tidegate.model.names import COORDINATOR_PORT, SYSTEM_NAMESPACE
 from tidegate.observers.coordinator import (
     ACKNOWLEDGE_PATH,
     STATUS_PATH,
     WAIT_SECONDS_MAX,
-    NodeView,
     View,
     decode_ask,
     spell,
@@ -49,8 +49,10 @@ if TYPE_CHECKING:
 
 GATHER_SECONDS = 0.002
 """Pods of one rollout step are deleted within a few ms of each other: one epoch serves them."""
+GATHER_ANSWERS_SECONDS = 0.02
 RETRY_SECONDS = 0.2
 TIDY_SECONDS = 5.0
+GUARD_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +77,12 @@ class Coordinator:
         self._fencing = Fencing(api, settings.install)
         self._nodes = Reflector(api, NODES)
         self._are_nodes_known = False
-        self._canvass = Canvass(self.flights.tell, log)
+        self._observers: dict[str, str] = {}
+        self._tallies: dict[Key, Tally] = {}
+        self._canvass = Canvass(self._node_spoke, log)
         self._sourcing = Sourcing(api, self.flights, log)
         self._instance = ""
+        self._is_fence_due = True
         self._this_pass: asyncio.Task[bool] | None = None
         self._next_pass: asyncio.Task[bool] | None = None
 
@@ -93,6 +98,7 @@ class Coordinator:
             nursery.start(self._know_nodes(), name="nodes synced")
             nursery.start(self._sourcing.run(), name="source")
             nursery.start(self._write_epochs(), name="fence")
+            nursery.start(self._guard_fence(), name="guard of the fence")
             nursery.start(self._follow_flights(), name="flights")
 
     # --- what is observed ---
@@ -103,8 +109,19 @@ class Coordinator:
 
     def _nodes_changed(self) -> None:
         if self._are_nodes_known:
-            self._canvass.set_nodes(self._addresses())
+            self._observers = self._addresses()
+            self._canvass.set_nodes(self._observers)
             self.flights.tell()
+
+    def _node_spoke(self, node: str) -> None:
+        """Wake those drains, and only those, for which a node now says something else."""
+        reading = self._canvass.readings.get(node)
+        for flight in self.flights:
+            if self._tally(flight).take(flight, node, reading):
+                flight.tell()
+
+    def _tally(self, flight: Flight) -> Tally:
+        return self._tallies.setdefault(flight.key, Tally())
 
     async def _know_nodes(self) -> None:
         await self._nodes.synced()
@@ -130,6 +147,7 @@ class Coordinator:
         while True:
             changed = self.flights.changed
             self.flights.forget_silent(loop.time())
+            self._tallies = {key: tally for key, tally in self._tallies.items() if key in self.flights.by_key}
             # Asked from the first moment, not from the epoch on: by then every node's long poll is open.
             self._canvass.set_endpoints(self.flights.endpoints())
             try:
@@ -144,10 +162,9 @@ class Coordinator:
         The first is written unasked: it installs the fence, and floors it by the clock, before anybody waits for it.
         """
         loop = asyncio.get_running_loop()
-        is_due = True
         while True:
             changed = self.flights.changed
-            if not self.lease.is_held or not (is_due or any(flight.wants_epoch for flight in self.flights)):
+            if not self.lease.is_held or not (self._is_fence_due or any(flight.wants_epoch for flight in self.flights)):
                 await changed.wait()
                 continue
             now = loop.time()
@@ -155,7 +172,7 @@ class Coordinator:
             await asyncio.sleep(due_at - now)
             try:
                 write = await self._fencing.write()
-                is_due = False
+                self._is_fence_due = False
             except KubeError as error:
                 self._log(f"fence not written: {error}")
                 if not (isinstance(error, ApiError) and error.is_conflict):
@@ -163,6 +180,28 @@ class Coordinator:
                 continue
             covered = self.flights.covered_by(write)
             self._log(f"epoch {write.epoch} for {', '.join(flight.name for flight in covered) or 'nobody'}")
+
+    async def _guard_fence(self) -> None:
+        """Level-triggered: a fence that somebody deleted or edited keeps every drain of the cluster waiting, so it is
+        written again within a second or two, whether a drain wants an epoch or not."""
+        service_key = (SYSTEM_NAMESPACE, self._fencing.service_name)
+        slice_key = (SYSTEM_NAMESPACE, self._fencing.slice_name)
+        services, slices = self._sourcing.services, self._sourcing.slices
+
+        def seen(old: JsonObject | None, new: JsonObject | None) -> None:
+            if new is not None and key_of(new) == slice_key:
+                self._fencing.saw(new)
+
+        slices.subscribe(seen)
+        while True:
+            await asyncio.sleep(GUARD_SECONDS)
+            now, sent_at = asyncio.get_running_loop().time(), self._fencing.last_sent_at
+            is_settled = sent_at is not None and now - sent_at >= GUARD_SECONDS  # else the watches may not have it yet
+            found = services.objects.get(service_key), slices.objects.get(slice_key)
+            if self.lease.is_held and is_settled and self._fencing.is_broken(*found):
+                self._log("the fence was changed by somebody else: it is written again")
+                self._is_fence_due = True
+                self.flights.tell()
 
     # --- what is told ---
 
@@ -178,7 +217,7 @@ class Coordinator:
         flight.waiting += 1
         try:
             while True:
-                changed = self.flights.changed
+                changed = flight.changed
                 view = self._view(flight, is_fresh)
                 left = until - loop.time()
                 if view.version != ask.since or left <= 0:
@@ -186,14 +225,29 @@ class Coordinator:
                 try:
                     async with asyncio.timeout(left):
                         await changed.wait()
+                        await self._gather(flight)
                 except TimeoutError:
                     return self._view(flight, is_fresh)
         finally:
             flight.waiting -= 1
             flight.touched_at = loop.time()
 
+    async def _gather(self, flight: Flight) -> None:
+        """While nodes are still missing, tell of several answers at once; the last one is told at once."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + GATHER_ANSWERS_SECONDS
+        while flight.write is not None and self._tally(flight).is_behind(self._observers):
+            changed, left = flight.changed, until - loop.time()
+            if left < GATHER_SECONDS:
+                return
+            try:
+                async with asyncio.timeout(left):
+                    await changed.wait()
+            except TimeoutError:
+                return
+
     def _view(self, flight: Flight, is_fresh: bool) -> View:
-        observers = tuple(sorted(self._addresses())) if self._are_nodes_known else None
+        observers = tuple(sorted(self._observers)) if self._are_nodes_known else None
         view = View(
             instance=self._instance,
             now=asyncio.get_running_loop().time(),
@@ -206,21 +260,10 @@ class Coordinator:
             suspected=flight.suspected,
             serving=spell(flight.serving),
             exception=flight.exception,
-            nodes=self._node_views(flight, observers or ()),
+            nodes=self._tally(flight).views(flight, observers or (), self._canvass.readings),
             is_fresh=is_fresh,
         )
         return msgspec.structs.replace(view, version=_version(view))
-
-    def _node_views(self, flight: Flight, observers: tuple[str, ...]) -> tuple[NodeView, ...]:
-        if flight.write is None:
-            return ()
-        answers = [
-            judge(name, self._canvass.readings.get(name), flight.endpoints, flight.write.epoch) for name in observers
-        ]
-        return tuple(
-            NodeView(one.observer, one.verdict.value, one.evidence.entry, one.evidence.source, one.evidence.at)
-            for one in answers
-        )
 
     async def _look_again(self) -> bool:
         """A new list of slices and nodes, then a new dump of every node, all begun after this call.

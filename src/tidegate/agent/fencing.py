@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from tidegate import vtime
 from tidegate.drain import fence
 from tidegate.drain.fence import FenceWrite
-from tidegate.kube.api import ENDPOINTSLICES, SERVICES, Api, JsonObject
+from tidegate.kube.api import ENDPOINTSLICES, SERVICES, Api, JsonObject, Patch
 from tidegate.kube.errors import ApiError
 from tidegate.model.epoch import SIZE, Epoch
 from tidegate.model.names import SYSTEM_NAMESPACE, fence_name
@@ -40,19 +40,42 @@ class Fencing:
         self._install = install
         self._stored: JsonObject | None = None
         self._tried: Epoch | None = None
+        self._wrote: Epoch | None = None
         self.last_sent_at: float | None = None
+        self.service_name = fence_name(install)
+        self.slice_name: str = fence.fence_slice(fence.first_epoch(install))["metadata"]["name"]
 
     async def write(self) -> FenceWrite:
         """Write the next epoch. Raises ``KubeError`` (a conflict included): then nothing was written for us."""
         stored, self._stored = self._stored, None
         if stored is None:
+            await self.ensure_service()
             stored = await self._read()
         epoch = self._after(stored)
         body = fence.fence_slice(epoch, stored["metadata"]["resourceVersion"])
         self._tried = epoch
         self.last_sent_at = sent_at = asyncio.get_running_loop().time()
         self._stored = await self._api.replace(ENDPOINTSLICES, body)
+        self._wrote = epoch
         return FenceWrite(epoch, sent_at)
+
+    def saw(self, slice_: JsonObject) -> None:
+        """The fence's slice as a watch shows it. A number that somebody else wrote is passed over from now on: a node
+        that lags may go on showing it long after it was taken back."""
+        try:
+            shown = fence.read_slice(slice_)
+        except ValueError:
+            return
+        if shown.install == self._install and self._tried is not None and not self._tried.reaches(shown):
+            self._tried = shown
+
+    def is_broken(self, service: JsonObject | None, slice_: JsonObject | None) -> bool:
+        """Whether the fence, as the watches have it, is not what was last written: no node will ever show that then.
+        True also makes the next write look at everything anew."""
+        if self._wrote is None or (_carries(service, self._install) and _shows(slice_, self._wrote)):
+            return False
+        self._stored = None
+        return True
 
     def _after(self, stored: JsonObject) -> Epoch:
         floor = self._tried or epoch_by_clock(self._install, vtime.now())
@@ -63,22 +86,46 @@ class Fencing:
         return fence.next_epoch(found, floor)
 
     async def _read(self) -> JsonObject:
-        """The fence's slice; made anew, with its Service, where somebody deleted it."""
-        name = fence.fence_slice(fence.first_epoch(self._install))["metadata"]["name"]
+        """The fence's slice; made anew where somebody deleted it."""
         try:
-            return await self._api.get(ENDPOINTSLICES, name, SYSTEM_NAMESPACE)
+            return await self._api.get(ENDPOINTSLICES, self.slice_name, SYSTEM_NAMESPACE)
         except ApiError as error:
             if not error.is_not_found:
                 raise
-        await self.ensure_service()
         first = self._tried or epoch_by_clock(self._install, vtime.now())
         return await self._api.create(ENDPOINTSLICES, fence.fence_slice(first.next()), SYSTEM_NAMESPACE)
 
     async def ensure_service(self) -> None:
-        """The Service that makes every data plane carry the fence."""
+        """The Service that makes every data plane carry the fence; made anew, or set right."""
+        ours = fence.fence_service(self._install)
         try:
-            await self._api.get(SERVICES, fence_name(self._install), SYSTEM_NAMESPACE)
+            found = await self._api.get(SERVICES, self.service_name, SYSTEM_NAMESPACE)
         except ApiError as error:
             if not error.is_not_found:
                 raise
-            await self._api.create(SERVICES, fence.fence_service(self._install), SYSTEM_NAMESPACE)
+            await self._api.create(SERVICES, ours, SYSTEM_NAMESPACE)
+            return
+        if not _carries(found, self._install):
+            right = Patch({"spec": {"selector": None, "ports": ours["spec"]["ports"]}})
+            await self._api.patch(SERVICES, self.service_name, right, SYSTEM_NAMESPACE)
+
+
+def _carries(service: JsonObject | None, install: str) -> bool:
+    """Whether data planes carry the fence's slices by this Service: its port by name, and no pods of its own."""
+    if service is None or service["spec"].get("selector"):
+        return False
+    [ours] = fence.fence_service(install)["spec"]["ports"]
+    return [port.get("name") for port in service["spec"].get("ports") or ()] == [ours["name"]]
+
+
+def _shows(slice_: JsonObject | None, wrote: Epoch) -> bool:
+    """Whether data planes learn ``wrote``, or a later one, from this slice."""
+    if slice_ is None:
+        return False
+    try:
+        shown = fence.read_slice(slice_)
+    except ValueError:
+        return False
+    service = slice_["metadata"]["labels"].get("kubernetes.io/service-name")
+    is_ready = (slice_["endpoints"][0].get("conditions") or {}).get("ready") is not False
+    return is_ready and service == fence_name(wrote.install) and shown.reaches(wrote)

@@ -65,6 +65,13 @@ class Flight:
     reasons: tuple[str, ...] = ("the EndpointSlices have not been read yet",)
     write: FenceWrite | None = None
     waiting: int = 0
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    """Replaced and set whenever something about this drain changed."""
+
+    def tell(self) -> None:
+        """Wake who waits for this drain."""
+        changed, self.changed = self.changed, asyncio.Event()
+        changed.set()
 
     @property
     def key(self) -> Key:
@@ -154,5 +161,8 @@ class Flights:
         return covered
 
     def tell(self) -> None:
+        """Wake everybody."""
         changed, self.changed = self.changed, asyncio.Event()
         changed.set()
+        for flight in self:
+            flight.tell()

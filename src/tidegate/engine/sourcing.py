@@ -71,8 +71,8 @@ class Sourcing:
         self._api = api
         self._flights = flights
         self._log = log
-        self._slices = Reflector(api, ENDPOINTSLICES)
-        self._services = Reflector(api, SERVICES)
+        self.slices = Reflector(api, ENDPOINTSLICES)
+        self.services = Reflector(api, SERVICES)
         self._listed_version = ""
         self._cached = (Decoder(service.decode), Decoder(endpointslice.decode))
         self._listed = (Decoder(service.decode), Decoder(endpointslice.decode))
@@ -81,10 +81,10 @@ class Sourcing:
 
     async def run(self) -> None:
         """Look for ever."""
-        self._slices.subscribe(lambda old, new: self._flights.news.set())
+        self.slices.subscribe(lambda old, new: self._flights.news.set())
         async with Nursery() as nursery:
-            nursery.start(self._slices.run(), name="watch slices")
-            nursery.start(self._services.run(), name="watch services")
+            nursery.start(self.slices.run(), name="watch slices")
+            nursery.start(self.services.run(), name="watch services")
             nursery.start(self._look_for_ever(), name="look")
 
     async def _look_for_ever(self) -> None:
@@ -107,12 +107,12 @@ class Sourcing:
         """Take back what the watch shows dirty; True when a drain that waits looks clean (or is not known yet)."""
         try:
             services, slices = self._cached
-            lists = Lists(services.all(self._services.objects.values()), slices.all(self._slices.objects.values()), "")
+            lists = Lists(services.all(self.services.objects.values()), slices.all(self.slices.objects.values()), "")
         except Malformed as error:
             self._block(str(error))
             return False
         is_due = False
-        is_newer = _is_newer(self._slices.resource_version, self._listed_version)
+        is_newer = _is_newer(self.slices.resource_version, self._listed_version)
         for flight in self._flights:
             if flight.pod is None:
                 is_due = is_due or not flight.is_read
