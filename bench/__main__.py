@@ -7,36 +7,28 @@ import importlib
 import json
 import sys
 from dataclasses import asdict
-from pathlib import Path
 
 from bench.figures import Figure, lines
-from bench.ground import ROOT, load, machine
+from bench.ground import RESULTS, load, machine
 
-MUST_SHOW = ("lab_up", "frozen", "killed", "replay", "ratios")
+MUST_SHOW = ("demo", "lab_up", "frozen", "killed", "replay", "ratios")
 NAMES = (*MUST_SHOW, "api_rates", "watch_decode", "kernel_forward", "virtual_time", "variants")
 GROUPS = {"must_show": MUST_SHOW}
-RESULTS = ROOT / "out" / "bench"
 
 
 def measure(name: str, runs: int) -> list[Figure]:
-    """Run one benchmark; its figures, printed and kept as JSON."""
+    """Run one benchmark; its figures, printed and kept as JSON for docs/evidence.md."""
     module = importlib.import_module(f"bench.{name}")
     title: str = (module.__doc__ or name).splitlines()[0]
-    print(f"{name}: {machine()}", flush=True)
+    ground = machine()
+    print(f"{name}: {ground}", flush=True)
     figures: list[Figure] = module.run(runs) if name == "ratios" else module.run()
     print("\n".join(lines(title, figures)))
     print(f"  (load afterwards {load()})\n", flush=True)
-    keep(name, figures)
-    return figures
-
-
-def keep(name: str, figures: list[Figure]) -> Path:
-    """Write the figures where docs/evidence.md takes them from."""
+    result = {"title": title, "ground": f"{ground} to {load()}", "figures": [asdict(one) for one in figures]}
     RESULTS.mkdir(parents=True, exist_ok=True)
-    file = RESULTS / f"{name}.json"
-    found = {"machine": machine(), "figures": [asdict(one) for one in figures]}
-    file.write_text(json.dumps(found, indent=2) + "\n")
-    return file
+    (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n")
+    return figures
 
 
 def main() -> int:

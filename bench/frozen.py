@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench.figures import Figure, at_least, at_most, holds
-from bench.ground import ROOT, tidegate
+from bench.ground import RESULTS, tidegate
 from bench.playing import Cue, play
 from tidegate.model.names import Ending
 from tidegate.rehearse.manifests import NAME
@@ -108,7 +108,7 @@ def run() -> list[Figure]:
             await look(cue, row, looked)
 
     rehearsal = play("bench-frozen", Settings(rows=(PATIENT, HURRIED)), beside)
-    (ROOT / "out" / "bench").mkdir(parents=True, exist_ok=True)
-    (ROOT / "out" / "bench" / "frozen-status.txt").write_text(seen[PATIENT].text)
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / "frozen-status.txt").write_text(seen[PATIENT].text)
     patient_run, hurried_run = rehearsal.runs
     return patient(patient_run, seen[PATIENT]) + hurried(hurried_run, seen[HURRIED])

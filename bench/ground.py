@@ -16,6 +16,8 @@ from tidegate.lab.folder import LabFolder, LabRecord
 from tidegate.lab.runtime import processes
 
 ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "out" / "bench"
+"""Where every run leaves its figures; ``python -m bench.evidence`` takes them into docs/evidence.md."""
 UP_SECONDS = 40.0
 
 
