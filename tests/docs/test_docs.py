@@ -9,6 +9,7 @@ import click
 import pytest
 from tools import draw_docs
 
+from tidegate.cli import main
 from tidegate.cli.main import tidegate
 
 ROOT = Path(__file__).parents[2]
@@ -50,6 +51,20 @@ def _missing(words: list[str], options: list[str]) -> list[str]:
 def test_the_drawings_are_those_of_the_code():
     page = draw_docs.PROTOCOL.read_text("utf-8")
     assert draw_docs.redraw(page) == page
+
+
+def test_the_exit_codes_are_those_of_the_code():
+    page = (ROOT / "docs" / "operating.md").read_text("utf-8")
+    told = {int(code): words for code, words in re.findall(r"^\| (\d+) \| (.+?) \|$", page, re.MULTILINE)}
+    codes = (main.DONE, main.FAILED, main.USAGE, main.REFUSED, main.UNVERIFIED, main.INTERRUPTED)
+    assert sorted(told) == sorted(codes)
+    assert "`verified`" in told[main.UNVERIFIED] and "refused" in told[main.REFUSED] and "usage" in told[main.USAGE]
+
+
+def test_every_command_is_listed():
+    page = (ROOT / "docs" / "operating.md").read_text("utf-8")
+    listed = re.findall(r"^    tidegate (\w+)", page, re.MULTILINE)
+    assert sorted(listed) == sorted(tidegate.list_commands(click.Context(tidegate)))
 
 
 def test_every_decision_is_numbered_once():

@@ -119,7 +119,7 @@ def _sentence(row: Row, drain: Drain) -> str:
 
 
 def as_json(rehearsal: Rehearsal) -> dict[str, Any]:
-    """The result by its stable keys (design §8). ``reason`` and ``invalid`` appear only where there is one."""
+    """The result by its stable keys (docs/json.md, which marks those that appear only where there is something)."""
     return {
         "runs": [_run_json(run) for run in rehearsal.runs],
         "seed": rehearsal.settings.seed,
@@ -144,6 +144,8 @@ def _run_json(run: Run) -> dict[str, Any]:
     }
     if run.invalid:
         keys["invalid"] = run.invalid
+    if run.contradictions:
+        keys["contradictions"] = list(run.contradictions)
     return keys
 
 

@@ -1,0 +1,160 @@
+"""docs/json.md lists every key that ``-o json`` prints, and no other: held against real output in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import pytest
+from stage import NS, deployment, first, other_node, play
+
+from tidegate.cli import drain as drain_command
+from tidegate.cli import sim
+from tidegate.client import DrainOptions, status_of
+from tidegate.kube.kubeconfig import Cluster
+from tidegate.lab.faults import Fault
+from tidegate.rehearse.addons import TIDEGATE
+from tidegate.rehearse.settings import ROWS, Settings
+from tidegate.rehearse.verdict import as_json
+from tidegate.rehearse.virtual import rehearse_virtually
+
+PAGE = (Path(__file__).parents[2] / "docs" / "json.md").read_text("utf-8")
+TYPES = {
+    "string": str,
+    "integer": int,
+    "number": (int, float),
+    "boolean": bool,
+    "object": dict,
+    "null": type(None),
+}
+
+
+def listed(command: str) -> dict[str, str]:
+    """The table under a command's heading: key -> type, as they are written."""
+    section = PAGE.split(f"## tidegate {command}\n", 1)[1].split("\n## ", 1)[0]
+    return dict(re.findall(r"^\| `([^`]+)` \| ([^|]+?) \|", section, re.MULTILINE))
+
+
+def leaves(value, path=""):
+    """(path, value) of every leaf; an empty list or object is a leaf of its own kind and tells nothing."""
+    if isinstance(value, dict) and value:
+        for key, below in value.items():
+            yield from leaves(below, f"{path}.{key}" if path else key)
+    elif isinstance(value, list):
+        for below in value:
+            yield from leaves(below, f"{path}[]")
+    elif value != {}:
+        yield path, value
+
+
+def pattern(key: str) -> re.Pattern[str]:
+    """A listed key as an expression: a word in capitals is any key, ``?`` only says that it may be missing."""
+    text = re.escape(key.replace("?", ""))
+    return re.compile(re.sub(r"\b[A-Z]+\b", r"[^.\[\]]+", text))
+
+
+def assert_as_listed(command: str, *documents) -> None:
+    """Every leaf is listed with its type; every listed key that is not optional was there."""
+    keys = {key: (pattern(key), kind) for key, kind in listed(command).items()}
+    met = set()
+    for document in documents:
+        for path, value in leaves(document):
+            found = [key for key, (fits, _) in keys.items() if fits.fullmatch(path)]
+            assert found, f"{command}: {path} is not in docs/json.md"
+            kinds = tuple(TYPES[word] for word in keys[found[0]][1].split(" or "))
+            assert isinstance(value, kinds), f"{command}: {path} is {value!r}"
+            assert isinstance(value, bool) == (kinds == (bool,)), f"{command}: {path} is {value!r}"
+            met.add(found[0])
+    assert {key for key in keys if "?" not in key} <= met, "listed, and never seen"
+
+
+@pytest.fixture(scope="module")
+def demo():
+    rows = tuple(row for row in ROWS if row.name in ("plain", "tidegate"))
+    settings = Settings(rows=rows, replicas=2, requests_min=0, new_per_second=60.0, pool_per_second=60.0)
+    return rehearse_virtually(settings, addons=(TIDEGATE,))
+
+
+def test_the_demos_keys_are_those_of_the_page(demo):
+    assert_as_listed("demo", as_json(demo))
+
+
+def test_the_demos_optional_keys_are_those_of_the_page(demo):
+    """What only a bad run shows: reasons, stragglers, an invalid run, a contradiction."""
+    run = replace(demo.runs[1], invalid="too busy", contradictions=("node-1 still routed to it",))
+    track = run.timeline.old[0]
+    late = msgspec.structs.replace(track.seen.result, reason="late", stragglers=("node-2",))
+    line = replace(run.timeline, tracks=(replace(track, seen=replace(track.seen, result=late)),))
+    document = as_json(replace(demo, runs=(demo.runs[0], replace(run, timeline=line))))
+    assert_as_listed("demo", document)
+    paths = {path for path, _ in leaves(document)}
+    optional = {key.replace("?", "") for key in listed("demo") if "?" in key}
+    assert optional <= paths
+
+
+def test_a_drains_keys_are_those_of_the_page():
+    async def story(stage, seconds):
+        name = await first(stage)
+        if seconds < 60:
+            stage.fault("proxy-freeze", await other_node(stage, name), 30)
+        given = {"dry_run": False, "yes": True}
+        options = DrainOptions(seed=0, timeout_seconds=seconds)
+        result = await drain_command._drain(Cluster("http://127.16.0.1:6443", "lab", NS), (NS, name), options, given)
+        return drain_command._document((NS, name), result)
+
+    verified = play(lambda stage: story(stage, 60), deployment(gate=False))
+    late = play(lambda stage: story(stage, 3), deployment(gate=False))
+    assert (verified["result"], late["result"]) == ("verified", "timed-out")
+    assert_as_listed("drain", verified, late)
+
+
+def test_a_status_keys_are_those_of_the_page():
+    async def story(stage):
+        name = await first(stage)
+        stage.fault("proxy-freeze", await other_node(stage, name), 6)
+        reader, writer = await asyncio.open_connection(*await address(stage, name), local_addr=("127.16.0.11", 0))
+        await stage.delete(name)
+        await asyncio.sleep(2.5)
+        of_service = (await status_of(stage.client, "svc", NS, "echo")).document
+        of_pod = (await status_of(stage.client, "pod", NS, name)).document
+        writer.close()
+        await stage.gone(name)
+        del reader
+        return of_service, of_pod
+
+    of_service, of_pod = play(story)
+    unknown = {
+        "drains": [{**of_service["drains"][0], "reasons": ["still listed"]}],
+        "services": [{**of_service["services"][0], "reasons": ["no selector"]}],
+        "problems": ["there is no coordinator in this cluster"],
+        "pod": {"suspected": ["a headless Service hands out its address"]},
+    }
+    assert_as_listed("status", json.loads(json.dumps(of_service)), json.loads(json.dumps(of_pod)), unknown)
+
+
+async def address(stage, name):
+    for pod in await stage.pods():
+        if pod["metadata"]["name"] == name:
+            return pod["status"]["podIP"], 8080
+    raise AssertionError(name)
+
+
+def test_a_labs_keys_are_those_of_the_page():
+    async def story(stage):
+        stage.lab.lab.faults.apply(Fault("proxy-kill", "node-1"))
+        stage.lab.lab.faults.apply(Fault("proxy-lag", "node-2", 8))
+        return stage.lab.lab.status()
+
+    known = {"state": "up", "pid": 4711, "started_at": "2026-11-21T10:00:00+00:00"}  # as cli/lab.py adds them
+    assert_as_listed("lab status", {**play(story), **known})
+
+
+def test_a_simulations_keys_are_those_of_the_page():
+    played = sim._play((0, 4.0))
+    assert [run["name"] for run in played.pop("runs")] == [row.name for row in ROWS]
+    summary = {"seeds": 1, "first": 0, "failed": [0], "wall_seconds": 0.5}  # as cli/sim.py sums up
+    assert_as_listed("sim", {**summary, "runs": [{**played, "reasons": ["lost"]}]})
