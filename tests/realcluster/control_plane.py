@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -38,6 +39,7 @@ class ControlPlane:
     kubeconfig: Path
     version: str
     folder: Path
+    etcd: str
     ca: Pair
     commands: dict[str, list[str]]
     processes: dict[str, subprocess.Popen[bytes]]
@@ -48,6 +50,11 @@ class ControlPlane:
         self.processes[name] = subprocess.Popen(self.commands[name], stdout=log, stderr=log, cwd=self.folder)
         if name == "kube-apiserver":
             _wait_ready(f"{self.server}/readyz")
+
+    def compact(self) -> None:
+        """Make etcd forget everything but the present (by its JSON gateway)."""
+        status = _post(f"{self.etcd}/v3/maintenance/status", {})
+        _post(f"{self.etcd}/v3/kv/compaction", {"revision": status["header"]["revision"], "physical": True})
 
     def kill(self, name: str) -> None:
         """End a program of it without a word."""
@@ -76,6 +83,13 @@ def _free_port() -> int:
         one.bind(("127.0.0.1", 0))
         port: int = one.getsockname()[1]
         return port
+
+
+def _post(url: str, body: dict[str, object]) -> dict[str, dict[str, str]]:
+    request = urllib.request.Request(url, json.dumps(body).encode())
+    with urllib.request.urlopen(request, timeout=5) as answer:
+        found: dict[str, dict[str, str]] = json.load(answer)
+        return found
 
 
 def _wait_ready(url: str, seconds: float = 60) -> None:
@@ -154,7 +168,9 @@ def running(folder: Path, binaries: Path) -> Iterator[ControlPlane]:
     ]
     version = subprocess.run([str(binaries / "kube-apiserver"), "--version"], capture_output=True, text=True)
     named = {name: [str(binaries / name), *arguments] for name, *arguments in commands}
-    plane = ControlPlane(server, kubeconfig, version.stdout.strip(), folder, ca, named, {})
+    plane = ControlPlane(
+        server, kubeconfig, version.stdout.strip(), folder, f"http://127.0.0.1:{etcd_port}", ca, named, {}
+    )
     try:
         for name in named:
             plane.start(name)
