@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from stage import Stage, deployment, is_ready, lies, play
 
-from tidegate.agent import coordinator, drains
+from tidegate.agent import coordinator, drains, tally
 from tidegate.dataplane.sockets import Quiet
 from tidegate.drain.acknowledgement import Verdict
 from tidegate.rehearse import chaos, verdict
@@ -17,7 +17,7 @@ from tidegate.rehearse.settings import Row, Settings
 from tidegate.rehearse.virtual import rehearse_virtually
 
 LAGGING = Row("lagging", "gate", lag_seconds=6.0)
-_judge = coordinator.judge
+_judge = tally.judge
 _addresses = coordinator.Coordinator._addresses
 
 
@@ -70,13 +70,13 @@ def test_chaos_catches_it(monkeypatch, broken):
     elif broken == "looks at no socket":
         monkeypatch.setattr(drains.OwnSockets, "read", looks_at_no_socket)
     else:
-        monkeypatch.setattr(coordinator, "judge", lambda *asked: replace(_judge(*asked), verdict=Verdict.CONFIRMED))
+        monkeypatch.setattr(tally, "judge", lambda *asked: replace(_judge(*asked), verdict=Verdict.CONFIRMED))
     outcomes = [chaos.play(seed) for seed in range(3)]
     assert sum(len(outcome.contradictions) for outcome in outcomes) > 0
 
 
 def test_an_agent_that_goes_by_the_absence_of_a_rule_is_caught_when_an_addition_is_still_on_its_way(monkeypatch):
-    monkeypatch.setattr(coordinator, "judge", by_absence)
+    monkeypatch.setattr(tally, "judge", by_absence)
 
     async def story(stage: Stage):
         stage.fault("proxy-lag", "node-3", 8)
