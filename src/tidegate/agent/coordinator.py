@@ -153,6 +153,7 @@ class Coordinator:
             try:
                 async with asyncio.timeout(TIDY_SECONDS):
                     await changed.wait()
+                    await asyncio.sleep(GATHER_ANSWERS_SECONDS)  # one wider question for all that begin together
             except TimeoutError:
                 continue
 

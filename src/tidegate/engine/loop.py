@@ -15,7 +15,7 @@ from typing import Protocol
 import msgspec
 
 from tidegate.dataplane.sockets import Quiet
-from tidegate.drain.event import Event, Gone, Released, SocketsRead, SourceDirty
+from tidegate.drain.event import Acknowledged, Event, Gone, Released, SocketsRead, SourceDirty
 from tidegate.drain.progress import Drain, EventError
 from tidegate.drain.state import Mode, State
 from tidegate.drain.table import step
@@ -187,8 +187,12 @@ class Keeper:
                 deadline_at=self.grip.deadline_at(self.pod),
                 is_cut=self.grip.is_cut(self.pod),
             )
-            event = next(_events(self.drain, seen), None)
+            events = _events(self.drain, seen)
+            event = next(events, None)
             if event is None or not self._step(event):
+                return
+            # Answers change nothing about each other: all of a view in one go, or a round costs nodes squared.
+            if isinstance(event, Acknowledged) and not all(map(self._step, events)):
                 return
 
     def _step(self, event: Event) -> bool:
