@@ -22,6 +22,9 @@ _BACKOFF_SECONDS_MIN = 0.2
 _BACKOFF_SECONDS_MAX = 10.0
 """client-go's reflector backs off 0.8 s to 30 s; ours is shorter: a drain waits for what it cannot see."""
 
+_WATCH_SECONDS_MIN = 1.0
+"""A watch that ends sooner, without a word, is the work of something between: not asked for again at once."""
+
 
 def key_of(obj: JsonObject) -> Key:
     metadata = obj["metadata"]
@@ -54,12 +57,15 @@ class Reflector:
 
     async def run(self) -> None:
         backoff = _BACKOFF_SECONDS_MIN
+        loop = asyncio.get_running_loop()
         while True:
+            began = loop.time()
             try:
                 if not self.resource_version:
                     await self._relist()
                 await self._follow()
-                backoff = _BACKOFF_SECONDS_MIN
+                if loop.time() - began >= _WATCH_SECONDS_MIN:
+                    backoff = _BACKOFF_SECONDS_MIN
             except ApiError as error:
                 self.error = error
                 self.resource_version = ""
@@ -67,7 +73,7 @@ class Reflector:
                     continue
             except KubeError as error:
                 self.error = error
-            if self.error is not None:
+            if self.error is not None or loop.time() - began < _WATCH_SECONDS_MIN:
                 await asyncio.sleep(backoff)
                 backoff = min(backoff * 2, _BACKOFF_SECONDS_MAX)
 
