@@ -127,15 +127,15 @@ class Canvass:
                 backoff = min(2 * backoff, BACKOFF_SECONDS_MAX)
         self._followers.pop(node, None)
 
-    async def _ask(self, node: str, endpoints: tuple[Endpoint, ...], since: str, wait: float) -> bool:
+    async def _ask(self, node: str, endpoints: tuple[Endpoint, ...], since: str, wait_seconds: float) -> bool:
         loop = asyncio.get_running_loop()
         sent_at = loop.time()
         address = self._addresses.get(node, "")
         try:
             if not address:
                 raise Unreachable(f"{node} has no InternalIP")
-            peer = Peer(address, AGENT_PORT, timeout_seconds=wait + ANSWER_SECONDS)
-            answer = await witness.ask(peer, node, Question(endpoints, since, wait))
+            peer = Peer(address, AGENT_PORT, timeout_seconds=wait_seconds + ANSWER_SECONDS)
+            answer = await witness.ask(peer, node, Question(endpoints, since, wait_seconds))
         except Unreachable as error:
             failed = Reading(
                 frozenset(endpoints), sent_at, loop.time(), failure=str(error), failed_at=vtime.now().timestamp()

@@ -36,7 +36,7 @@ class Answer:
     status: str
     body: bytes
     content_type: str = "application/json"
-    delay: float = 0.0
+    delay_seconds: float = 0.0
 
     def render(self, keep_alive: bool) -> bytes:
         """The response as sent."""
@@ -59,7 +59,7 @@ class Site:
             "node": env.get("NODE_NAME", ""),
         }
         self.latency = float(env.get("LATENCY_MS", "0")) / 1000
-        self.root = Answer("200 OK", json.dumps(who).encode(), delay=self.latency)
+        self.root = Answer("200 OK", json.dumps(who).encode(), delay_seconds=self.latency)
         self.health = Answer("200 OK", b"ok", "text/plain")
         self.missing = Answer("404 Not Found", b"not found\n", "text/plain")
         self.connections: dict[Connection, None] = {}
@@ -76,7 +76,7 @@ class Site:
             return self.health
         if path == b"/sleep":
             milliseconds = float(parse_qs(query.decode()).get("ms", ["0"])[0])
-            return Answer("200 OK", b"{}", delay=milliseconds / 1000)
+            return Answer("200 OK", b"{}", delay_seconds=milliseconds / 1000)
         return self.missing
 
     def drain(self) -> None:
@@ -133,9 +133,9 @@ class Connection(asyncio.Protocol):
         """Send what is owed until an answer has to wait for its delay."""
         while self._owed and self._transport is not None:
             answer, keep_alive = self._owed[0]
-            if answer.delay > 0 and self._waiting is None:
+            if answer.delay_seconds > 0 and self._waiting is None:
                 loop = asyncio.get_running_loop()
-                self._waiting = loop.call_later(answer.delay, self._serve)
+                self._waiting = loop.call_later(answer.delay_seconds, self._serve)
                 return
             self._waiting = None
             self._owed.popleft()

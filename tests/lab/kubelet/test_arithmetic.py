@@ -89,7 +89,7 @@ def test_the_back_off_doubles_to_five_minutes_and_is_forgotten_after_ten():
     assert backoff.remaining(now + 600, now + 600) == 300
     assert backoff.remaining(now + 601, now + 601) == 0
     backoff.advance(now + 601, now + 601)
-    assert backoff.delay == 10
+    assert backoff.delay_seconds == 10
 
 
 @pytest.mark.parametrize(

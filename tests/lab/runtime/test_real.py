@@ -66,7 +66,7 @@ async def test_commands_and_images_run_log_and_end(tmp_path: Path) -> None:
 
         assert await runtime.run(quick, ("sh", "-c", "echo hi; exit 4")) == (4, b"hi\n")
         with pytest.raises(TimeoutError):
-            await runtime.run(quick, ("sleep", "60"), timeout=0.05)
+            await runtime.run(quick, ("sleep", "60"), timeout_seconds=0.05)
         with pytest.raises(StartError, match="executable file not found"):
             await runtime.start(spec("no", lab, argv=("no-such-program",)))
     finally:

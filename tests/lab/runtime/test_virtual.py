@@ -88,7 +88,7 @@ def test_a_command_beside_a_container_is_killed_when_its_time_is_up():
         runtime = VirtualRuntime()
         assert await runtime.run(spec(), ("sh", "-c", "echo hi; exit 2")) == (2, b"hi\n")
         with pytest.raises(TimeoutError):
-            await runtime.run(spec(), ("sleep", "10"), timeout=1.0)
+            await runtime.run(spec(), ("sleep", "10"), timeout_seconds=1.0)
         assert asyncio.get_running_loop().time() == pytest.approx(1.0)
 
     vtime.run(story())

@@ -17,9 +17,9 @@ _TICK_SECONDS = 1e-6
 
 @dataclass(slots=True)
 class Backoff:
-    """Instants are the loop's seconds. ``delay`` is the back-off in force, 0 before the first restart."""
+    """Instants are the loop's seconds. ``delay_seconds`` is the back-off in force, 0 before the first restart."""
 
-    delay: float = 0.0
+    delay_seconds: float = 0.0
     updated_at: float = 0.0
 
     def _is_forgotten(self, event_at: float) -> bool:
@@ -27,17 +27,17 @@ class Backoff:
 
     def remaining(self, event_at: float, now: float) -> float:
         """Seconds to wait before acting on what happened at ``event_at``; 0 = act now."""
-        if self.delay == 0 or self._is_forgotten(event_at):
+        if self.delay_seconds == 0 or self._is_forgotten(event_at):
             return 0.0
-        left = event_at + self.delay - now
+        left = event_at + self.delay_seconds - now
         return left if left > _TICK_SECONDS else 0.0
 
     def advance(self, event_at: float, now: float) -> None:
         """We act now: the next time it takes longer."""
-        if self.delay == 0 or self._is_forgotten(event_at):
-            self.delay = FIRST_SECONDS
+        if self.delay_seconds == 0 or self._is_forgotten(event_at):
+            self.delay_seconds = FIRST_SECONDS
         else:
-            self.delay = min(self.delay * 2, LONGEST_SECONDS)
+            self.delay_seconds = min(self.delay_seconds * 2, LONGEST_SECONDS)
         self.updated_at = now
 
 

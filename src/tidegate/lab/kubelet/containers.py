@@ -229,7 +229,7 @@ class Container:
     def _back_off(self) -> None:
         metadata, name = self._home.pod()["metadata"], self.facts.name
         pod = f"{metadata['name']}_{metadata['namespace']}({metadata['uid']})"
-        message = f"back-off {duration(self._restarts.delay)} restarting failed container={name} pod={pod}"
+        message = f"back-off {duration(self._restarts.delay_seconds)} restarting failed container={name} pod={pod}"
         if isinstance(self.facts.state, Terminated):
             self._set(last_state=self.facts.state)
         if self._wait_for("CrashLoopBackOff", message):

@@ -47,35 +47,37 @@ def port_number(container: Mapping[str, Any], port: int | str) -> int:
     raise ProbeError(f"couldn't find port: {port}")
 
 
-async def probe(runtime: Runtime, target: Target, action: Mapping[str, Any], timeout: float) -> tuple[bool, str]:
+async def probe(
+    runtime: Runtime, target: Target, action: Mapping[str, Any], timeout_seconds: float
+) -> tuple[bool, str]:
     """Run one probe: (passed, what it said). Raises ``ProbeError``."""
     if "exec" in action:
-        return await _exec(runtime, target, tuple(action["exec"].get("command") or ()), timeout)
+        return await _exec(runtime, target, tuple(action["exec"].get("command") or ()), timeout_seconds)
     if "httpGet" in action:
-        return await _http(target, action["httpGet"], timeout)
+        return await _http(target, action["httpGet"], timeout_seconds)
     if "tcpSocket" in action:
-        return await _tcp(target, action["tcpSocket"], timeout)
+        return await _tcp(target, action["tcpSocket"], timeout_seconds)
     raise ProbeError("missing probe handler: the lab knows exec, httpGet and tcpSocket")
 
 
-async def _exec(runtime: Runtime, target: Target, command: tuple[str, ...], timeout: float) -> tuple[bool, str]:
+async def _exec(runtime: Runtime, target: Target, command: tuple[str, ...], timeout_seconds: float) -> tuple[bool, str]:
     try:
-        code, output = await runtime.run(target.spec, command, timeout)
+        code, output = await runtime.run(target.spec, command, timeout_seconds)
     except TimeoutError:
-        return False, f'command timed out: "{" ".join(command)}" timed out after {timeout:g}s'
+        return False, f'command timed out: "{" ".join(command)}" timed out after {timeout_seconds:g}s'
     except StartError as error:
         raise ProbeError(str(error)) from error
     return code == 0, output.decode(errors="replace")
 
 
-async def _http(target: Target, action: Mapping[str, Any], timeout: float) -> tuple[bool, str]:
+async def _http(target: Target, action: Mapping[str, Any], timeout_seconds: float) -> tuple[bool, str]:
     host = action.get("host") or target.pod_ip
     port = port_number(target.container, action["port"])
     path, query = parse_target(action.get("path") or "/")
     path = path if path.startswith("/") else f"/{path}"
     headers = {"user-agent": USER_AGENT, "accept": "*/*"}
     headers |= {header["name"].lower(): header["value"] for header in action.get("httpHeaders") or []}
-    peer = wire.Peer(host, port, target.node_address, timeout)
+    peer = wire.Peer(host, port, target.node_address, timeout_seconds)
     url = f"{action.get('scheme', 'HTTP').lower()}://{host}:{port}{path}"
     if url.startswith("https"):
         raise ProbeError("the lab probes HTTP only")
@@ -99,11 +101,11 @@ def _reason(error: Unreachable, host: str, port: int) -> str:
     return "EOF"
 
 
-async def _tcp(target: Target, action: Mapping[str, Any], timeout: float) -> tuple[bool, str]:
+async def _tcp(target: Target, action: Mapping[str, Any], timeout_seconds: float) -> tuple[bool, str]:
     host = action.get("host") or target.pod_ip
     port = port_number(target.container, action["port"])
     try:
-        async with asyncio.timeout(timeout):
+        async with asyncio.timeout(timeout_seconds):
             _, writer = await wire.connect(wire.Peer(host, port, target.node_address))
     except TimeoutError:
         return False, f"dial tcp {host}:{port}: i/o timeout"

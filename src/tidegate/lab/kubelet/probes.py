@@ -65,15 +65,15 @@ class ProbeWorker:
         next_tick = loop.time()
         while True:
             await self._probe()
-            next_tick = max(next_tick, loop.time() - self._timing.period)  # a Go ticker keeps one missed tick
+            next_tick = max(next_tick, loop.time() - self._timing.period_seconds)  # a Go ticker keeps one missed tick
             if not self._triggered.is_set():
-                next_tick += self._timing.period
+                next_tick += self._timing.period_seconds
                 try:
                     async with asyncio.timeout_at(next_tick):
                         await self._triggered.wait()
                 except TimeoutError:
                     continue
-                next_tick -= self._timing.period
+                next_tick -= self._timing.period_seconds
             self._triggered.clear()
 
     async def _probe(self) -> None:
@@ -86,12 +86,14 @@ class ProbeWorker:
         state = facts.state
         if self._on_hold or not isinstance(state, Running):
             return
-        if int((vtime.now() - state.started_at).total_seconds()) < self._timing.initial_delay:
+        if int((vtime.now() - state.started_at).total_seconds()) < self._timing.initial_delay_seconds:
             return
         if facts.started == (self.kind == "startup"):
             return
         try:
-            passed, output = await probe(self._runtime, self._container.target(), self._action, self._timing.timeout)
+            passed, output = await probe(
+                self._runtime, self._container.target(), self._action, self._timing.timeout_seconds
+            )
         except ProbeError as error:
             self._say(f"probe errored and resulted in unknown state: {error}")
             return

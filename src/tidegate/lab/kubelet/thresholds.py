@@ -14,11 +14,11 @@ ProbeKind = Literal["liveness", "readiness", "startup"]
 
 @dataclass(frozen=True, slots=True)
 class ProbeTiming:
-    """A probe's numbers, in seconds and runs, with the API's defaults."""
+    """A probe's numbers with the API's defaults; ``successes`` and ``failures`` are runs in a row."""
 
-    initial_delay: int = 0
-    period: int = 10
-    timeout: int = 1
+    initial_delay_seconds: int = 0
+    period_seconds: int = 10
+    timeout_seconds: int = 1
     successes: int = 1
     failures: int = 3
 
@@ -26,9 +26,9 @@ class ProbeTiming:
     def of(cls, probe: dict[str, Any]) -> ProbeTiming:
         """Zero means the default, as in the API's defaulting."""
         return cls(
-            initial_delay=probe.get("initialDelaySeconds") or 0,
-            period=probe.get("periodSeconds") or 10,
-            timeout=probe.get("timeoutSeconds") or 1,
+            initial_delay_seconds=probe.get("initialDelaySeconds") or 0,
+            period_seconds=probe.get("periodSeconds") or 10,
+            timeout_seconds=probe.get("timeoutSeconds") or 1,
             successes=probe.get("successThreshold") or 1,
             failures=probe.get("failureThreshold") or 3,
         )

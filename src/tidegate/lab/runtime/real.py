@@ -122,7 +122,7 @@ class RealRuntime:
         return RealProcess(self._spawner, child, started_at)
 
     async def run(
-        self, spec: ContainerSpec, command: tuple[str, ...], timeout: float | None = None
+        self, spec: ContainerSpec, command: tuple[str, ...], timeout_seconds: float | None = None
     ) -> tuple[int, bytes]:
         """Run a command to its end; it is killed when the time is up or the caller is cancelled."""
         reader, writer = os.pipe2(os.O_CLOEXEC)
@@ -136,7 +136,7 @@ class RealRuntime:
             _close((writer,))
         transport, output = await _read_pipe(reader, _Output())
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(timeout_seconds):
                 code = await asyncio.shield(child.exit)
                 await _settled([output.ended])
                 return code, b"".join(output.chunks)

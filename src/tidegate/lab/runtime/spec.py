@@ -77,12 +77,12 @@ class Runtime(Protocol):
         ...
 
     async def run(
-        self, spec: ContainerSpec, command: tuple[str, ...], timeout: float | None = None
+        self, spec: ContainerSpec, command: tuple[str, ...], timeout_seconds: float | None = None
     ) -> tuple[int, bytes]:
         """Run a command in the container's environment: exec probes, exec hooks, ``kubectl exec``.
 
         Returns exit code and what it wrote (stdout and stderr as they came). Raises ``TimeoutError`` after
-        ``timeout`` seconds, when the command has been killed, and ``StartError``.
+        ``timeout_seconds``, when the command has been killed, and ``StartError``.
         """
         ...
 

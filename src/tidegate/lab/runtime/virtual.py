@@ -53,13 +53,13 @@ class VirtualRuntime:
         return VirtualProcess(process, log)
 
     async def run(
-        self, spec: ContainerSpec, command: tuple[str, ...], timeout: float | None = None
+        self, spec: ContainerSpec, command: tuple[str, ...], timeout_seconds: float | None = None
     ) -> tuple[int, bytes]:
         lines: list[str] = []
         program = vtime.Program(command[1:], dict(spec.env), lines.append)
         process = self._begin(model(command), program, f"exec in {spec.pod}/{spec.container}")
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(timeout_seconds):
                 code = await process.wait()
         finally:
             process.signal(signal.SIGKILL)
