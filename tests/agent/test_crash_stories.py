@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 
 import pytest
 from stage import deployment, first, node_of, other_node, play
 
-from tidegate.kube.api import ENDPOINTSLICES, PODS, SERVICES, Patch
+from tidegate.kube.api import ENDPOINTSLICES, LEASES, PODS, SERVICES, Patch
 from tidegate.model.names import fence_name
 
 FENCE_SLICE = f"{fence_name('main')}-ipv4"
@@ -77,6 +78,49 @@ def test_a_holder_killed_in_a_hold_makes_the_drain_bypassed():
         await stage.gone(name)
         assert stage.now - began < 4, "the kubelet's hook fails open"
         assert stage.result(name)["result"] == "bypassed"
+
+    play(story)
+
+
+@pytest.mark.parametrize("container", ["agent", "holder"])
+def test_an_agent_or_holder_told_to_stop_sees_its_holds_through(container):
+    async def story(stage):
+        name = await first(stage)
+        node = await node_of(stage, name)
+        stage.fault("proxy-freeze", await other_node(stage, name), 8)
+        await stage.delete(name)
+        await asyncio.sleep(2)
+        stage.kill(f"tidegate-agent-{node}/{container}", signal.SIGTERM)
+        await stage.gone(name)
+        assert stage.result(name)["result"] == "verified"
+        await asyncio.sleep(3)
+        again, _ = await stage.end(await first(stage))
+        assert again["result"] == "verified", "and the next one takes over"
+
+    play(story)
+
+
+def test_a_second_coordinator_stands_by_and_takes_over():
+    async def story(stage):
+        made = await stage.api.get(PODS, "tidegate-coordinator", "tidegate-system")
+        second = {key: made[key] for key in ("apiVersion", "kind")}
+        second["metadata"] = {"name": "second", "namespace": "tidegate-system"}
+        container = {key: made["spec"]["containers"][0][key] for key in ("name", "image")}
+        env = {one["name"]: one["value"] for one in made["spec"]["containers"][0]["env"]}
+        env |= {"TIDEGATE_POD": "second", "TIDEGATE_NODE_ADDRESS": "127.16.0.12"}
+        container["env"] = [{"name": key, "value": value} for key, value in env.items()]
+        second["spec"] = {"nodeName": "node-2", "hostNetwork": True, "containers": [container]}
+        await stage.api.create(PODS, second)
+        await asyncio.sleep(3)
+        stage.fault("proxy-freeze", "node-3", 14)
+        name = await first(stage)
+        await stage.delete(name)
+        await asyncio.sleep(2)
+        await stage.api.delete(PODS, "tidegate-coordinator", "tidegate-system")
+        await stage.gone(name)
+        assert stage.result(name)["result"] == "verified"
+        lease = await stage.api.get(LEASES, "tidegate-coordinator", "tidegate-system")
+        assert lease["spec"]["holderIdentity"] == "second"
 
     play(story)
 

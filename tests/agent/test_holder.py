@@ -5,6 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import socket
+import struct
+import subprocess
+import sys
 
 import pytest
 
@@ -218,3 +222,31 @@ def test_a_terminated_holder_leaves_only_when_its_holds_are_over():
         assert await process.wait() == 0
 
     vtime.run(whole(), limit_seconds=60)
+
+
+class Redirected:
+    """A socket whose connection an nft rule redirected."""
+
+    def __init__(self, family, raw):
+        self.family, self.raw = family, raw
+
+    def getsockopt(self, level, option, size):
+        assert (level, option, size) == ((0, 80, 16) if self.family == socket.AF_INET else (41, 80, 28))
+        return self.raw
+
+
+def test_the_original_destination_is_read_as_the_kernel_writes_it():
+    """linux/in.h sockaddr_in and sockaddr_in6: port and address in network order."""
+    four = struct.pack("=H", socket.AF_INET) + struct.pack("!H4s8x", 15299, socket.inet_aton("10.244.9.7"))
+    six = struct.pack("=H", socket.AF_INET6) + struct.pack(
+        "!HI16sI", 15299, 0, socket.inet_pton(socket.AF_INET6, "fd00::7"), 0
+    )
+    assert holder.original_destination(Redirected(socket.AF_INET, four)) == ("10.244.9.7", 15299)
+    assert holder.original_destination(Redirected(socket.AF_INET6, six)) == ("fd00::7", 15299)
+
+
+def test_the_holder_needs_the_standard_library_only():
+    """It must start, and stay, when everything around it is upgraded or broken."""
+    code = "import sys, tidegate.agent.holder; print(sorted({m.partition('.')[0] for m in sys.modules}))"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert not {"aiohttp", "msgspec", "click", "httptools", "yaml"} & set(json.loads(shown.replace("'", '"')))

@@ -34,7 +34,7 @@ def agent(role: str) -> None:
     try:
         code = asyncio.run(run())
     except KeyError as missing:
-        fail(f"{missing.args[0]} is not set: the {role} is configured by its environment", USAGE)
+        fail(f"{missing.args[0]} is not set: this process is configured by its environment", USAGE)
     except OSError as error:
         fail(str(error), FAILED)
     sys.exit(code)
