@@ -67,6 +67,12 @@ def test_every_command_is_listed():
     assert sorted(listed) == sorted(tidegate.list_commands(click.Context(tidegate)))
 
 
+def test_the_list_of_commands_cuts_no_sentence_short():
+    for group in (tidegate, tidegate.get_command(click.Context(tidegate), "lab")):
+        listing = group.get_help(click.Context(group, terminal_width=80)).split("Commands:")[1]
+        assert "..." not in listing
+
+
 def test_every_decision_is_numbered_once():
     numbers = [page.name[:4] for page in sorted((ROOT / "docs" / "decisions").glob("*.md"))]
     assert numbers == [f"{number:04}" for number in range(1, len(numbers) + 1)]

@@ -9,7 +9,6 @@ Only what leaves the node itself passes here; pods dial each other directly, as 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 from tidegate.lab.kernel.splice import Side, Splice
 from tidegate.lab.kernel.state import Node
@@ -96,5 +95,8 @@ class Egress(Splice):
 
 async def serve(node: Node, path: str) -> asyncio.AbstractServer:
     """Listen for egress of ``node`` on the UNIX socket ``path``."""
-    factory: Callable[[], asyncio.Protocol] = lambda: Egress(node).client  # noqa: E731
-    return await asyncio.get_running_loop().create_unix_server(factory, path)
+
+    def accept() -> asyncio.Protocol:
+        return Egress(node).client
+
+    return await asyncio.get_running_loop().create_unix_server(accept, path)
