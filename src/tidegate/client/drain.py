@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import msgspec
 
-from tidegate.client.labelled import LabelGrip, NoConnections, NodeConnections, origin_of
+from tidegate.client.labelled import LabelGrip, NoConnections, NodeConnections, is_tombstoned, origin_of
 from tidegate.client.options import DrainOptions
 from tidegate.client.plan import DrainPlan, plan_drain
 from tidegate.drain.progress import Drain, begin, resume
@@ -60,7 +60,9 @@ async def carry_out(
         return DrainResult(Ending.REFUSED, refusal)
     try:
         grip = LabelGrip(client, plan, options, origin)
-        ask = ask_of((plan.pod.uid, plan.pod.namespace, plan.pod.name), every_endpoint(plan.pod), Mode.LABEL)
+        # A host-network pod's Services may send to a port that it does not declare.
+        endpoints = tuple(sorted({*every_endpoint(plan.pod), *(plan.serving if plan.pod.host_network else ())}))
+        ask = ask_of((plan.pod.uid, plan.pod.namespace, plan.pod.name), endpoints, Mode.LABEL)
         nonce = f"{origin.token}-{rng.getrandbits(24):06x}"
         keeper = _keeper(client, plan, options, msgspec.structs.replace(ask, round=nonce, seen=origin.seen), grip)
         keeper.told = told
@@ -75,7 +77,9 @@ def _keeper(client: KubeClient, plan: DrainPlan, options: DrainOptions, ask: Ask
     subject, forced = str(plan.pod), plan.forced(options)
     drain = begin(subject, Mode.LABEL, policy, forced)
     if plan.record is not None:
-        drain = replace(resume(subject, plan.record, forced), policy=policy)
+        # The record may say sealed of labels that somebody has given back since.
+        record = msgspec.structs.replace(plan.record, sealed=plan.record.sealed and is_tombstoned(plan.pod))
+        drain = replace(resume(subject, record, forced), policy=policy)
     if plan.is_witnessed:
         connections = NodeConnections(ProxiedAgents(client), plan.pod.node, plan.serving)
         ports = Ports(ProxiedCoordinator(client), connections, Journal())

@@ -19,7 +19,7 @@ from tidegate.engine.observe import PodSeen
 from tidegate.kube.api import Api, JsonObject
 from tidegate.kube.errors import ApiError, KubeError
 from tidegate.model.endpoint import Endpoint
-from tidegate.model.names import TOMBSTONE, DrainRecord, DrainResult
+from tidegate.model.names import CUT_VALUE, TOMBSTONE, TOMBSTONE_VALUE, DrainRecord, DrainResult
 from tidegate.model.pod import Pod
 from tidegate.observers.proxied import ProxiedAgents
 from tidegate.traffic import tombstone
@@ -37,7 +37,7 @@ class LabelGrip:
         self._options = options
         self._origin = origin
         self._cut = plan.cut.labels
-        self._wanted: Mapping[str, str] = {}
+        self._wanted: Mapping[str, str] = flipped(plan)
         self._deadline_at = asyncio.get_running_loop().time() + options.timeout_seconds
         self.seen = PodSeen(plan.pod.uid, plan.pod)
 
@@ -149,6 +149,21 @@ class NoConnections:
 
     async def read(self, endpoints: tuple[Endpoint, ...]) -> Quiet:
         return Quiet(unreadable=(Unreadable("there is no agent to read the pod's sockets"),))
+
+
+def flipped(plan: DrainPlan) -> dict[str, str]:
+    """The labels that an earlier run has flipped and that still are: they are held like our own."""
+    before = plan.record.labels if plan.record is not None else plan.pod.labels
+    ours = (CUT_VALUE, TOMBSTONE_VALUE)
+    kept = {key: value for key, value in plan.pod.labels.items() if value in ours and before.get(key) != value}
+    return kept | ({TOMBSTONE: plan.pod.labels[TOMBSTONE]} if kept and TOMBSTONE in plan.pod.labels else {})
+
+
+def is_tombstoned(pod: Pod) -> bool:
+    """Whether no selector of before selects it: every label of its own is flipped."""
+    return TOMBSTONE in pod.labels and all(
+        value == TOMBSTONE_VALUE for key, value in pod.labels.items() if key != TOMBSTONE
+    )
 
 
 def origin_of(plan: DrainPlan, options: DrainOptions, token: str) -> DrainRecord:

@@ -128,6 +128,8 @@ def _of_itself(subject: Pod) -> Iterable[Refusal]:
         yield Refusal(f"{subject} is being deleted already: its gate, if it has one, drains it")
     if subject.is_finished:
         yield Refusal(f"{subject} has ended ({subject.phase}): there is nothing to drain")
+    if not subject.ips and not subject.is_finished:
+        yield Refusal(f"{subject} has no address yet: there is nothing to drain, delete it")
     if subject.host_network and not subject.ports:
         yield Refusal(f"{subject} uses its node's network and declares no port: its routes cannot be told apart")
 

@@ -221,7 +221,9 @@ class Keeper:
         may still have clients: then wherever it listens."""
         view, pod = self.follower.view, self.pod.pod
         served: tuple[Endpoint, ...] = read(view.serving) if view is not None else ()
-        return await self._ports.connections.read(served or (every_endpoint(pod) if pod is not None else ()))
+        if not served and pod is not None and not pod.host_network:
+            served = every_endpoint(pod)
+        return await self._ports.connections.read(served)
 
     async def _read_sockets(self) -> None:
         loop = asyncio.get_running_loop()
