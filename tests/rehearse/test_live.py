@@ -39,7 +39,7 @@ def test_on_a_terminal_rows_still_to_come_are_listed_too(rehearsal: Any) -> None
     with console.capture() as capture:
         console.print(shown.renderable())
     first, second = capture.get().splitlines()
-    assert "rolling update to version 2: 3/4 new ready, 2 old left, 2400 requests, 7 dropped" in first
+    assert "3/4 new ready, 2 old left, 7 of 2400 dropped" in first
     assert "sleep-5" in second
 
 
@@ -52,3 +52,12 @@ def test_a_narrow_terminal_hides_no_part_of_a_result(rehearsal: Any) -> None:
         console.print(shown.renderable())
     words = " ".join(capture.get().split())
     assert words.endswith("dropped 1370 (refused 448, reset 922) of 10040, rollout 7.7 s, 4 ungated")
+
+
+def test_a_row_under_way_takes_one_line_of_eighty_columns() -> None:
+    console = Console(width=80, no_color=True, force_terminal=False)
+    shown = TerminalProgress(Settings(), console)
+    shown.take(Progress(ROWS[5], "updating", 103.5, requests=10_200, dropped=1_376, old_pods=4, new_ready=4))
+    with console.capture() as capture:
+        console.print(shown.renderable())
+    assert len(capture.get().splitlines()) == len(ROWS)

@@ -110,7 +110,7 @@ class TerminalProgress:
         return (Spinner("dots"), Text(row.name, "bold"), elapsed, Text(self._doing(step)))
 
     def _doing(self, step: Progress) -> str:
-        words = f"{PHASES[step.phase]}: {step.new_ready}/{self._replicas} new ready, {step.old_pods} old left"
-        if step.phase in ("starting", "steady"):
-            words = PHASES[step.phase]
-        return f"{words}, {step.requests} requests, {step.dropped} dropped"
+        words = PHASES[step.phase]
+        if step.phase == "updating":
+            words = f"{step.new_ready}/{self._replicas} new ready, {step.old_pods} old left"
+        return f"{words}, {step.dropped} of {step.requests} dropped" if step.requests else words
