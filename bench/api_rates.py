@@ -2,8 +2,8 @@
 
 The lab keeps its objects in memory and speaks plain HTTP: the comparison says that a lab is not the bottleneck of
 what is tested against it, and nothing about Kubernetes. Two clients: bare aiohttp (what the real figures were taken
-with) and ``KubeClient`` (what Tidegate's processes use). Pods name a scheduler that does not exist, so that the
-server and its watchers are measured and no container starts.
+with) and ``KubeClient`` (what Tidegate's processes use), both on the standard library's event loop. Pods name a
+scheduler that does not exist, so that the server and its watchers are measured and no container starts.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import aiohttp
 
 from bench.figures import Figure, at_least, at_most, percentile
 from bench.ground import BenchLab, cpu_seconds, lab, rss_mib
-from tidegate import vtime
 from tidegate.kube.api import DEPLOYMENTS, ENDPOINTSLICES, NAMESPACES, PODS, SERVICES, JsonObject, Patch, Selection
 from tidegate.kube.client import KubeClient
 from tidegate.kube.connect import open_api
@@ -294,5 +293,5 @@ async def measure(one: BenchLab) -> list[Figure]:
 
 
 def run() -> list[Figure]:
-    with lab("bench-rates") as one, asyncio.Runner(loop_factory=vtime.new_event_loop) as runner:
-        return runner.run(measure(one))
+    with lab("bench-rates") as one:
+        return asyncio.run(measure(one))

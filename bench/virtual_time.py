@@ -1,7 +1,8 @@
-"""Virtual time: a rolling update of 40 pods on 20 nodes, one at a time, in CPU seconds.
+"""Virtual time: a rolling update of 100 pods on 50 nodes, one at a time, in CPU seconds.
 
 The gate in every pod, agents on every node, kubelets, proxies, kernels and all controllers on one virtual loop; a
-readiness period of 5 s makes the update last about ten minutes. A trickle of requests goes on meanwhile.
+readiness period of 5 s makes the update last over eight minutes. A trickle of requests goes on meanwhile. The design
+asks for 10 CPU seconds; that is not reached yet (docs/evidence.md).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from tidegate.rehearse.addons import TIDEGATE
 from tidegate.rehearse.settings import ROWS, Settings
 from tidegate.rehearse.virtual import rehearse_virtually
 
-NODES, REPLICAS = 20, 40
+NODES, REPLICAS = 50, 100
 SETTINGS = Settings(
     rows=tuple(row for row in ROWS if row.name == "tidegate"),
     replicas=REPLICAS,
@@ -35,7 +36,7 @@ def run() -> list[Figure]:
     rollout = played.timeline.rollout_seconds or 0.0
     results = sorted({drain.result for drain in played.drains})
     span = played.timeline.update.ended_at - played.timeline.update.started_at
-    note = f"a rollout of {rollout:.0f} virtual seconds"
+    note = f"a rollout of {rollout:.0f} virtual seconds; the design asks for 10"
     return [
         Figure(f"{REPLICAS} pods on {NODES} nodes", spent, "CPU s", note=note),
         Figure("virtual seconds per CPU second", span / spent, ""),

@@ -71,8 +71,8 @@ def element(item: Any, field: Field) -> str:
     return "k:" + _compact(keys)
 
 
-def _compact(value: Any) -> str:
-    return json.dumps(value, separators=(",", ":"), sort_keys=True, ensure_ascii=False)
+_compact = json.JSONEncoder(separators=(",", ":"), sort_keys=True, ensure_ascii=False).encode
+"""One encoder for all: ``json.dumps`` with options makes one each time, and every list item of every write comes by."""
 
 
 def changed(old: Mapping[Path, Any], new: Mapping[Path, Any]) -> Paths:
@@ -92,7 +92,8 @@ def encode(paths: Iterable[Path]) -> Json:
 
 
 def _tidy(node: Json) -> Json:
-    below = {key: _tidy(value) for key, value in sorted(node.items()) if key != "."}
+    """``encode``'s tree without needless dots; its keys came in order."""
+    below = {key: _tidy(value) if value else value for key, value in node.items() if key != "."}
     return {".": {}, **below} if "." in node and below else below
 
 
