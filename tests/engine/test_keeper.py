@@ -131,7 +131,7 @@ class Stage:
         self.keeper.told = lambda drain: self.states.append(drain.state.name)
 
 
-def play(*script):
+def play(*script, after=0.0):
     """Run a keeper; ``script`` is (seconds, function of the stage) pairs. Gives (result, seconds, stage)."""
 
     async def whole():
@@ -140,6 +140,8 @@ def play(*script):
         for at, act in script:
             loop.call_later(at, act, stage)
         result = await stage.keeper.run()
+        if after:
+            await stage.keeper.watch_to_the_end(after)
         return result, loop.time(), stage
 
     return vtime.run(whole(), limit_seconds=100)
@@ -340,3 +342,27 @@ def test_busy_sockets_are_read_less_and_less_often():
     result, _, stage = play((1, start))
     assert result.result is Ending.TIMED_OUT
     assert 55 < stage.sockets.reads < 75
+
+
+def test_what_contradicts_the_proof_after_the_release_is_kept_beside_it():
+    result, seconds, stage = play(
+        (1, lambda s: s.coordinator.all_let_go()),
+        (3, lambda s: s.coordinator.acknowledged("n2", verdict="refuted")),
+        (4, lambda s: s.coordinator.say(clean_at=None, reasons=("listed again",))),
+        (5, lambda s: s.coordinator.say(reasons=("the pod is gone",))),
+        after=8,
+    )
+    drain = stage.keeper.drain
+    assert drain.result == result and result.result is Ending.VERIFIED
+    assert drain.regressions == ("n2 refuted: x", "listed again")
+    assert 9 <= seconds < 9.5
+
+
+def test_the_watch_after_the_release_ends_with_the_pod():
+    _, seconds, stage = play(
+        (1, lambda s: s.coordinator.all_let_go()),
+        (2, lambda s: (s.pod.update(None), s.keeper.wake())),
+        after=30,
+    )
+    assert seconds < 2.5
+    assert stage.keeper.drain.regressions == ()

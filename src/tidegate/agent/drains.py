@@ -33,6 +33,7 @@ from tidegate.observers.coordinator import Coordinator, ask_of
 from tidegate.traffic.listing import every_endpoint
 
 RETRY_SECONDS = 0.3
+AFTERMATH_SECONDS_MAX = 60.0
 RECORD_LATE_SECONDS = 1.0
 """How long past the deadline a record may still be tried: the kubelet keeps 2 s of its own."""
 
@@ -127,6 +128,7 @@ class PodDrains:
     watch: Reflector = field(init=False)
     _seen: dict[str, PodSeen] = field(default_factory=dict)
     _recording: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    _aftermaths: dict[asyncio.Task[None], None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.watch = Reflector(self.api, PODS, Selection(fields=f"spec.nodeName={self.node}"))
@@ -206,10 +208,21 @@ class PodDrains:
     async def _run(self, keeper: Keeper, held: HeldPod, token: str) -> DrainResult:
         noting = asyncio.get_running_loop().create_task(self._note(keeper, token))
         try:
-            return await keeper.run()
+            result = await keeper.run()
         finally:
             noting.cancel()
             self.running.pop(held.uid, None)
+        after = asyncio.get_running_loop().create_task(self._watch_to_the_end(keeper), name=f"after {held.name}")
+        self._aftermaths[after] = None
+        after.add_done_callback(self._aftermaths.pop)
+        return result
+
+    async def _watch_to_the_end(self, keeper: Keeper) -> None:
+        pod = keeper.pod.pod
+        seconds = AFTERMATH_SECONDS_MAX if pod is None else min(float(pod.grace_seconds), AFTERMATH_SECONDS_MAX)
+        await keeper.watch_to_the_end(seconds)
+        for what in keeper.drain.regressions:
+            self.log(f"{keeper.drain.pod}: after its release, {what}")
 
     async def _note(self, keeper: Keeper, token: str) -> None:
         """Say on the pod that it is being drained: for people, and for whoever comes after us."""

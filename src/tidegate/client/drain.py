@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -13,7 +12,7 @@ from tidegate.client.labelled import LabelGrip, NoConnections, NodeConnections, 
 from tidegate.client.options import DrainOptions
 from tidegate.client.plan import DrainPlan, plan_drain
 from tidegate.drain.progress import Drain, begin, resume
-from tidegate.drain.state import Mode, Policy, State
+from tidegate.drain.state import Mode, Policy
 from tidegate.engine import act
 from tidegate.engine.journal import Journal
 from tidegate.engine.loop import Keeper, Ports
@@ -102,21 +101,11 @@ async def _keep(client: KubeClient, keeper: Keeper, grip: LabelGrip, options: Dr
     async with Nursery() as nursery:
         nursery.start(watch.run(), name=f"watch {pod}")
         result = await keeper.run()
-        if keeper.drain.state is State.RELEASED:
-            await _until_gone(grip, pod.grace_seconds + options.app_stop_seconds)
-        if keeper.finishing is not None:
-            await asyncio.wait((keeper.finishing,), timeout=1.0)
+        await keeper.watch_to_the_end(pod.grace_seconds + options.app_stop_seconds)
         nursery.cancel()
     # A settle time has no epoch that any data plane showed.
     is_settled = keeper.drain.epoch is not None and keeper.drain.epoch.install == UNFENCED.install
     return msgspec.structs.replace(result, epoch=None) if is_settled else result
-
-
-async def _until_gone(grip: LabelGrip, seconds: float) -> None:
-    loop = asyncio.get_running_loop()
-    until = loop.time() + seconds
-    while not grip.seen.is_gone and loop.time() < until:
-        await asyncio.sleep(0.05)
 
 
 # --- reservations ---

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 
+from tidegate.drain.acknowledgement import Verdict
 from tidegate.drain.event import (
     Acknowledged,
     Bypassed,
@@ -24,6 +25,7 @@ from tidegate.drain.event import (
 )
 from tidegate.drain.progress import Drain
 from tidegate.drain.state import Mode, State
+from tidegate.engine.flights import POD_IS_GONE
 from tidegate.model.pod import Pod
 from tidegate.observers.coordinator import View, acknowledgements, epoch_of
 
@@ -114,6 +116,21 @@ def end_events(drain: Drain, seen: Seen) -> Iterator[Event]:
         yield Bypassed(at=seen.now, reason="somebody else deleted the pod during the drain")
     elif drain.state in BEFORE_END and drain.state is not State.DRAINED and seen.now >= seen.deadline_at:
         yield DeadlinePassed(at=seen.now)
+
+
+def aftermath_events(drain: Drain, seen: Seen) -> Iterator[Event]:
+    """After the release: what contradicts the proof, each thing once, until the pod is gone."""
+    view = seen.view
+    if seen.is_gone or (seen.pod is not None and seen.pod.is_finished):
+        yield Gone(at=seen.now)
+    elif view is not None and drain.epoch is not None:
+        news = tuple(reason for reason in view.reasons if reason not in (*drain.regressions, POD_IS_GONE))
+        if view.clean_at is None and news:
+            yield SourceDirty(at=seen.now, reasons=news)
+        for answer in acknowledgements(view):
+            is_news = answer.verdict is Verdict.REFUTED and str(answer) not in drain.regressions
+            if is_news and answer.epoch == drain.epoch:
+                yield Acknowledged(at=seen.now, acknowledgement=answer)
 
 
 def next_act(drain: Drain, is_looked_again: bool) -> Act:

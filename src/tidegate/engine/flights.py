@@ -18,6 +18,7 @@ from tidegate.model.pod import Pod
 from tidegate.model.workload import Workload
 from tidegate.observers.coordinator import Ask, endpoints_of
 
+POD_IS_GONE = "the pod is gone"
 FORGET_SECONDS = 60.0
 """A keeper asks every few seconds; one that has been silent this long is dead or done."""
 FLIGHTS_MAX = 10_000

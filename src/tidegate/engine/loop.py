@@ -39,6 +39,7 @@ LOOK_COUNTS_SECONDS = 1.0
 """How old the last look may be when the pod is told to stop: an API that is slow to take the record costs another."""
 DENIED_SECONDS = 10.0
 """How long an act may be forbidden before a person is told: RBAC of a starting API server takes a moment."""
+AFTERMATH_SECONDS = 0.2
 ACT_SECONDS = 0.2
 """Between two tries of an act that the API did not take."""
 
@@ -101,7 +102,6 @@ class Keeper:
         self._ports = ports
         self._woken = asyncio.Event()
         self._spell = ""
-        self.finishing: asyncio.Task[None] | None = None
         self._looked_at: float | None = None
         self._sockets_at = 0.0
         self._pause = SOCKETS_SECONDS_MIN
@@ -120,10 +120,28 @@ class Keeper:
             while not await self._tick():
                 pass
             nursery.cancel()
-        # Beside us: an answer owed to a kubelet does not wait for a coordinator that may be gone.
-        self.finishing = asyncio.get_running_loop().create_task(self.follower.finish())
         assert self.drain.result is not None
         return self.drain.result
+
+    async def watch_to_the_end(self, seconds: float) -> None:
+        """After ``run``, beside whatever is owed to others: the proof was as of an instant, so until the pod is gone
+        (at most ``seconds``) what contradicts it is journalled. Then the coordinator is told that it is over."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        async with Nursery() as nursery:
+            nursery.start(self.follower.run(), name=f"follow {self.drain.pod} to its end")
+            while self.drain.state is State.RELEASED and loop.time() < until:
+                self._woken.clear()
+                known = self.drain.regressions
+                event = next(decide.aftermath_events(self.drain, self._seen()), None)
+                if event is None:
+                    await self._wait(AFTERMATH_SECONDS)
+                elif not self._step(event):
+                    break
+                for what in self.drain.regressions[len(known) :]:
+                    self._journal("regression", pod=self.drain.pod, what=what)
+            nursery.cancel()
+        await self.follower.finish()
 
     # --- one tick ---
 
@@ -176,17 +194,8 @@ class Keeper:
 
     def _observe(self) -> None:
         """Bring the drain up to what is seen, one event of the table at a time."""
-        loop = asyncio.get_running_loop()
         while True:
-            seen = Seen(
-                now=loop.time(),
-                pod=self.pod.pod,
-                is_gone=self.pod.is_gone,
-                view=self.follower.view,
-                spell=self._spell,
-                deadline_at=self.grip.deadline_at(self.pod),
-                is_cut=self.grip.is_cut(self.pod),
-            )
+            seen = self._seen()
             events = _events(self.drain, seen)
             event = next(events, None)
             if event is None or not self._step(event):
@@ -194,6 +203,17 @@ class Keeper:
             # Answers change nothing about each other: all of a view in one go, or a round costs nodes squared.
             if isinstance(event, Acknowledged) and not all(map(self._step, events)):
                 return
+
+    def _seen(self) -> Seen:
+        return Seen(
+            now=asyncio.get_running_loop().time(),
+            pod=self.pod.pod,
+            is_gone=self.pod.is_gone,
+            view=self.follower.view,
+            spell=self._spell,
+            deadline_at=self.grip.deadline_at(self.pod),
+            is_cut=self.grip.is_cut(self.pod),
+        )
 
     def _step(self, event: Event) -> bool:
         before = self.drain.state

@@ -16,7 +16,7 @@ import msgspec
 from tidegate.drain import source
 from tidegate.drain.state import Mode
 from tidegate.engine import owners
-from tidegate.engine.flights import Flight, Flights
+from tidegate.engine.flights import POD_IS_GONE, Flight, Flights
 from tidegate.kube.api import ENDPOINTSLICES, PODS, SERVICES, Api, JsonObject
 from tidegate.kube.errors import ApiError, KubeError
 from tidegate.kube.reflector import Reflector, key_of
@@ -186,7 +186,7 @@ class Sourcing:
 
     async def _read_pod(self, flight: Flight) -> None:
         """The pod as the API has it now: its labels decide who selects it."""
-        flight.pod, why = None, "the pod is gone"
+        flight.pod, why = None, POD_IS_GONE
         try:
             found = pod.decode(await self._api.get(PODS, flight.name, flight.namespace))
             record = decode_drain(found.annotations)
