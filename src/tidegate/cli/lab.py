@@ -141,14 +141,12 @@ def status(name: str, every: bool, output: str) -> None:
 async def _ask_status(record: LabRecord) -> dict[str, Any]:
     from tidegate.kube.connect import open_api
     from tidegate.kube.errors import Unreachable
-    from tidegate.kube.exchange import Request
-    from tidegate.lab.control import STATUS_PATH
+    from tidegate.lab.control import status_of
 
     known = {"pid": record.pid, "started_at": record.started_at}
     async with open_api(record.server) as client:
         try:
-            response = await client.request(Request("GET", STATUS_PATH))
-            answer: dict[str, Any] = json.loads(await response.read())
+            answer = await status_of(client)
         except Unreachable:  # its reaper lives: it boots, or is being taken down
             return {"name": record.name, "state": "not answering", "server": record.server, **known}
         return {"state": "up", **answer, **known}
@@ -222,8 +220,8 @@ def fault(kind: str, node: str, seconds: float, name: str) -> None:
     """
     from tidegate.kube.connect import open_api
     from tidegate.kube.errors import ApiError
+    from tidegate.lab.control import apply_fault
     from tidegate.lab.faults import Fault
-    from tidegate.rehearse.real import apply_fault
 
     if kind in ("proxy-freeze", "proxy-lag") and not seconds:
         raise click.UsageError(f"{kind} wants --seconds")
@@ -236,14 +234,5 @@ def fault(kind: str, node: str, seconds: float, name: str) -> None:
     try:
         asyncio.run(apply())
     except ApiError as error:
-        fail(_plain(error.message))
+        fail(error.message)
     click.echo(f"{kind} on {node}" + (f" for {seconds:g} s" if seconds else ""), err=True)
-
-
-def _plain(message: str) -> str:
-    """The lab's own words, out of the error that carried them."""
-    start, end = message.find("{"), message.rfind("}")
-    try:
-        return str(json.loads(message[start : end + 1].replace("\\'", "'"))["error"]) if start >= 0 else message
-    except (ValueError, KeyError):
-        return message

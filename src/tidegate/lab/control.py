@@ -1,4 +1,8 @@
-"""The lab's own questions, beside the Kubernetes API on the same port: status and faults under ``/lab/v1``."""
+"""The lab's own questions, beside the Kubernetes API on the same port: status and faults under ``/lab/v1``.
+
+Both ends: ``with_control`` answers them, ``apply_fault`` and ``status_of`` ask. Errors are ``Status`` objects, so that
+an API client understands them.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +11,10 @@ from typing import Any
 
 import msgspec
 
+from tidegate.kube.client import KubeClient
+from tidegate.kube.errors import ApiError
 from tidegate.kube.exchange import Exchange, Request, Response, whole
-from tidegate.lab.faults import Fault, FaultError, Faults, as_json
+from tidegate.lab.faults import Fault, FaultError, FaultKind, Faults, as_json
 
 PREFIX = "/lab/v1"
 FAULTS_PATH = f"{PREFIX}/faults"
@@ -16,7 +22,7 @@ STATUS_PATH = f"{PREFIX}/status"
 
 
 class _FaultRequest(msgspec.Struct, forbid_unknown_fields=True):
-    kind: str
+    kind: FaultKind
     node: str
     seconds: float = 0.0
 
@@ -31,7 +37,7 @@ def with_control(exchange: Exchange, faults: Faults, status: Callable[[], dict[s
             return _faults(request, faults)
         if request.path == STATUS_PATH and request.method == "GET":
             return whole(200, msgspec.json.encode(status()))
-        return _error(404, f"the lab has no {request.path}")
+        return _error(404, "NotFound", f"the lab has no {request.path}")
 
     return answer
 
@@ -40,13 +46,28 @@ def _faults(request: Request, faults: Faults) -> Response:
     if request.method == "POST":
         try:
             asked = msgspec.json.decode(request.body, type=_FaultRequest)
-            faults.apply(Fault(asked.kind, asked.node, asked.seconds))  # type: ignore[arg-type]
+            faults.apply(Fault(asked.kind, asked.node, asked.seconds))
         except (msgspec.MsgspecError, FaultError) as error:
-            return _error(400, str(error))
+            return _error(400, "BadRequest", str(error))
     elif request.method != "GET":
-        return _error(405, f"{request.method} is not for {request.path}")
+        return _error(405, "MethodNotAllowed", f"{request.method} is not for {request.path}")
     return whole(200, msgspec.json.encode([as_json(fault) for fault in faults.active()]))
 
 
-def _error(status: int, message: str) -> Response:
-    return whole(status, msgspec.json.encode({"error": message}))
+def _error(code: int, reason: str, message: str) -> Response:
+    return whole(code, msgspec.json.encode(ApiError(code, reason, message).status))
+
+
+async def apply_fault(client: KubeClient, fault: Fault) -> None:
+    """Put a fault in force in the lab behind ``client``. Raises ``ApiError`` in the lab's own words."""
+    headers = {"content-type": "application/json"}
+    body = msgspec.json.encode(_FaultRequest(fault.kind, fault.node, fault.seconds))
+    response = await client.request(Request("POST", FAULTS_PATH, (), headers, body))
+    await response.read()
+
+
+async def status_of(client: KubeClient) -> dict[str, Any]:
+    """What the lab behind ``client`` says of itself. Raises ``Unreachable``."""
+    response = await client.request(Request("GET", STATUS_PATH))
+    status: dict[str, Any] = msgspec.json.decode(await response.read())
+    return status

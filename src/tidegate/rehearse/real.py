@@ -16,9 +16,8 @@ from tidegate import vtime
 from tidegate.kube.api import Api
 from tidegate.kube.client import KubeClient
 from tidegate.kube.connect import open_api
-from tidegate.kube.exchange import Request
 from tidegate.lab.config import Addressing
-from tidegate.lab.control import FAULTS_PATH
+from tidegate.lab.control import apply_fault
 from tidegate.lab.faults import Fault
 from tidegate.lab.folder import LabFolder, LabRecord
 from tidegate.lab.runtime import processes
@@ -69,13 +68,6 @@ class RealStage:
 
     async def fault(self, fault: Fault) -> None:
         await apply_fault(self._client, fault)
-
-
-async def apply_fault(client: KubeClient, fault: Fault) -> None:
-    """Put a fault in force in the lab behind ``client``. Raises ``ApiError`` with the lab's own words."""
-    body = msgspec.json.encode({"kind": fault.kind, "node": fault.node, "seconds": fault.seconds})
-    response = await client.request(Request("POST", FAULTS_PATH, (), {"content-type": "application/json"}, body))
-    await response.read()
 
 
 @contextlib.asynccontextmanager
