@@ -11,6 +11,7 @@ from tools import draw_docs
 
 from tidegate.cli import main
 from tidegate.cli.main import tidegate
+from tidegate.model.names import Ending
 
 ROOT = Path(__file__).parents[2]
 COMMAND_LINE = re.compile(r"(?:^|[`/(\s])tidegate ((?:[a-z]+)(?: [a-z|]+)*)((?: +\[?--[a-z-]+)*)")
@@ -59,6 +60,13 @@ def test_the_exit_codes_are_those_of_the_code():
     codes = (main.DONE, main.FAILED, main.USAGE, main.REFUSED, main.UNVERIFIED, main.INTERRUPTED)
     assert sorted(told) == sorted(codes)
     assert "`verified`" in told[main.UNVERIFIED] and "refused" in told[main.REFUSED] and "usage" in told[main.USAGE]
+
+
+@pytest.mark.parametrize("name", ["concepts.md", "protocol.md"])
+def test_the_results_are_those_of_the_code(name):
+    page = (ROOT / "docs" / name).read_text("utf-8")
+    table = page.split("| result | means |\n", 1)[1].split("\n\n", 1)[0]
+    assert sorted(re.findall(r"^\| `([a-z-]+)` \|", table, re.MULTILINE)) == sorted(one.value for one in Ending)
 
 
 def test_every_command_is_listed():
