@@ -160,6 +160,8 @@ def running(folder: Path, binaries: Path) -> Iterator[ControlPlane]:
             f"--kubeconfig={kubeconfig}",
             "--leader-elect=false",
             "--use-service-account-credentials=false",
+            "--kube-api-qps=1000",
+            "--kube-api-burst=1000",
             f"--service-account-private-key-file={key}",
             "--bind-address=127.0.0.1",
             f"--secure-port={_free_port()}",

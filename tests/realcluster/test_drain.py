@@ -232,7 +232,7 @@ async def test_another_pod_of_the_same_name_is_left_alone(real_cluster):
 async def test_a_drain_killed_in_the_middle_goes_on_where_it_stood(real_cluster, state):
     async with scene(real_cluster, f"drain-killed-{state}") as here:
         name = (await here.names())[0]
-        process = await here.start("drain", f"pod/{name}", "--settle", "1s", "--yes")
+        process = await here.start("drain", f"pod/{name}", "--settle", "600ms", "--yes")
         async with asyncio.timeout(15):
             while line := (await process.stderr.readline()).decode():
                 if re.search(rf" s +{state}\b", line):

@@ -177,13 +177,13 @@ def differences(real: Side, lab: Side) -> list[str]:
     found: list[str] = []
     for number, ((what, wanted), (same, got)) in enumerate(zip(real.seen, lab.seen, strict=False), 1):
         assert _SHOWN_VERSION.sub("", what) == _SHOWN_VERSION.sub("", same), (what, same)
-        found += [f"{number} {what}: {line}" for line in _leaves(wanted, got, "")]
+        found += [f"{number} {what}: {line}" for line in leaves(wanted, got, "")]
     if len(real.seen) != len(lab.seen):
         found.append(f"{len(real.seen)} steps against {len(lab.seen)}")
     return found
 
 
-def _leaves(real: Any, lab: Any, place: str) -> list[str]:
+def leaves(real: Any, lab: Any, place: str) -> list[str]:
     if isinstance(real, dict) and isinstance(lab, dict):
         absent = object()
         lines = []
@@ -192,13 +192,13 @@ def _leaves(real: Any, lab: Any, place: str) -> list[str]:
             if one is absent or two is absent:
                 lines.append(f"{place}.{key}: real {_short(one, absent)}, lab {_short(two, absent)}")
             else:
-                lines += _leaves(one, two, f"{place}.{key}")
+                lines += leaves(one, two, f"{place}.{key}")
         return lines
     if isinstance(real, list) and isinstance(lab, list) and len(real) == len(lab):
         return [
             line
             for at, (one, two) in enumerate(zip(real, lab, strict=True))
-            for line in _leaves(one, two, f"{place}[{at}]")
+            for line in leaves(one, two, f"{place}[{at}]")
         ]
     return [] if real == lab else [f"{place}: real {_short(real)}, lab {_short(lab)}"]
 

@@ -30,7 +30,7 @@ def subsets(service: JsonObject, pods: list[JsonObject]) -> list[JsonObject]:
     groups: dict[str, JsonObject] = {}
     for pod in sorted(pods, key=lambda one: one["metadata"]["name"]):
         listed = addresses(pod, kind) if should_be_listed(pod, include_terminating=published) else []
-        ports = ports_of(service, pod)
+        ports = [{key: value for key, value in port.items() if value != ""} for port in ports_of(service, pod)]
         if not listed or (not ports and service["spec"].get("ports")):
             continue
         meta, spec = pod["metadata"], pod["spec"]

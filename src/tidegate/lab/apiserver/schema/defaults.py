@@ -50,6 +50,8 @@ def _node(obj: Json) -> None:
 
 def _service(obj: Json) -> None:
     spec = _spec(obj)
+    if spec.get("publishNotReadyAddresses") is False:
+        del spec["publishNotReadyAddresses"]
     kind = spec.setdefault("type", "ClusterIP")
     affinity = spec.setdefault("sessionAffinity", "None")
     if affinity == "ClientIP":
@@ -72,12 +74,16 @@ def _service(obj: Json) -> None:
 
 
 def _endpoints(obj: Json) -> None:
+    if "subsets" in obj and not obj["subsets"]:
+        del obj["subsets"]
     for subset in obj.get("subsets") or ():
         for port in subset.get("ports") or ():
             port.setdefault("protocol", "TCP")
 
 
 def _endpoint_slice(obj: Json) -> None:
+    for key in ("endpoints", "ports"):  # lists without omitempty: nothing is written as null
+        obj[key] = obj.get(key) or None
     for endpoint in obj.get("endpoints") or ():
         endpoint.setdefault("conditions", {})
     for port in obj.get("ports") or ():

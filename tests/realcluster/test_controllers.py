@@ -1,0 +1,27 @@
+"""The lab's controllers make of a story what kube-controller-manager makes of it, object by object, event by event."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from tests.realcluster.controllers_twin import tell_both
+from tests.realcluster.stories_controllers import STORIES
+from tests.realcluster.twin import leaves
+
+pytestmark = pytest.mark.realcluster
+
+
+@pytest.fixture(scope="module")
+def told(real_cluster):
+    return asyncio.run(tell_both(str(real_cluster.kubeconfig), STORIES))
+
+
+@pytest.mark.parametrize("story", STORIES, ids=lambda story: story.__name__.replace("_", "-"))
+def test_the_controllers_agree(told, story):
+    real, lab = told[story.__name__]
+    assert [what for what, _ in real] == [what for what, _ in lab]
+    found = [
+        f"{what}: {line}" for (what, one), (_, two) in zip(real, lab, strict=True) for line in leaves(one, two, "")
+    ]
+    assert not found
