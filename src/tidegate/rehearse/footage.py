@@ -35,8 +35,6 @@ class Life:
     """Process started until exited, one per container start, in order of starts."""
     sigterm_at: float | None = None
     """The first SIGTERM to any of its containers."""
-    hook_ended_at: float | None = None
-    """When its last preStop hook came back."""
 
     @property
     def started_at(self) -> float | None:
@@ -142,7 +140,7 @@ class Film:
                 case "process-started" if entry.get("namespace") == self._focus.namespace:
                     self.footage.lives.setdefault(entry["uid"], Life()).alive.append((at, math.inf))
                     self._running[(entry["uid"], entry["container"])] = at
-                case "process-exited" | "signal-sent" | "hook-ended" if entry["uid"] in self.footage.lives:
+                case "process-exited" | "signal-sent" if entry["uid"] in self.footage.lives:
                     self._step(self.footage.lives[entry["uid"]], entry, at)
         return self.footage
 
@@ -167,8 +165,6 @@ class Film:
             case "signal-sent":
                 if str(entry["signal"]) in SIGTERM_NAMES and life.sigterm_at is None:
                     life.sigterm_at = at
-            case "hook-ended":
-                life.hook_ended_at = at
 
 
 def develop(entries: Iterable[Entry], focus: Focus) -> Footage:

@@ -127,11 +127,6 @@ def invalid_option(kind: str, causes: list[tuple[str, str]]) -> ApiError:
     return failure(422, "Invalid", f'{kind}.meta.k8s.io "" is invalid: {message}', details)
 
 
-def unprocessable() -> ApiError:
-    """A JSON patch whose test or path fails: the real server sends the generic text only (seen on 1.36)."""
-    return failure(422, "Invalid", "the server rejected our request due to an error in our request", {})
-
-
 def unusable_patch(shown: str, why: str) -> ApiError:
     """422 for a patch whose result is no object of the kind; ``shown`` is what the server holds against it."""
     text = f"Invalid value: {json.dumps(shown)}: {why}"
