@@ -8,18 +8,21 @@ from __future__ import annotations
 import re
 
 KNOWN = (
-    ("items of a list carry apiVersion and kind", r"\.items\[\d+\]\.(apiVersion|kind): real nothing, lab "),
-    ("the words about malformed JSON", r"real .*invalid character|json parse error|cannot unmarshal"),
-    ("a pod update that is refused shows what changed in fewer words", r"Forbidden: pod updates may not change"),
+    ("Items of a list carry apiVersion and kind.", r"\.items\[\d+\]\.(apiVersion|kind): real nothing, lab "),
     (
-        "a patch that leads nowhere is shown without managedFields",
+        "Malformed JSON is complained about in other words.",
+        r"real .*invalid character|json parse error|cannot unmarshal",
+    ),
+    ("A pod update that is refused shows what changed in fewer words.", r"Forbidden: pod updates may not change"),
+    (
+        "A patch whose result is no object is shown without managedFields",
         r"patch: Invalid value: |Invalid value: \W+apiVersion",
     ),
     (
-        "how often one cause is repeated in details of a ConfigMap's update",
+        "A cause in the details of a ConfigMap's update may be repeated less often.",
         r"configmaps/\S+: \.body\.details\.causes: ",
     ),
-    ("the columns of a Table have no description", r"\.columnDefinitions\[\d+\]\.description: "),
+    ("The columns of a Table have no description.", r"\.columnDefinitions\[\d+\]\.description: "),
 )
 
 
