@@ -14,7 +14,7 @@ from tidegate.model import endpointslice, pod, service
 from tidegate.model.decode import Malformed
 from tidegate.model.endpoint import Endpoint
 from tidegate.model.endpointslice import EndpointSlice
-from tidegate.model.names import DRAIN_RESULT, decode_drain
+from tidegate.model.names import DRAIN_RESULT, DrainRecord, decode_drain
 from tidegate.model.pod import Pod
 from tidegate.model.service import Service
 from tidegate.observers.proxied import ProxiedAgents, ProxiedCoordinator, is_installed
@@ -68,7 +68,7 @@ def _services_of(subject: Pod, known: tuple[Service, ...]) -> tuple[Service, ...
     return tuple(one for one in known if one in selecting(subject, known) or one.selects(subject.namespace, before))
 
 
-def _record(subject: Pod) -> Any:
+def _record(subject: Pod) -> DrainRecord | None:
     try:
         return decode_drain(subject.annotations)
     except Malformed:
