@@ -59,6 +59,13 @@ def test_an_older_dump_that_arrives_late_does_not_replace_a_newer_one():
     assert newer.follows(older)
 
 
+def test_what_was_asked_before_a_failure_does_not_undo_it():
+    failed = Reading(frozenset((ONE,)), 2.0, 2.1, failure="too many questions", failed_at=2.1)
+    assert failed.follows(reading(facts(at=1.9), sent=1.0, received=1.95))
+    assert not reading(facts(at=2.05), sent=1.9, received=2.2).follows(failed), "its dump may be the older one"
+    assert reading(facts(at=2.3), sent=2.2, received=2.4).follows(failed)
+
+
 def test_a_node_whose_clock_was_set_back_is_heard_again():
     before, after = reading(facts(at=500.0), sent=1.0, received=1.1), reading(facts(at=5.0), sent=2.0, received=2.1)
     assert after.follows(before)

@@ -8,6 +8,7 @@ import pytest
 from scene import failing, hanging, play, weather
 from stage import NS, deployment, first, other_node
 
+from tidegate import vtime
 from tidegate.kube.api import DEPLOYMENTS, PODS, SERVICES
 from tidegate.kube.errors import ApiError
 
@@ -123,3 +124,22 @@ def test_one_pod_whose_owner_cannot_be_read_does_not_keep_the_others_waiting(tur
         assert stage.result(names[3]) is None, "nobody knows whether a replacement comes: it is held"
 
     play(story)
+
+
+@pytest.mark.parametrize("freeze", [16.5, 17.0, 17.3, 17.6, 18.2])
+def test_an_api_that_hangs_just_before_the_deadline_does_not_take_the_apps_time(turn, freeze):
+    """The last look hangs: the hold is answered when it must be, not when the look gives up."""
+
+    async def story(stage):
+        name = await first(stage)
+        stage.fault("proxy-freeze", await other_node(stage, name), freeze)
+        began = vtime.now().timestamp()
+        await stage.delete(name)
+        await asyncio.sleep(freeze - 0.5)
+        turn(hanging)
+        await stage.gone(name)
+        assert stage.told_to_stop(name) - began < 19.1
+        assert (stage.result(name) or {}).get("result") != "verified"
+        turn(None)
+
+    play(story, deployment(grace=30))

@@ -42,9 +42,14 @@ class Reading:
     failed_at: float = 0.0
 
     def follows(self, other: Reading | None) -> bool:
-        """Whether this is newer: by the dump's own instant, or asked only after the other had come in."""
-        if other is None or other.facts is None or self.facts is None:
+        """Whether this is newer: by the dump's own instant, or asked only after the other had come in.
+
+        A failure has no dump to compare with. What was asked before it may be older than what it failed to renew.
+        """
+        if other is None or (self.facts is None and other.facts is not None):
             return True
+        if self.facts is None or other.facts is None:
+            return self.sent_at >= other.sent_at
         return self.facts.at >= other.facts.at or self.sent_at >= other.received_at
 
 

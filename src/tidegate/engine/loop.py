@@ -35,6 +35,7 @@ SOCKETS_SECONDS_MAX = 0.5
 SOCKETS_SECONDS_GROWTH = 1.15
 """The pause between two reads stays under an eighth of what has been waited, up to twice a second for long waits."""
 LOOK_AGAIN_SECONDS = 0.1
+LOOK_SECONDS_MIN = 0.05
 LOOK_COUNTS_SECONDS = 1.0
 """How old the last look may be when the pod is told to stop: an API that is slow to take the record costs another."""
 DENIED_SECONDS = 10.0
@@ -272,7 +273,11 @@ class Keeper:
     async def _look_again(self) -> None:
         """Steps source, fence, acknowledgements and quiet once more in one pass, each begun after the last."""
         loop = asyncio.get_running_loop()
-        is_fresh = await self.follower.look_again()
+        try:  # the deadline does not wait for somebody who hangs: what is left after it belongs to the app
+            async with asyncio.timeout(max(self._until_deadline(), LOOK_SECONDS_MIN)):
+                is_fresh = await self.follower.look_again()
+        except TimeoutError:
+            is_fresh = False
         self._observe()
         if self.drain.state is not State.DRAINED:
             return
