@@ -27,6 +27,7 @@ FLUSHING = frozenset({"FIN_WAIT1", "CLOSING", "LAST_ACK"})
 """We have closed, but bytes of the answer (or our FIN, which counts as one) may not have been taken by the peer."""
 TIME_WAIT = "06"
 WILDCARDS = ("0.0.0.0", "::")
+_DEAF = "no LISTEN socket for"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,11 @@ class Quiet:
     @property
     def is_quiet(self) -> bool:
         return not self.live and not self.unreadable
+
+    @property
+    def is_deaf(self) -> bool:
+        """Whether all that keeps it from being told is that the pod does not listen where it should."""
+        return bool(self.unreadable) and not self.live and all(one.reason.startswith(_DEAF) for one in self.unreadable)
 
     def __str__(self) -> str:
         if self.unreadable:
@@ -142,7 +148,7 @@ def quiet(
     for endpoint in sorted(set(endpoints)):
         ports = {at.port for at in listening if _serves(at, endpoint)}
         if not ports and endpoint.port:
-            unreadable.append(Unreadable(f"no LISTEN socket for {endpoint}: is this the pod's own network?"))
+            unreadable.append(Unreadable(f"{_DEAF} {endpoint}: is this the pod's own network?"))
         for socket in sockets:
             inbound = socket.local.port in ports and endpoint.covers(socket.local)
             if inbound and socket.can_answer and (socket.remote, socket.local) not in probes:

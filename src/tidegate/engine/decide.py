@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from tidegate.drain.acknowledgement import Verdict
+from tidegate.drain.deadline import DEFAULT_BUDGET
 from tidegate.drain.event import (
     Acknowledged,
     Bypassed,
@@ -112,6 +113,8 @@ def end_events(drain: Drain, seen: Seen) -> Iterator[Event]:
     """What ends a drain before it is proven."""
     if drain.state in BEFORE_END and drain.mode is Mode.GATE and seen.view is not None and seen.view.exception:
         yield Bypassed(at=seen.now, reason=seen.view.exception)
+    elif _is_deaf(drain, seen.now):
+        yield Bypassed(at=seen.now, reason=f"{drain.quiet} (for {DEFAULT_BUDGET.fallback_sleep_seconds:.0f} s)")
     elif drain.state in BEFORE_END and drain.mode is Mode.LABEL and seen.pod is not None and seen.pod.is_terminating:
         yield Bypassed(at=seen.now, reason="somebody else deleted the pod during the drain")
     elif drain.state in BEFORE_END and drain.state is not State.DRAINED and seen.now >= seen.deadline_at:
@@ -131,6 +134,14 @@ def aftermath_events(drain: Drain, seen: Seen) -> Iterator[Event]:
             is_news = answer.verdict is Verdict.REFUTED and str(answer) not in drain.regressions
             if is_news and answer.epoch == drain.epoch:
                 yield Acknowledged(at=seen.now, acknowledgement=answer)
+
+
+def _is_deaf(drain: Drain, now: float) -> bool:
+    """Whether a gate has waited as long as a sleep would have for a pod that nothing reaches and that does not listen:
+    it never got as far, or crashed in the hold. That will not get better, and a rollback waits for it."""
+    if drain.mode is not Mode.GATE or drain.state is not State.UNROUTED or drain.quiet is None or drain.cut_at is None:
+        return False
+    return drain.quiet.is_deaf and now >= drain.cut_at + DEFAULT_BUDGET.fallback_sleep_seconds
 
 
 def next_act(drain: Drain, is_looked_again: bool) -> Act:
