@@ -69,6 +69,11 @@ def test_a_fence_of_another_install_says_nothing():
     assert acknowledge(dump, (ENDPOINT,), epoch(7)).verdict is Verdict.PENDING
 
 
+def test_another_installation_beside_ours_keeps_nobody_waiting():
+    dump = replace(facts(), fence=(Epoch("older", 99), epoch(7)))
+    assert acknowledge(dump, (ENDPOINT,), epoch(7)).verdict is Verdict.CONFIRMED
+
+
 def test_the_address_family_that_lags_counts():
     dump = replace(facts(), fence=(epoch(8), epoch(6)))
     assert acknowledge(dump, (ENDPOINT,), epoch(7)).evidence.entry == "shows fence 6, 7 is needed"
