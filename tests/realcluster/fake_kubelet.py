@@ -11,7 +11,6 @@ import contextlib
 import itertools
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from typing import Any
 
 from tidegate import vtime
 from tidegate.kube.api import NODES, PODS, Api, Deletion, JsonObject, Patch, Selection
@@ -19,6 +18,8 @@ from tidegate.kube.errors import ApiError
 from tidegate.lab.instants import stamp
 
 NODE = "fake-node"
+_NUMBERS = itertools.count(1)
+"""Of addresses: no two pods of one control plane have the same, whatever their namespace."""
 
 
 @dataclass
@@ -29,7 +30,8 @@ class FakeKubelet:
     namespace: str
     is_ready: bool = True
     stop_seconds: float = 0.2
-    _numbers: Any = field(default_factory=lambda: itertools.count(1))
+    node_address: str = ""
+    """What pods in the node's network have."""
     _begun: set[str] = field(default_factory=set)
     _ending: set[str] = field(default_factory=set)
 
@@ -49,7 +51,9 @@ class FakeKubelet:
                         nursery.start(self._end(pod))
 
     async def _start(self, pod: JsonObject) -> None:
-        address = f"10.77.{next(self._numbers) // 250}.{next(self._numbers) % 250 + 1}"
+        number = next(_NUMBERS)
+        is_host = pod["spec"].get("hostNetwork") and self.node_address
+        address = self.node_address if is_host else f"10.77.{number // 250}.{number % 250 + 1}"
         status = {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}]}
         value = "True" if self.is_ready else "False"
         kinds = ("PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled")

@@ -5,23 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import re
 import signal
-import sys
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 import yaml
-from tests.realcluster.fake_kubelet import NODE, fake_kubelet
-from tests.realcluster.objects import deployment, pod, service
+from tests.realcluster.fake_kubelet import NODE
+from tests.realcluster.objects import pod
+from tests.realcluster.scene import scene
 
 from tidegate.client import DrainOptions, drain_pod
 from tidegate.engine import act
-from tidegate.kube.api import DEPLOYMENTS, ENDPOINTSLICES, NAMESPACES, PODS, SERVICES, Patch, Resource, Selection
+from tidegate.kube.api import PODS, SERVICES, Patch, Resource, Selection
 from tidegate.kube.client import KubeClient
-from tidegate.kube.connect import open_api
 from tidegate.kube.errors import ApiError
 from tidegate.kube.http import HttpTransport
 from tidegate.kube.kubeconfig import load
@@ -35,76 +32,6 @@ TOKENS = Resource("authentication.k8s.io", "v1", "tokenrequests", "TokenRequest"
 RBAC = "rbac.authorization.k8s.io"
 ACCOUNTS = Resource("", "v1", "serviceaccounts", "ServiceAccount")
 BRIEF = ("--settle", "300ms", "--yes")
-
-
-@dataclass
-class Ran:
-    """A command that has ended."""
-
-    code: int
-    out: str
-    err: str
-
-
-@dataclass
-class Scene:
-    """A Deployment of three pods behind a Service, made Ready by a fake kubelet."""
-
-    api: KubeClient
-    namespace: str
-    kubeconfig: str
-    calls: list[tuple[str, str, bytes]] = field(default_factory=list)
-
-    async def names(self):
-        items = (await self.api.list(PODS, Selection(self.namespace, "app=web"))).items
-        return [one["metadata"]["name"] for one in items if not one["metadata"].get("deletionTimestamp")]
-
-    async def routed(self):
-        """Addresses that the slices call ready."""
-        slices = (await self.api.list(ENDPOINTSLICES, Selection(self.namespace))).items
-        return [
-            address
-            for one in slices
-            for endpoint in one.get("endpoints") or ()
-            if endpoint["conditions"].get("ready")
-            for address in endpoint["addresses"]
-        ]
-
-    async def until(self, condition, seconds=15.0):
-        async with asyncio.timeout(seconds):
-            while not await condition():
-                await asyncio.sleep(0.02)
-
-    async def start(self, *words):
-        command = [sys.executable, "-m", "tidegate", *words, "-n", self.namespace]
-        env = {**os.environ, "KUBECONFIG": self.kubeconfig}
-        pipe = asyncio.subprocess.PIPE
-        return await asyncio.create_subprocess_exec(*command, env=env, stdin=pipe, stdout=pipe, stderr=pipe)
-
-    async def tidegate(self, *words):
-        process = await self.start(*words)
-        async with asyncio.timeout(20):
-            out, err = await process.communicate()
-        return Ran(process.returncode, out.decode(), err.decode())
-
-
-@contextlib.asynccontextmanager
-async def scene(plane, namespace, replicas=3):
-    kubeconfig = str(plane.kubeconfig)
-    async with open_api(kubeconfig=kubeconfig) as api:
-        await api.create(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
-        async with fake_kubelet(api, namespace):
-            wanted = deployment("web", replicas=replicas)
-            wanted["spec"]["template"]["spec"]["nodeName"] = NODE
-            await api.create(SERVICES, service("web"), namespace)
-            await api.create(DEPLOYMENTS, wanted, namespace)
-            found = Scene(api, namespace, kubeconfig)
-
-            async def is_routed():
-                return len(await found.routed()) == replicas
-
-            await found.until(is_routed)
-            yield found
 
 
 async def test_a_drain_without_agents_is_assumed_and_everything_is_written_down(real_cluster):
