@@ -1,5 +1,5 @@
 """Rolling updates while everything around them breaks: proxies freeze, lag and die, agents, holders and the
-coordinator are killed. Seeded, in virtual time.
+coordinator are killed, somebody deletes the youngest pod. Seeded, in virtual time.
 
 What is judged is honesty, not luck: a pod whose drain is ``verified`` has lost no request, whatever broke, and by the
 kernels' own journal nothing was sent to it, or left open, when it was told to stop (``contradiction.py``). A killed
@@ -13,15 +13,17 @@ import random
 from dataclasses import dataclass, replace
 
 from tidegate import vtime
+from tidegate.kube.api import PODS, Selection
 from tidegate.lab.config import Addon, LabConfig
 from tidegate.lab.faults import Fault, FaultKind
 from tidegate.lab.virtual import VirtualLab
-from tidegate.model.names import Ending
+from tidegate.model.names import NO_RECORD, Ending
 from tidegate.rehearse.addons import TIDEGATE
 from tidegate.rehearse.settings import Row, Settings
 from tidegate.rehearse.story import rehearse
 from tidegate.rehearse.verdict import Run, digest
 from tidegate.rehearse.virtual import VirtualStage
+from tidegate.rehearse.witness import is_ready
 
 PAUSE_SECONDS = (0.1, 2.0)
 """Between two faults."""
@@ -41,10 +43,12 @@ class Outcome:
 
     @property
     def results(self) -> dict[str, int]:
-        """How many drains ended how."""
+        """How many drains ended how: of every pod that was told to stop, the young ones too."""
         counted: dict[str, int] = {}
-        for drain in self.run.drains:
-            counted[drain.result] = counted.get(drain.result, 0) + 1
+        for track in self.run.timeline.tracks:
+            if track.sigterm_at is not None:
+                result = (track.seen.result or NO_RECORD).result.value
+                counted[result] = counted.get(result, 0) + 1
         return counted
 
     @property
@@ -54,8 +58,8 @@ class Outcome:
     @property
     def false_verified(self) -> tuple[str, ...]:
         """Pods that are recorded as verified and lost a request: there must be none."""
-        verified = {drain.pod for drain in self.run.drains if drain.result == Ending.VERIFIED.value}
-        return tuple(track.seen.name for track in self.run.timeline.old if track.lost and track.seen.name in verified)
+        tracks = [track.seen for track in self.run.timeline.tracks if track.lost]
+        return tuple(seen.name for seen in tracks if seen.result is not None and seen.result.result is Ending.VERIFIED)
 
     @property
     def contradictions(self) -> tuple[str, ...]:
@@ -107,8 +111,11 @@ class _Breaking:
         while True:
             await asyncio.sleep(self._rng.uniform(*PAUSE_SECONDS))
             node = self._rng.choice(self._lab.config.node_names)
-            if self._rng.random() < 0.25:
+            chance = self._rng.random()
+            if chance < 0.25:
                 self._kill(node)
+            elif chance < 0.4:
+                await self._delete_youngest()
             else:
                 self._break_proxy(node)
             self.count += 1
@@ -116,6 +123,14 @@ class _Breaking:
     def _kill(self, node: str) -> None:
         agent = f"tidegate-agent-{node}"
         self._lab.kill(self._rng.choice((f"{agent}/agent", f"{agent}/holder", "tidegate-coordinator/coordinator")))
+
+    async def _delete_youngest(self) -> None:
+        """The trap of rule absence: a node that lags shows no route to it, because the addition is still on its way."""
+        pods = (await self._lab.api.list(PODS, Selection(ROW.namespace))).items
+        ready = [pod["metadata"] for pod in pods if is_ready(pod) and "deletionTimestamp" not in pod["metadata"]]
+        if len(ready) > 1:
+            name = max(ready, key=lambda one: (one["creationTimestamp"], one["name"]))["name"]
+            await self._lab.api.delete(PODS, name, ROW.namespace)
 
     def _break_proxy(self, node: str) -> None:
         kind = self._rng.choice(PROXY_FAULTS)

@@ -39,7 +39,8 @@ def read_result(pod: JsonObject) -> DrainResult | None:
         return DrainResult(Ending.BYPASSED, f"the drain result on the pod is unreadable: {error}")
 
 
-def _is_ready(pod: JsonObject) -> bool:
+def is_ready(pod: JsonObject) -> bool:
+    """The pod's Ready condition."""
     conditions = pod.get("status", {}).get("conditions") or ()
     return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
 
@@ -57,7 +58,7 @@ def advance(seen: PodSeen, pod: JsonObject, at: float) -> PodSeen:
         seen,
         node=pod["spec"].get("nodeName") or seen.node,
         ip=status.get("podIP") or seen.ip,
-        ready_at=at if seen.ready_at is None and _is_ready(pod) else seen.ready_at,
+        ready_at=at if seen.ready_at is None and is_ready(pod) else seen.ready_at,
         deleted_at=at if seen.deleted_at is None and metadata.get("deletionTimestamp") else seen.deleted_at,
         result=read_result(pod) or seen.result,
     )
