@@ -16,9 +16,10 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
+from tidegate.kube import wire
 from tidegate.kube.exchange import Exchange, Request
 from tidegate.kube.http import HttpTransport
-from tidegate.kube.kubeconfig import load
+from tidegate.kube.kubeconfig import Cluster, load
 from tidegate.lab.apiserver.server import ApiServer
 
 MERGE = "application/merge-patch+json"
@@ -216,8 +217,16 @@ async def real_side(kubeconfig: str, namespace: str) -> AsyncIterator[Side]:
         await transport.close()
 
 
-async def lab_side(namespace: str) -> Side:
-    return await _prepared(Side(ApiServer(random.Random(1)).exchange, namespace))
+@asynccontextmanager
+async def lab_side(namespace: str) -> AsyncIterator[Side]:
+    """The lab's API server on a port of its own, as clients meet it."""
+    server = await wire.serve(ApiServer(random.Random(1)).exchange, "127.0.0.1", 0)
+    transport = HttpTransport(Cluster(f"http://127.0.0.1:{server.port}"))
+    try:
+        yield await _prepared(Side(transport, namespace))
+    finally:
+        await transport.close()
+        await server.close()
 
 
 async def _prepared(side: Side) -> Side:
@@ -229,8 +238,7 @@ async def _prepared(side: Side) -> Side:
 
 async def told_apart(kubeconfig: str, namespace: str, story: Any) -> list[str]:
     """Tell ``story`` to both; what differs."""
-    async with real_side(kubeconfig, namespace) as real:
-        lab = await lab_side(namespace)
+    async with real_side(kubeconfig, namespace) as real, lab_side(namespace) as lab:
         await story(real)
         await story(lab)
         return differences(real, lab)
