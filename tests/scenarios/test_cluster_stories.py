@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from datetime import timedelta
 
 import pytest
 from scene import NODES as ADDRESSES
@@ -13,6 +14,7 @@ from stage import NS, deployment, first, node_of, other_node
 
 from tidegate import vtime
 from tidegate.agent import coordinator as coordinators
+from tidegate.agent import drains
 from tidegate.kube.api import ENDPOINTSLICES, LEASES, NODES, PODS
 from tidegate.kube.errors import Unreachable
 from tidegate.lab.kernel.client import egress, egress_path
@@ -94,6 +96,25 @@ def test_the_deadline_leaves_the_app_its_ten_seconds_wherever_in_a_second_the_de
         assert entries[1]["at"] - entries[0]["at"] >= 10, "from SIGTERM to SIGKILL"
 
     play(story, deployment(grace=grace, env=(("ON_SIGTERM", "ignore"),)))
+
+
+@pytest.mark.parametrize("slow", [0, 5, 60])
+def test_a_node_whose_clock_is_slow_does_not_take_the_apps_time(monkeypatch, slow):
+    class SlowClock:
+        @staticmethod
+        def now():
+            return vtime.now() - timedelta(seconds=slow)
+
+    monkeypatch.setattr(drains, "vtime", SlowClock)
+
+    async def story(stage):
+        name = await first(stage)
+        stage.fault("proxy-freeze", await other_node(stage, name), 100)
+        result, seconds = await stage.end(name)
+        assert result["result"] == "timed-out"
+        assert 16.9 < seconds < 18.1
+
+    play(story, deployment(grace=30))
 
 
 @pytest.mark.parametrize("grace", [0, 1, 2, 5])

@@ -6,7 +6,7 @@ import asyncio
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import msgspec
 
@@ -64,10 +64,18 @@ class GateGrip:
         return seen.pod is not None and seen.pod.is_terminating
 
     def deadline_at(self, seen: PodSeen) -> float:
-        """From the newest deletionTimestamp (a later delete can only shorten it), mapped to our clock once each."""
+        """From the newest deletionTimestamp (a later delete can only shorten it), mapped to our clock once each.
+
+        However slow our node's clock is against the API server's: never later than the whole grace period from now.
+        """
         at = seen.pod.deletion_timestamp if seen.pod is not None else None
-        if at is not None and at != self._deadline[0]:
-            left = (gate_deadline(at, self._budget) - vtime.now()).total_seconds()
+        if seen.pod is not None and at is not None and at != self._deadline[0]:
+            now = vtime.now()
+            left = (gate_deadline(at, self._budget) - now).total_seconds()
+            grace = seen.pod.deletion_grace_seconds
+            if grace is not None:
+                whole = gate_deadline(now + timedelta(seconds=grace), self._budget) - now
+                left = min(left, whole.total_seconds())
             self._deadline = (at, asyncio.get_running_loop().time() + left)
         return self._deadline[1]
 

@@ -42,6 +42,7 @@ class WireMeta(msgspec.Struct, rename="camel"):
     annotations: dict[str, str] | None = None
     creation_timestamp: datetime | None = None
     deletion_timestamp: datetime | None = None
+    deletion_grace_period_seconds: int | None = None
     owner_references: list[WireOwner] | None = None
 
 

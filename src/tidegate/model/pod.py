@@ -100,6 +100,7 @@ class Pod(msgspec.Struct, frozen=True):
     annotations: dict[str, str]
     created_at: datetime | None
     deletion_timestamp: datetime | None
+    deletion_grace_seconds: int | None
     owner: Owner | None
     node: str
     phase: str
@@ -150,6 +151,7 @@ def decode(obj: Any) -> Pod:
         annotations=meta.annotations or {},
         created_at=meta.creation_timestamp,
         deletion_timestamp=meta.deletion_timestamp,
+        deletion_grace_seconds=meta.deletion_grace_period_seconds,
         owner=controlling_owner(meta.owner_references),
         node=spec.node_name,
         phase=status.phase,
