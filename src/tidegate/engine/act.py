@@ -8,7 +8,6 @@ from datetime import datetime
 from typing import Any
 
 from tidegate.kube.api import PODS, SERVICES, Api, Deletion, JsonObject, Patch
-from tidegate.kube.errors import ApiError
 from tidegate.model.names import RESERVATIONS, DrainRecord, DrainResult, encode_drain, encode_result
 from tidegate.model.pod import Pod
 from tidegate.model.service import Service
@@ -29,13 +28,7 @@ def pointer(text: str) -> str:
 async def annotate(api: Api, pod: Pod, annotations: Mapping[str, str]) -> JsonObject:
     """Set annotations of this pod and no other of its name. Raises ``KubeError``; a conflict when it is another."""
     body: JsonObject = {"metadata": {"uid": pod.uid, "annotations": dict(annotations)}}
-    try:
-        return await api.patch(PODS, pod.name, Patch(body), pod.namespace)
-    except ApiError as error:
-        causes = (error.status.get("details") or {}).get("causes") or ()
-        if any(cause.get("field") == "metadata.uid" for cause in causes):  # a patch of the uid is 422, not 409
-            raise ApiError(409, "Conflict", f"another pod is called {pod} now") from error
-        raise
+    return await api.patch(PODS, pod.name, Patch(body), pod.namespace)
 
 
 async def record_result(api: Api, pod: Pod, result: DrainResult) -> JsonObject:

@@ -36,8 +36,10 @@ class ApiError(KubeError):
 
     @property
     def is_conflict(self) -> bool:
-        """409 for a stale resourceVersion, a failed precondition or a name already taken."""
-        return self.code == 409
+        """409 for a stale resourceVersion, a failed precondition or a name already taken; and the 422 that a patch with
+        another object's uid is answered with (seen on 1.36)."""
+        causes = (self.status.get("details") or {}).get("causes") or ()
+        return self.code == 409 or any(cause.get("field") == "metadata.uid" for cause in causes)
 
     @property
     def is_expired(self) -> bool:
