@@ -138,7 +138,8 @@ class _Scene:
         footage = self._footage()
         drawn = timeline.draw(update, self.witness.pods(), footage, ordered)
         invalid = verdict.why_invalid(self.settings, drawn, tally(ordered))
-        return Run(self.row, drawn, ordered, invalid, contradictions(drawn.tracks, footage))
+        against = contradictions(drawn.tracks, footage, is_exact=vtime.is_virtual())
+        return Run(self.row, drawn, ordered, invalid, against)
 
     async def _open(self) -> None:
         """Version 1 up, ready and routed on every node; then load on it alone."""
