@@ -9,6 +9,7 @@ import pytest
 from scene import asked_of, play
 from stage import NS, deployment, first, other_node
 
+from tidegate.client import DrainOptions, drain_pod
 from tidegate.kube.api import DEPLOYMENTS, NAMESPACES, PODS, SERVICES, Deletion, Patch
 from tidegate.kube.errors import ApiError
 
@@ -275,3 +276,34 @@ def test_an_app_that_crashes_in_the_hold_is_not_held_longer_than_a_sleep_would_a
         assert 15 <= stage.now - began < 17
 
     play(story)
+
+
+def test_a_host_network_pod_cannot_be_held_and_is_not_called_verified():
+    """The kubelet does not find its network (k/k#134285): its hook fails, and failing opens the gate."""
+    manifest = deployment()
+    manifest["spec"]["template"]["spec"]["hostNetwork"] = True
+
+    async def story(stage):
+        result, seconds = await stage.end(await first(stage))
+        assert result is None, "no record: that reads as bypassed"
+        assert seconds < 0.5
+
+    play(story, manifest)
+
+
+def test_a_container_that_is_restarted_while_its_pod_is_drained_by_labels_is_waited_for():
+    """A liveness restart: for a while nothing listens, and that is not quiet."""
+
+    async def story(stage):
+        name = await first(stage)
+        stage.fault("proxy-freeze", await other_node(stage, name), 3)
+        running = asyncio.create_task(drain_pod(stage.client, NS, name, DrainOptions(seed=0)))
+        await asyncio.sleep(2.9)
+        stage.kill(f"{name}/echo")
+        result = await asyncio.wait_for(running, 60)
+        assert result.result.value == "verified"
+        assert result.seconds > 4
+        restarts = [e for e in stage.lab.journal() if e["event"] == "process-started" and e["pod"] == name]
+        assert len(restarts) == 2
+
+    play(story, deployment(gate=False, env=(("STARTUP_SECONDS", "1"),)))
