@@ -40,7 +40,8 @@ def figures_block(result: dict[str, Any]) -> str:
 def _row(one: Figure) -> str:
     if one.target == "holds":
         return f"| {one.name} | {'yes' if one.is_met else 'no'} | yes | {verdict(one)} | {one.note} |"
-    return f"| {one.name} | {number(one.value)} {one.unit} | {one.target} | {verdict(one)} | {one.note} |"
+    value = f"{number(one.value)} {one.unit}".strip()
+    return f"| {one.name} | {value} | {one.target} | {verdict(one)} | {one.note} |"
 
 
 def demo_block(found: dict[str, Any]) -> str:
