@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from bench.figures import Figure, number, verdict
+from bench.figures import Figure, counted, number, verdict
 from bench.ground import RESULTS, ROOT
 
 PAGE = ROOT / "docs" / "evidence.md"
@@ -55,11 +55,10 @@ def _demo_row(one: dict[str, Any]) -> str:
     dropped = f"{one['dropped']} ({causes})" if causes else f"{one['dropped']}"
     drain = one["drain_seconds"]
     rollout = "never" if one["rollout_seconds"] is None else f"{one['rollout_seconds']:.1f} s"
-    results = [drained["result"] for drained in one["drains"]]
-    counted = ", ".join(f"{results.count(result)} {result}" for result in dict.fromkeys(results))
+    results = counted([drained["result"] for drained in one["drains"]])
     return (
         f"| {one['name']} | {one['requests']} | {dropped} | {rollout} | {one['excess_pod_seconds']:.1f} "
-        f"| {drain['p50']:.2f} s | {drain['max']:.2f} s | {counted} |"
+        f"| {drain['p50']:.2f} s | {drain['max']:.2f} s | {results} |"
     )
 
 

@@ -55,6 +55,11 @@ def number(value: float) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
+def counted(results: Sequence[str]) -> str:
+    """ "3 verified, 1 timed-out", in order of appearance."""
+    return ", ".join(f"{list(results).count(one)} {one}" for one in dict.fromkeys(results))
+
+
 def verdict(figure: Figure) -> str:
     """PASS, FAIL, or nothing for a figure without a target."""
     if figure.is_met is None:

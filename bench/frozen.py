@@ -12,7 +12,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.figures import Figure, at_least, at_most, holds
+from bench.figures import Figure, at_least, at_most, counted, holds
 from bench.ground import RESULTS, tidegate
 from bench.playing import Cue, play
 from tidegate.model.names import Ending
@@ -75,7 +75,7 @@ def patient(run: Run, looked: Looked) -> list[Figure]:
             f"it named {words}",
         ),
         at_most("grace 60: dropped", run.tally.dropped, "requests", 0, f"of {run.tally.requests}"),
-        holds("grace 60: every drain verified", results == ["verified"] * len(results) and bool(results), str(results)),
+        holds("grace 60: every drain verified", set(results) == {"verified"}, counted(results)),
     ]
 
 
@@ -86,14 +86,15 @@ def hurried(run: Run, looked: Looked) -> list[Figure]:
     late = [drain for name, drain in ended.items() if name not in {one.pod for one in early}]
     timed_out = [drain for drain in run.drains if drain.result == Ending.TIMED_OUT.value]
     named = all(drain.stragglers == (FROZEN_NODE,) for drain in timed_out)
-    note = f"{len(timed_out)} of {len(ended)}; the others ended after the thaw: {[drain.result for drain in late]}"
+    after = f"; after the thaw {counted([drain.result for drain in late])}" if late else ""
+    note = f"{len(timed_out)} of {len(ended)}{after}"
     return [
         holds("grace 30: drains timed out", bool(timed_out), note),
         holds("grace 30: each of them names the node, and only it", bool(timed_out) and named),
         holds(
             "grace 30: none that ended while the node stood is verified",
             bool(early) and all(drain.result == Ending.TIMED_OUT.value for drain in early),
-            str([drain.result for drain in early]),
+            counted([drain.result for drain in early]),
         ),
         holds("grace 30: `tidegate status` names the node, and only it", looked.stragglers == {FROZEN_NODE}),
         Figure("grace 30: dropped", run.tally.dropped, "requests", note=f"of {run.tally.requests}"),

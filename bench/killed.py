@@ -11,7 +11,7 @@ import os
 import signal
 from dataclasses import dataclass
 
-from bench.figures import Figure, at_least, at_most, holds
+from bench.figures import Figure, at_least, at_most, counted, holds
 from bench.playing import Cue, play
 from tidegate.model.names import Ending
 from tidegate.rehearse.settings import ROWS, Row, Settings
@@ -74,7 +74,7 @@ def judged(killing: Killing, sleep: Run, run: Run, exit_code: int) -> list[Figur
             bool(dead) and all(drain.result == Ending.BYPASSED.value for drain in dead),
             "; ".join(f"{drain.result}: {drain.reason}" for drain in dead),
         ),
-        Figure("drains of the other pods", len(others), "", note=str([drain.result for drain in others])),
+        Figure("drains of the other pods", len(others), "", note=counted([drain.result for drain in others])),
         holds("exit code 4", exit_code == EXIT_UNVERIFIED, f"it was {exit_code}"),
         Figure("rollout", run.timeline.rollout_seconds or 0.0, "s"),
         Figure("rollout of sleep-15", sleep.timeline.rollout_seconds or 0.0, "s"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from bench.figures import Figure, at_least, at_most, below, holds, lines, number, percentile, verdict
+from bench.figures import Figure, at_least, at_most, below, counted, holds, lines, number, percentile, verdict
 
 
 def test_a_percentile_is_a_value_that_was_measured():
@@ -62,3 +62,8 @@ def test_figures_are_aligned_under_their_title():
         "  PASS  boot    0.75 s    < 1.5  p50 of 10",
         "        memory  33.6 MiB",
     ]
+
+
+def test_results_are_counted_in_order_of_appearance():
+    assert counted(["verified", "timed-out", "verified"]) == "2 verified, 1 timed-out"
+    assert counted([]) == ""
