@@ -14,7 +14,7 @@ from tidegate.model.names import SYSTEM_NAMESPACE
 
 pytestmark = [
     pytest.mark.realcluster,
-    pytest.mark.skipif(not own_address(), reason="an API server proxies to no loopback address, and there is no other"),
+    pytest.mark.skipif(not own_address(), reason="played by test_witnessed_apart, in a network namespace of its own"),
 ]
 
 
