@@ -114,8 +114,24 @@ def test_every_port_of_an_address_can_be_asked_about_at_once():
     assert not sockets.quiet([(LISTENING, one("ESTABLISHED"))], [Endpoint(POD.address)]).is_quiet
 
 
+def test_a_connection_is_no_listener():
+    assert not sockets.quiet([(one("FIN_WAIT2"),)], [POD]).is_quiet
+
+
 def test_where_nothing_is_said_to_listen_nothing_need():
-    assert sockets.quiet([()], [Endpoint(POD.address)]).is_quiet
+    anywhere = Endpoint(POD.address)
+    assert sockets.quiet([()], [anywhere]).is_quiet
+    outgoing = one("ESTABLISHED", local=Endpoint(POD.address, 51000))
+    assert sockets.quiet([(LISTENING, outgoing)], [anywhere]).is_quiet
+    everywhere = replace(LISTENING, local=Endpoint("0.0.0.0", POD.port))
+    assert not sockets.quiet([(everywhere, one("ESTABLISHED"))], [anywhere]).is_quiet
+
+
+def test_deaf_is_a_pod_that_only_does_not_listen():
+    assert sockets.quiet([()], [POD]).is_deaf
+    assert not sockets.quiet([(LISTENING,)], [POD]).is_deaf
+    assert not sockets.quiet([Unreadable("busy"), ()], [POD]).is_deaf
+    assert not sockets.quiet([(LISTENING, one("ESTABLISHED"))], [POD, Endpoint(POD.address, 9090)]).is_deaf
 
 
 def test_one_unreadable_table_makes_the_whole_answer_unreadable():

@@ -151,3 +151,12 @@ def test_a_fence_with_two_endpoints_is_not_read():
     manifest["endpoints"] *= 2
     with pytest.raises(ValueError, match="not a fence's slice"):
         read_slice(manifest)
+
+
+@pytest.mark.parametrize("family", ["IPv4", "IPv6"])
+def test_a_slice_of_either_family_shows_the_epoch_in_its_own_addresses(family):
+    made = fence_slice(Epoch("k3f9", 12345), family=family)
+    [endpoint] = made["endpoints"]
+    assert (":" in endpoint["addresses"][0]) == (family == "IPv6")
+    assert made["addressType"] == family
+    assert read_slice(made) == Epoch("k3f9", 12345)

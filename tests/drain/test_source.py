@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import msgspec
 import pytest
 from kubernetes_stage import pod, service, slice_of, workload
 
@@ -64,6 +65,31 @@ def test_a_local_policy_needs_another_ready_endpoint_on_the_same_node():
         "last endpoint: no other endpoint of demo/echo is ready on node-1 (traffic policy Local)",
     )
     assert look(gate(("echo-1", LEAVING), ("echo-2", READY, "node-1"), services=(local,))).is_clean
+    unready = gate(
+        ("echo-1", LEAVING),
+        ("echo-2", READY, "node-2"),
+        ("echo-3", NOT_YET, "node-1", "10.244.1.13"),
+        services=(local,),
+    )
+    assert not look(unready).is_clean
+    within = service(internalTrafficPolicy="Local")
+    assert not look(gate(("echo-1", LEAVING), ("echo-2", READY, "node-2"), services=(within,))).is_clean
+
+
+def test_a_slice_that_has_not_heard_of_the_deletion_is_waited_for_whether_the_pod_is_ready_or_not():
+    assert not look(gate(("echo-1", NOT_YET), ("echo-2", READY))).is_clean
+    headless = service("peers", clusterIP="None")
+    listed = gate(
+        ("echo-1", READY), ("echo-2", READY), services=(headless,), service_name="peers", seen=("demo/peers",)
+    )
+    assert not look(listed).is_clean
+
+
+def test_a_slice_of_a_service_that_was_not_listed_is_waited_for():
+    listed = gate(("echo-1", LEAVING), ("echo-2", READY), services=(service("other", selector={"app": "other"}),))
+    assert look(listed).dirty == (
+        "EndpointSlice demo/echo-x7k of demo/echo lists echo-1 (serving, terminating), and no such Service was listed",
+    )
 
 
 def test_publish_not_ready_addresses_keeps_a_terminating_pod_ready():
@@ -87,6 +113,8 @@ def test_presence_is_remembered_for_the_next_look():
 
 def test_a_pod_without_address_was_never_routed():
     assert look(gate(seen=(), the_pod=pod(deleted=True, ip=""))).is_clean
+    ended = msgspec.structs.replace(pod(deleted=True), phase="Succeeded")
+    assert look(gate(seen=(), the_pod=ended)).is_clean
 
 
 def test_a_cut_pod_is_clean_when_no_slice_has_it():
@@ -169,3 +197,11 @@ def test_the_last_bare_pod_is_not_held_for_a_replacement_nobody_makes():
     )
     owned = gate(("echo-1", LEAVING), the_pod=pod(deleted=True, owner=True))
     assert gate_exception(owned, None) is None
+    assert gate_exception(gate(("echo-2", LEAVING)), None) is None, "it is in no slice: nobody's last endpoint"
+
+
+def test_an_owner_that_is_gone_makes_no_replacement():
+    gone = msgspec.structs.replace(workload(), is_ending=True)
+    assert (
+        gate_exception(gate(("echo-1", LEAVING)), gone) == "last endpoint of demo/echo: Deployment demo/echo is deleted"
+    )

@@ -233,6 +233,32 @@ def test_a_source_that_comes_back_needs_another_epoch():
     assert stage.states.count("CUT") == 2
 
 
+def test_a_source_that_stays_dirty_is_named_at_the_deadline():
+    result, _, _ = play((1, lambda s: s.coordinator.say(reasons=("last endpoint: no other is ready",))))
+    assert (result.result, result.reason) == (Ending.TIMED_OUT, "last endpoint: no other is ready")
+
+
+def test_nodes_that_were_not_listed_yet_are_waited_for():
+    def unlisted(stage):
+        stage.coordinator.all_let_go()
+        stage.coordinator.say(observers=None)
+
+    result, seconds, _ = play((1, unlisted), (9, lambda s: s.coordinator.say(observers=("n1", "n2"))))
+    assert result.result is Ending.VERIFIED
+    assert seconds >= 9
+
+
+def test_the_word_of_a_node_that_has_no_say_is_passed_over():
+    def start(stage):
+        stage.coordinator.clean()
+        stage.coordinator.fence()
+        stage.coordinator.say(observers=("n1",))
+        stage.coordinator.acknowledged("n1", "n2")
+
+    result, _, _ = play((1, start))
+    assert result.result is Ending.VERIFIED
+
+
 def test_a_spell_that_was_missed_starts_over_without_being_seen_dirty():
     def other(stage):
         stage.coordinator.say(clean_at=4.0, spell="d/1", epoch="main/9", sent_at=4.1, nodes=())

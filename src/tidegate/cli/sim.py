@@ -84,20 +84,23 @@ def _play_chaos(task: tuple[int, float]) -> Result:
 
     seed, rate = task
     outcome = chaos.play(seed, rate, shuffle=seed % 2 == 1)
+    against = [*(f"{pod} lost a request" for pod in outcome.false_verified), *outcome.contradictions]
     return {
         "seed": seed,
         "digest": outcome.digest,
-        "exit_code": 1 if outcome.false_verified or outcome.unexplained else 0,
+        "exit_code": 1 if against or outcome.unexplained or outcome.run.invalid else 0,
         "faults": outcome.faults,
         "requests": outcome.run.tally.requests,
         "lost": outcome.lost,
         "results": outcome.results,
-        "false_verified": list(outcome.false_verified),
+        "contradictions": against,
+        "invalid": outcome.run.invalid,
     }
 
 
 def _chaos_line(result: Result) -> str:
-    word = "ok  " if not result["exit_code"] else f"FAIL {', '.join(result['false_verified'])}"
+    why = "; ".join(filter(None, (*result["contradictions"][:3], result["invalid"])))
+    word = "ok  " if not result["exit_code"] else f"FAIL {why or 'lost requests, although every drain is verified'}"
     drains = ", ".join(f"{count} {name}" for name, count in sorted(result["results"].items()))
     lost = f"lost {result['lost']}/{result['requests']}"
     return f"seed {result['seed']:>4}  {word}  {drains}; {lost}; {result['faults']} faults  {result['digest'][:12]}"
@@ -106,9 +109,9 @@ def _chaos_line(result: Result) -> str:
 def _chaos_summary(results: list[Result]) -> str:
     verified = sum(result["results"].get("verified", 0) for result in results)
     drains = sum(sum(result["results"].values()) for result in results)
-    false = sum(len(result["false_verified"]) for result in results)
+    false = sum(bool(result["contradictions"]) for result in results)
     faults = sum(result["faults"] for result in results)
-    return f"{drains} drains under {faults} faults, {verified} verified, {false} of them falsely"
+    return f"{drains} drains under {faults} faults, {verified} verified, contradicted in {false} seeds"
 
 
 def _line(result: Result) -> str:
