@@ -245,6 +245,14 @@ def test_a_graceful_release_is_proven_once_its_connections_were_seen_to_end():
     assert after.result.result is Ending.VERIFIED
 
 
+def test_a_deadline_that_came_first_is_not_made_good_by_what_is_seen_after_the_release():
+    """Graceful or not: it was told to stop while somebody still routed to it."""
+    drain = run(begin(POD, Mode.GATE, Policy.GRACEFUL), *ROAD[:4], DeadlinePassed(at=3), ROAD[4], Released(at=5))
+    after = step(drain, SocketsRead(at=6, quiet=QUIET))
+    assert after.result is not None
+    assert after.result.result is Ending.TIMED_OUT
+
+
 def test_what_is_seen_after_the_release_stands_beside_the_result():
     drain = at_state(State.RELEASED, Mode.GATE)
     after = step(drain, Acknowledged(at=12, acknowledgement=answer(7, routed=True)))
