@@ -22,7 +22,19 @@ RESERVATIONS = "tidegate.dev/reservations"
 LATEST_EPOCH = "tidegate.dev/epoch"
 """On the fence's EndpointSlice: the epoch as text, for people who look."""
 
+PREPARED = "tidegate.dev/prepare"
+"""On a Deployment and a Service while ``prepare`` gives them labels of their own: a ``PrepareRecord``."""
+ACTIVITY = "tidegate.dev/activity"
+"""On a pod or its template, written by users: how to ask whether it is working though nobody is connected."""
+CORDONED = "tidegate.dev/cordoned"
+"""On a Node that ``drain node/N`` cordoned: the drain's token."""
+
 # Labels
+HELD = "tidegate.dev/held"
+"""On a pod that a verb has taken out and keeps: ``cut`` or ``isolated``. The draining Service selects on it."""
+TRAFFIC_PREFIX = "traffic.tidegate.dev/"
+"""``prepare``'s own label: this and the Service's name."""
+TRAFFIC_VALUE = "on"
 TOMBSTONE = "tidegate.dev/tombstone"
 """On a pod that is about to be deleted: the drain's token."""
 FENCE_INSTALL = "tidegate.dev/fence"
@@ -31,6 +43,9 @@ CUT_VALUE = "tidegate-cut"
 """What a traffic label says while its pod is cut; the value before is in the ``DrainRecord``."""
 TOMBSTONE_VALUE = "tidegate-tombstone"
 """What a tombstoned pod's own labels say, so that no selector, restored or rolled back, selects it again."""
+
+DRAINING_SERVICE = "tidegate-draining"
+"""The headless Service that keeps held pods scrapeable: no data plane routes it, so it is no route."""
 
 # The fence
 FENCE_PREFIX = "tidegate-fence-"
@@ -70,6 +85,12 @@ class DrainRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     ``at`` and ``deadline`` are RFC 3339 instants, ``epoch`` is ``install/number`` or empty, ``labels`` are the pod's
     own before the cut (label mode), ``seen`` the Services whose slices had it then (absence counts only after
     presence), ``stragglers`` the observers still to let go.
+
+    Label mode only: ``verb`` is what was asked for (drain, cut, isolate), ``by`` who asked (user@host), ``reason``
+    why, in their words. ``changed`` are the labels that were set, None where one was removed (what is another value
+    now was changed by somebody else), ``owner`` the controller that had the pod (kind/name/uid). ``until`` is when a
+    held pod is nobody's any more (RFC 3339, empty for never), ``forced`` which guard was overridden. ``holder`` names
+    the process at work and ``lease_until`` how long it is believed to be; both empty at rest.
     """
 
     token: str
@@ -83,6 +104,20 @@ class DrainRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     seen: tuple[str, ...] = ()
     waiting: tuple[str, ...] = ()
     stragglers: tuple[str, ...] = ()
+    verb: str = "drain"
+    by: str = ""
+    reason: str = ""
+    changed: dict[str, str | None] = {}
+    owner: str = ""
+    until: str = ""
+    forced: str = ""
+    holder: str = ""
+    lease_until: str = ""
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether its verb has come to its end and nobody is at work on the pod."""
+        return not self.holder
 
 
 class DrainResult(msgspec.Struct, frozen=True):
