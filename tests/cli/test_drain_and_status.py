@@ -15,7 +15,7 @@ from tidegate.cli.agent import agent
 from tidegate.cli.drain import drain, exit_code
 from tidegate.cli.main import tidegate
 from tidegate.cli.status import lines, status
-from tidegate.client import DrainOptions, status_of
+from tidegate.client import VerbOptions, status_of
 from tidegate.kube.errors import KubeError
 from tidegate.kube.kubeconfig import Cluster
 from tidegate.model.names import DrainResult, Ending
@@ -76,7 +76,7 @@ def test_every_command_explains_itself(command):
     assert len(answer.output.splitlines()) > 5
 
 
-def drained(capsys, given=GIVEN, options=DrainOptions(seed=0), prepare=None):
+def drained(capsys, given=GIVEN, options=VerbOptions(seed=0), prepare=None):
     """Run the command's coroutine against a virtual lab: (result, stderr lines)."""
 
     async def story(stage):
@@ -112,7 +112,7 @@ def test_a_dry_run_prints_the_plan_and_changes_nothing(capsys):
 
 
 def test_a_refusal_names_the_service_and_the_floor(capsys):
-    _, result, told = drained(capsys, options=DrainOptions(floor=3, seed=0))
+    _, result, told = drained(capsys, options=VerbOptions(floor=3, seed=0))
     assert exit_code(result) == 3
     assert any("refused: demo/echo would keep 2 other ready endpoints" in line for line in told)
 

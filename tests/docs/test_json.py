@@ -14,7 +14,7 @@ from stage import NS, deployment, first, other_node, play
 
 from tidegate.cli import drain as drain_command
 from tidegate.cli import sim
-from tidegate.client import DrainOptions, status_of
+from tidegate.client import VerbOptions, status_of
 from tidegate.kube.kubeconfig import Cluster
 from tidegate.lab.faults import Fault
 from tidegate.rehearse.addons import TIDEGATE
@@ -102,7 +102,7 @@ def test_a_drains_keys_are_those_of_the_page():
         if seconds < 60:
             stage.fault("proxy-freeze", await other_node(stage, name), 30)
         given = {"dry_run": False, "yes": True}
-        options = DrainOptions(seed=0, timeout_seconds=seconds)
+        options = VerbOptions(seed=0, timeout_seconds=seconds)
         result = await drain_command._drain(Cluster("http://127.16.0.1:6443", "lab", NS), (NS, name), options, given)
         return drain_command._document((NS, name), result)
 

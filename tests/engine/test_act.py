@@ -6,7 +6,7 @@ import pytest
 from fake_api import FakeApi
 
 from tidegate import vtime
-from tidegate.client import DrainOptions, DrainPlan
+from tidegate.client import DrainPlan, VerbOptions
 from tidegate.client.labelled import LabelGrip, NotAsSeen
 from tidegate.drain.progress import begin
 from tidegate.drain.state import Mode
@@ -90,7 +90,7 @@ def test_a_result_is_recorded_beside_what_is_there():
 def test_a_pod_whose_labels_changed_after_the_last_look_is_not_deleted():
     async def story(api, pod):
         plan = DrainPlan(pod, LabelCut({"app": "cut"}, False, ()), (), (), (), (), (), True)
-        grip = LabelGrip(api, plan, DrainOptions(), RECORD)
+        grip = LabelGrip(api, plan, VerbOptions(), RECORD)
         assert await grip.cut()
         back = await api.patch(PODS, "echo-1", Patch({"metadata": {"labels": {"app": "echo"}}}), "demo")
         grip.seen.update(back)

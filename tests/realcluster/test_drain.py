@@ -15,7 +15,7 @@ from tests.realcluster.fake_kubelet import NODE
 from tests.realcluster.objects import pod
 from tests.realcluster.scene import scene
 
-from tidegate.client import DrainOptions, drain_pod
+from tidegate.client import VerbOptions, drain_pod
 from tidegate.engine import act
 from tidegate.kube.api import PODS, SERVICES, Patch, Resource, Selection
 from tidegate.kube.client import KubeClient
@@ -108,7 +108,7 @@ async def test_nothing_is_deleted_without_uid_and_version_however_busy_the_pod(r
         try:
             client = KubeClient(spied)
             async with asyncio.timeout(20):
-                result = await drain_pod(client, here.namespace, name, DrainOptions(settle_seconds=0.2))
+                result = await drain_pod(client, here.namespace, name, VerbOptions(settle_seconds=0.2))
         finally:
             disturbing.cancel()
             await transport.close()
@@ -133,7 +133,7 @@ async def test_another_pod_of_the_same_name_is_left_alone(real_cluster):
         states = []
         draining = asyncio.create_task(
             drain_pod(
-                here.api, here.namespace, "web-0", DrainOptions(settle_seconds=1.0),
+                here.api, here.namespace, "web-0", VerbOptions(settle_seconds=1.0),
                 lambda drain: states.append(drain.state.name),
             )
         )  # fmt: skip

@@ -8,7 +8,7 @@ import pytest
 from scene import play
 from stage import NS, deployment, first, other_node
 
-from tidegate.client import DrainOptions, drain_pod
+from tidegate.client import VerbOptions, drain_pod
 from tidegate.kube.api import PODS, SERVICES, Patch
 from tidegate.kube.client import KubeClient
 from tidegate.kube.errors import ApiError
@@ -42,7 +42,7 @@ class Mortal:
 async def killed_after(stage, name, last):
     """Run a drain that dies after its ``last`` write; True when it did."""
     mortal = Mortal(stage.lab.lab.exchange, last)
-    running = asyncio.create_task(drain_pod(KubeClient(mortal, "lab"), NS, name, DrainOptions(seed=0)))
+    running = asyncio.create_task(drain_pod(KubeClient(mortal, "lab"), NS, name, VerbOptions(seed=0)))
     dying = asyncio.create_task(mortal.died.wait())
     await asyncio.wait((running, dying), return_when=asyncio.FIRST_COMPLETED)
     dying.cancel()
@@ -67,9 +67,9 @@ def test_a_drain_killed_after_any_write_is_finished_by_the_next_run(last):
         await asyncio.sleep(2)
         if any(write.startswith("DELETE") for write in writes):
             with pytest.raises(ApiError):
-                await drain_pod(stage.client, NS, name, DrainOptions(seed=1))
+                await drain_pod(stage.client, NS, name, VerbOptions(seed=1))
         else:
-            result = await drain_pod(stage.client, NS, name, DrainOptions(seed=1))
+            result = await drain_pod(stage.client, NS, name, VerbOptions(seed=1))
             assert result.result is Ending.VERIFIED
         assert stage.result(name)["result"] == "verified"
 
@@ -80,9 +80,9 @@ def test_two_people_who_drain_the_same_pod_end_it_once_and_honestly():
     async def story(stage):
         name = await first(stage)
         stage.fault("proxy-freeze", await other_node(stage, name), 3)
-        one = asyncio.create_task(drain_pod(stage.client, NS, name, DrainOptions(seed=0)))
+        one = asyncio.create_task(drain_pod(stage.client, NS, name, VerbOptions(seed=0)))
         await asyncio.sleep(1)
-        other = asyncio.create_task(drain_pod(stage.client, NS, name, DrainOptions(seed=1)))
+        other = asyncio.create_task(drain_pod(stage.client, NS, name, VerbOptions(seed=1)))
         results = {(await one).result, (await other).result}
         assert Ending.VERIFIED in results
         assert results <= {Ending.VERIFIED, Ending.BYPASSED}
@@ -96,8 +96,8 @@ def test_labels_given_back_during_a_second_run_are_taken_off_again():
         name = await first(stage)
         straggler = await other_node(stage, name)
         stage.fault("proxy-freeze", straggler, 60)
-        await drain_pod(stage.client, NS, name, DrainOptions(timeout_seconds=3, seed=0))
-        running = asyncio.create_task(drain_pod(stage.client, NS, name, DrainOptions(seed=1)))
+        await drain_pod(stage.client, NS, name, VerbOptions(timeout_seconds=3, seed=0))
+        running = asyncio.create_task(drain_pod(stage.client, NS, name, VerbOptions(seed=1)))
         await asyncio.sleep(2)
         await stage.api.patch(PODS, name, Patch({"metadata": {"labels": {"app": "echo"}}}), NS)
         await asyncio.sleep(1)
@@ -130,14 +130,14 @@ def test_a_label_given_back_in_the_last_moment_stops_the_delete(is_second_run):
         name = await first(stage)
         if is_second_run:
             mortal = Mortal(stage.lab.lab.exchange, 10**6)
-            running = asyncio.create_task(drain_pod(KubeClient(mortal, "lab"), NS, name, DrainOptions(seed=0)))
+            running = asyncio.create_task(drain_pod(KubeClient(mortal, "lab"), NS, name, VerbOptions(seed=0)))
             while TOMBSTONE not in (await stage.api.get(PODS, name, NS))["metadata"]["labels"]:
                 await asyncio.sleep(0.01)
             await asyncio.sleep(0.1)
             mortal.died.set()
             running.cancel()
         meddling = Meddling(stage.lab.lab.exchange, stage, name)
-        result = await asyncio.wait_for(drain_pod(KubeClient(meddling, "lab"), NS, name, DrainOptions(seed=1)), 60)
+        result = await asyncio.wait_for(drain_pod(KubeClient(meddling, "lab"), NS, name, VerbOptions(seed=1)), 60)
         assert meddling.is_done
         assert result.result is Ending.VERIFIED
         assert meddling.deleted_with["app"] != "echo"
@@ -152,7 +152,7 @@ def test_a_pod_without_an_address_is_refused():
             "spec": {"nodeSelector": {"no": "such"}, "containers": [{"name": "a", "image": "tidegate/echo:v1"}]},
         }  # fmt: skip
         await stage.api.create(PODS, pod)
-        result = await asyncio.wait_for(drain_pod(stage.client, NS, "nowhere", DrainOptions(seed=0)), 10)
+        result = await asyncio.wait_for(drain_pod(stage.client, NS, "nowhere", VerbOptions(seed=0)), 10)
         assert result.result is Ending.REFUSED
         assert "no address" in result.reason
 
@@ -169,7 +169,7 @@ def test_a_host_network_pod_is_drained_by_the_port_its_service_sends_to_although
         name = await first(stage)
         service = await stage.api.get(SERVICES, "echo", NS)
         assert service["spec"]["ports"][0]["targetPort"] == 8080
-        result = await asyncio.wait_for(drain_pod(stage.client, NS, name, DrainOptions(seed=0)), 60)
+        result = await asyncio.wait_for(drain_pod(stage.client, NS, name, VerbOptions(seed=0)), 60)
         assert result.result is Ending.VERIFIED
 
     play(story, manifest)

@@ -9,7 +9,7 @@ import pytest
 from scene import asked_of, play
 from stage import NS, deployment, first, other_node
 
-from tidegate.client import DrainOptions, drain_pod
+from tidegate.client import VerbOptions, drain_pod
 from tidegate.kube.api import DEPLOYMENTS, NAMESPACES, PODS, SERVICES, Deletion, Patch
 from tidegate.kube.errors import ApiError
 
@@ -297,7 +297,7 @@ def test_a_container_that_is_restarted_while_its_pod_is_drained_by_labels_is_wai
     async def story(stage):
         name = await first(stage)
         stage.fault("proxy-freeze", await other_node(stage, name), 3)
-        running = asyncio.create_task(drain_pod(stage.client, NS, name, DrainOptions(seed=0)))
+        running = asyncio.create_task(drain_pod(stage.client, NS, name, VerbOptions(seed=0)))
         await asyncio.sleep(2.9)
         stage.kill(f"{name}/echo")
         result = await asyncio.wait_for(running, 60)

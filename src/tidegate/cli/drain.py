@@ -13,7 +13,7 @@ from tidegate.cli.main import DONE, FAILED, REFUSED, UNVERIFIED, fail
 from tidegate.cli.target import Duration, Reference, asking, cluster_options
 
 if TYPE_CHECKING:
-    from tidegate.client import DrainOptions
+    from tidegate.client import VerbOptions
     from tidegate.drain.progress import Drain
     from tidegate.kube.kubeconfig import Cluster
     from tidegate.model.names import DrainResult
@@ -42,11 +42,11 @@ def drain(pod: tuple[str, str], **given: Any) -> None:
     Exit codes: 0 verified          3 refused, nothing was changed
                 1 failed            4 not verified: the stragglers are named
     """
-    from tidegate.client import DrainOptions
+    from tidegate.client import VerbOptions
     from tidegate.kube.kubeconfig import load
 
     cluster = load(given["kubeconfig"], given["context"])
-    options = DrainOptions(
+    options = VerbOptions(
         timeout_seconds=given["timeout"],
         floor=given["floor"],
         force=given["force"],
@@ -66,7 +66,7 @@ def drain(pod: tuple[str, str], **given: Any) -> None:
 
 
 async def _drain(
-    cluster: Cluster, target: tuple[str, str], options: DrainOptions, given: dict[str, Any]
+    cluster: Cluster, target: tuple[str, str], options: VerbOptions, given: dict[str, Any]
 ) -> DrainResult | None:
     """The result, or None where the plan was all that was asked for."""
     from tidegate.client import carry_out, plan_drain

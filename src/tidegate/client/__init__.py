@@ -8,8 +8,8 @@
 """
 
 from tidegate.client.drain import carry_out, drain_pod
-from tidegate.client.options import DrainOptions
+from tidegate.client.options import VerbOptions
 from tidegate.client.plan import DrainPlan, plan_drain
 from tidegate.client.status import Status, status_of
 
-__all__ = ["DrainOptions", "DrainPlan", "Status", "carry_out", "drain_pod", "plan_drain", "status_of"]
+__all__ = ["DrainPlan", "Status", "VerbOptions", "carry_out", "drain_pod", "plan_drain", "status_of"]

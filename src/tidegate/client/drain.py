@@ -9,7 +9,7 @@ from dataclasses import replace
 import msgspec
 
 from tidegate.client.labelled import LabelGrip, NoConnections, NodeConnections, is_tombstoned, origin_of
-from tidegate.client.options import DrainOptions
+from tidegate.client.options import VerbOptions
 from tidegate.client.plan import DrainPlan, plan_drain
 from tidegate.drain.progress import Drain, begin, resume
 from tidegate.drain.state import Mode, Policy
@@ -34,19 +34,19 @@ TRIES = 10
 
 
 async def drain_pod(
-    client: KubeClient, namespace: str, name: str, options: DrainOptions | None = None, told: Told = lambda drain: None
+    client: KubeClient, namespace: str, name: str, options: VerbOptions | None = None, told: Told = lambda drain: None
 ) -> DrainResult:
     """Drain one pod and delete it. ``told`` hears of every state.
 
     Idempotent: a drain that was interrupted anywhere is continued. Raises ``KubeError`` (404: no such pod).
     """
-    chosen = options or DrainOptions()
+    chosen = options or VerbOptions()
     plan = await plan_drain(client, namespace, name, chosen, await is_installed(client))
     return await carry_out(client, plan, chosen, told)
 
 
 async def carry_out(
-    client: KubeClient, plan: DrainPlan, options: DrainOptions, told: Told = lambda drain: None
+    client: KubeClient, plan: DrainPlan, options: VerbOptions, told: Told = lambda drain: None
 ) -> DrainResult:
     """Carry a plan out. A refusal changes nothing. Raises ``KubeError``."""
     refused = plan.refused(options)
@@ -70,7 +70,7 @@ async def carry_out(
         await _unreserve(client, plan.services, plan.pod.uid)
 
 
-def _keeper(client: KubeClient, plan: DrainPlan, options: DrainOptions, ask: Ask, grip: LabelGrip) -> Keeper:
+def _keeper(client: KubeClient, plan: DrainPlan, options: VerbOptions, ask: Ask, grip: LabelGrip) -> Keeper:
     # Nobody to read sockets: the app closes its own connections when told to stop, and the result says so.
     policy = Policy.ABRUPT if plan.is_witnessed else Policy.GRACEFUL
     subject, forced = str(plan.pod), plan.forced(options)
@@ -87,7 +87,7 @@ def _keeper(client: KubeClient, plan: DrainPlan, options: DrainOptions, ask: Ask
     return Keeper(drain, ask, ports, grip, grip.seen)
 
 
-async def _keep(client: KubeClient, keeper: Keeper, grip: LabelGrip, options: DrainOptions) -> DrainResult:
+async def _keep(client: KubeClient, keeper: Keeper, grip: LabelGrip, options: VerbOptions) -> DrainResult:
     """Run the keeper beside a watch of its pod; after the DELETE, watch the pod to its end."""
     pod = grip.seen.pod
     assert pod is not None
@@ -111,7 +111,7 @@ async def _keep(client: KubeClient, keeper: Keeper, grip: LabelGrip, options: Dr
 # --- reservations ---
 
 
-async def _reserve(client: KubeClient, plan: DrainPlan, options: DrainOptions, token: str) -> str | None:
+async def _reserve(client: KubeClient, plan: DrainPlan, options: VerbOptions, token: str) -> str | None:
     """Count this drain against the floor of every Service before anything is cut; a sentence when one forbids it."""
     done: list[Service] = []
     for planned in plan.services:
@@ -124,7 +124,7 @@ async def _reserve(client: KubeClient, plan: DrainPlan, options: DrainOptions, t
 
 
 async def _reserve_one(
-    client: KubeClient, plan: DrainPlan, options: DrainOptions, planned: Service, token: str
+    client: KubeClient, plan: DrainPlan, options: VerbOptions, planned: Service, token: str
 ) -> str | None:
     for _ in range(TRIES):
         current = service.decode(await client.get(SERVICES, planned.name, planned.namespace))

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping
 
 from tidegate import vtime
-from tidegate.client.options import DrainOptions
+from tidegate.client.options import VerbOptions
 from tidegate.client.plan import DrainPlan
 from tidegate.dataplane.facts import Unreadable
 from tidegate.dataplane.sockets import Quiet
@@ -32,7 +32,7 @@ class NotAsSeen(KubeError):
 class LabelGrip:
     """Holds one pod by its labels."""
 
-    def __init__(self, api: Api, plan: DrainPlan, options: DrainOptions, origin: DrainRecord) -> None:
+    def __init__(self, api: Api, plan: DrainPlan, options: VerbOptions, origin: DrainRecord) -> None:
         self._api = api
         self._options = options
         self._origin = origin
@@ -166,7 +166,7 @@ def is_tombstoned(pod: Pod) -> bool:
     )
 
 
-def origin_of(plan: DrainPlan, options: DrainOptions, token: str) -> DrainRecord:
+def origin_of(plan: DrainPlan, options: VerbOptions, token: str) -> DrainRecord:
     """The record of a drain that begins now, or of the one that is continued."""
     if plan.record is not None:
         return plan.record

@@ -9,7 +9,7 @@ OnDeadline = Literal["hold", "proceed", "restore"]
 
 
 @dataclass(frozen=True, slots=True)
-class DrainOptions:
+class VerbOptions:
     """Options of one label-mode drain."""
 
     timeout_seconds: float = 300.0

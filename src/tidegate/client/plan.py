@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from tidegate.client.options import DrainOptions
+from tidegate.client.options import VerbOptions
 from tidegate.client.permissions import lacking
 from tidegate.drain.state import Mode
 from tidegate.engine import owners
@@ -54,15 +54,15 @@ class DrainPlan:
     is_witnessed: bool
     record: DrainRecord | None = None
 
-    def refused(self, options: DrainOptions) -> tuple[str, ...]:
+    def refused(self, options: VerbOptions) -> tuple[str, ...]:
         """What stands against it under ``options``."""
         return tuple(one.reason for one in self.refusals if not (one.is_floor and options.force))
 
-    def forced(self, options: DrainOptions) -> str:
+    def forced(self, options: VerbOptions) -> str:
         """What force overrides; empty for nothing."""
         return "; ".join(one.reason for one in self.refusals if one.is_floor and options.force)
 
-    def lines(self, options: DrainOptions) -> list[str]:
+    def lines(self, options: VerbOptions) -> list[str]:
         """The steps, each with its reason."""
         steps = []
         if self.record is not None:
@@ -84,7 +84,7 @@ def _names(endpoints: tuple[Endpoint, ...]) -> str:
     return ", ".join(map(str, endpoints)) or "its address"
 
 
-async def plan_drain(api: Api, namespace: str, name: str, options: DrainOptions, is_witnessed: bool) -> DrainPlan:
+async def plan_drain(api: Api, namespace: str, name: str, options: VerbOptions, is_witnessed: bool) -> DrainPlan:
     """Look, and plan; changes nothing. Raises ``KubeError`` (404 for an unknown pod) and ``Malformed``."""
     subject = pod.decode(await api.get(PODS, name, namespace))
     services = tuple(service.decode(obj) for obj in (await api.list(SERVICES, Selection(namespace))).items)
