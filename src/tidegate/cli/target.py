@@ -8,16 +8,26 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from tidegate.cli.main import fail
 
 if TYPE_CHECKING:
     from tidegate.kube.kubeconfig import Cluster
 
-_KINDS = {
-    "pod": "pod", "pods": "pod", "po": "pod",
-    "svc": "svc", "service": "svc", "services": "svc",
-}  # fmt: skip
+KINDS = {
+    "pod": ("pod", "pods", "po"),
+    "svc": ("svc", "service", "services"),
+    "deploy": ("deploy", "deployment", "deployments", "deployment.apps", "deployments.apps"),
+    "rs": ("rs", "replicaset", "replicasets", "replicaset.apps", "replicasets.apps"),
+    "sts": ("sts", "statefulset", "statefulsets", "statefulset.apps", "statefulsets.apps"),
+    "ds": ("ds", "daemonset", "daemonsets", "daemonset.apps", "daemonsets.apps"),
+    "job": ("job", "jobs", "job.batch", "jobs.batch"),
+    "node": ("node", "nodes", "no"),
+}
+"""Kind -> the spellings kubectl takes for it (its short names, singular, plural, with the group)."""
+
+_SPELLINGS = {spelling: kind for kind, spellings in KINDS.items() for spelling in spellings}
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "ms": 0.001}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|)")
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
@@ -48,7 +58,7 @@ def asking(cluster: Cluster, namespace: str) -> Iterator[None]:
 
 
 class Reference(click.ParamType):  # type: ignore[type-arg] # generic only in newer clicks
-    """``pod/NAME`` or ``svc/NAME`` -> (kind, name). ``kinds`` are the ones the command knows."""
+    """``KIND/NAME`` -> (kind, name), the kind a key of ``KINDS``. ``kinds`` are the ones the command knows."""
 
     name = "KIND/NAME"
 
@@ -56,14 +66,33 @@ class Reference(click.ParamType):  # type: ignore[type-arg] # generic only in ne
         self._kinds = kinds
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        if isinstance(value, tuple):
+            return value
         kind, slash, name = str(value).partition("/")
-        known = _KINDS.get(kind.lower())
-        wanted = " or ".join(f"{one}/NAME" for one in self._kinds)
+        known = _SPELLINGS.get(kind.lower())
         if not slash or known not in self._kinds:
-            self.fail(f"{value!r} is not {wanted}", param, ctx)
+            self.fail(f"{value!r} is not {self._wanted}", param, ctx)
         if not _NAME.fullmatch(name):
             self.fail(f"{name!r} cannot be the name of an object", param, ctx)
         return known, name
+
+    @property
+    def _wanted(self) -> str:
+        *others, last = [f"{one}/NAME" for one in self._kinds]
+        return f"{', '.join(others)} or {last}" if others else last
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Kinds, and after the slash the names the cluster has."""
+        from tidegate.cli.suggest import names
+
+        del param
+        kind, slash, name = incomplete.partition("/")
+        if not slash:
+            return [CompletionItem(f"{one}/") for one in self._kinds if one.startswith(kind)]
+        known = _SPELLINGS.get(kind.lower())
+        if known is None or known not in self._kinds:
+            return []
+        return [CompletionItem(f"{kind}/{one}") for one in names(known, ctx.params) if one.startswith(name)]
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg]
