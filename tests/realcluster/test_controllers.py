@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from tests.realcluster import stories_controllers, stories_services
 from tests.realcluster.controllers_twin import tell_both
-from tests.realcluster.stories_controllers import STORIES
 from tests.realcluster.twin import leaves
+
+STORIES = (*stories_controllers.STORIES, *stories_services.STORIES)
 
 pytestmark = pytest.mark.realcluster
 

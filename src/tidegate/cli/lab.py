@@ -47,6 +47,9 @@ def lab() -> None:
 @lab.command()
 @lab_option
 @click.option("--nodes", default=3, show_default=True, type=click.IntRange(1, 200), help="How many nodes.")
+@click.option(
+    "--zones", default=0, show_default=True, type=click.IntRange(0, 200), help="Deal the nodes out to so many zones."
+)
 @click.option("--detach", is_flag=True, help="Return once it is up; it runs until `tidegate lab down`.")
 @click.option("--seed", default=0, show_default=True, help="Seeds names, jitter and endpoint choice.")
 @click.option("--port", default=6443, show_default=True, type=click.IntRange(1, 65535), help="The API server's port.")
@@ -70,6 +73,7 @@ def up(**options: Any) -> None:
         port=options["port"],
         min_sync_seconds=options["min_sync"],
         addons=() if options["bare"] else (TIDEGATE_ADDON,),
+        zones=options["zones"],
     )
     try:
         running = boot.start(settings, detach=options["detach"])

@@ -78,6 +78,12 @@ class LabConfig:
     min_sync_seconds: float = 1.0
     """kube-proxy's minSyncPeriod (default 1 s), counted from the COMPLETION of the last sync."""
     addons: tuple[Addon, ...] = ()
+    zones: int = 0
+    """Zones the nodes are dealt out to in turn ("zone-1", "zone-2", ...); 0 labels no node with one."""
+
+    def zone(self, index: int) -> str:
+        """The zone of node ``index`` (1, 2, ...), "" in a lab without zones."""
+        return f"zone-{(index - 1) % self.zones + 1}" if self.zones else ""
 
     @property
     def node_names(self) -> tuple[str, ...]:

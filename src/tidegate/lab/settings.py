@@ -19,6 +19,7 @@ class LabSettings:
     port: int = 6443
     min_sync_seconds: float = 1.0
     addons: tuple[str, ...] = ()
+    zones: int = 0
 
     def config(self) -> LabConfig:
         """The configuration, with the add-ons loaded."""
@@ -29,6 +30,7 @@ class LabSettings:
             addressing=Addressing(self.block, self.port),
             min_sync_seconds=self.min_sync_seconds,
             addons=tuple(_load(name) for name in self.addons),
+            zones=self.zones,
         )
 
 

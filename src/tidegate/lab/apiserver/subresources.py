@@ -9,6 +9,7 @@ from datetime import timedelta
 from tidegate.kube.api import JsonObject
 from tidegate.lab.apiserver import failures
 from tidegate.lab.apiserver.eviction import SUCCESS, evict
+from tidegate.lab.apiserver.kinds.pods import topology_labels
 from tidegate.lab.apiserver.objects import clone, stamp
 from tidegate.lab.apiserver.registry import Row
 from tidegate.lab.apiserver.routes import Route
@@ -150,9 +151,11 @@ def _bind(verbs: Verbs, row: Row, place: Place, binding: JsonObject, options: Op
     }
     status = old.object.get("status") or {}
     conditions = [held for held in status.get("conditions") or [] if held.get("type") != "PodScheduled"]
+    topology = topology_labels(node, verbs.world())
+    labels = {**(metadata.get("labels") or {}), **(asked.get("labels") or {}), **topology}
     obj = {
         **old.object,
-        "metadata": dict(metadata),
+        "metadata": {**metadata, **({"labels": labels} if labels else {})},
         "spec": {**spec, "nodeName": node},
         "status": {**status, "conditions": [*conditions, scheduled]},
     }

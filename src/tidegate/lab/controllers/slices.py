@@ -24,6 +24,7 @@ from tidegate.lab.controllers.endpoint import (
 from tidegate.lab.controllers.labels import labels_of
 from tidegate.lab.controllers.owners import reference_to
 from tidegate.lab.controllers.pods import is_terminating
+from tidegate.lab.controllers.topology import distribution, needs_hints, with_hints, without_hints
 from tidegate.lab.controllers.writes import Create, Remove, Replace, Write
 from tidegate.lab.instants import stamp
 
@@ -63,6 +64,7 @@ def plan(view: View) -> tuple[list[Write], list[str]]:
     changes.delete = [one for one in view.slices if one.get("addressType") not in types]
     for kind in types:
         lost += _reconcile_type(view, kind, changes)
+    _hint(view, changes)
     _reuse(view.service, changes)
     writes: list[Write] = []
     if not is_terminating(view.service):
@@ -153,13 +155,14 @@ def _fit(
     for one in existing:
         old = one.get("endpoints") or []
         new = [remaining.pop(identity(endpoint)) for endpoint in old if identity(endpoint) in remaining]
-        if new != old and not new:
+        is_other = new != [without_hints(endpoint) for endpoint in old]
+        if is_other and not new:
             changes.delete.append(one)
             continue
         labels = slice_labels(service)
-        if new != old or {**labels_of(one)} != labels:
+        if is_other or {**labels_of(one)} != labels:
             meta = {**one["metadata"], "labels": labels}
-            changed.append({**one, "metadata": meta, "endpoints": list(new)})
+            changed.append({**one, "metadata": meta, "endpoints": list(new if is_other else old)})
         else:
             unchanged.append(one)
     waiting = [remaining[key] for key in sorted(remaining)]
@@ -198,6 +201,17 @@ def _keep_placeholder(service: JsonObject, kind: str, changes: _Changes, since: 
 def _is_placeholder(one: JsonObject, service: JsonObject) -> bool:
     is_empty = not one.get("endpoints") and not one.get("ports")
     return is_empty and labels_of(one) == slice_labels(service)
+
+
+def _hint(view: View, changes: _Changes) -> None:
+    """Give every slice its topology hints; one that needs nothing else is updated for them alone."""
+    wanted = distribution(view.service)
+    planned = {one["metadata"]["name"] for one in (*changes.update, *changes.delete)}
+    changes.update += [
+        one for one in view.slices if one["metadata"]["name"] not in planned and needs_hints(one, wanted)
+    ]
+    changes.create = [with_hints(one, wanted) for one in changes.create]
+    changes.update = [with_hints(one, wanted) for one in changes.update]
 
 
 def _reuse(service: JsonObject, changes: _Changes) -> None:

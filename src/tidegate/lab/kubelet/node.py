@@ -26,6 +26,10 @@ VERSION = "v1.36.2"
 
 POD_COUNT_MAX = 110
 
+ZONE = "topology.kubernetes.io/zone"
+REGION = "topology.kubernetes.io/region"
+REGION_NAME = "lab"
+
 
 @dataclass(frozen=True, slots=True)
 class NodeIdentity:
@@ -35,6 +39,11 @@ class NodeIdentity:
     address: str
     pod_cidr: str
     labels: tuple[tuple[str, str], ...] = ()
+
+
+def zone_labels(zone: str) -> tuple[tuple[str, str], ...]:
+    """What a cloud provider would label a node of this zone with; nothing without a zone."""
+    return ((REGION, REGION_NAME), (ZONE, zone)) if zone else ()
 
 
 def node_object(identity: NodeIdentity) -> dict[str, Any]:

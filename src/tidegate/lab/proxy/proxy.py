@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tidegate import vtime
-from tidegate.kube.api import ENDPOINTSLICES, SERVICES, Api, Selection
+from tidegate.kube.api import ENDPOINTSLICES, NODES, SERVICES, Api, Selection
 from tidegate.kube.reflector import Key, Reflector, Subscriber, key_of
 from tidegate.lab.config import LabConfig
 from tidegate.lab.faults import Faults
@@ -92,7 +92,7 @@ class _Incarnation:
         self._place = rules.Place(proxy.node_name)
         self._services: dict[Key, JsonObject] = {}
         self._slices: dict[Key, JsonObject] = {}
-        self._lists_missing = 2
+        self._lists_missing = 3
         self._stream = DelayedStream(proxy.node_name, proxy.faults)
         self._runner = BoundedFrequencyRunner(self._sync, Periods(min=proxy.config.min_sync_seconds))
 
@@ -100,12 +100,14 @@ class _Incarnation:
         watched = Selection(labels=rules.WATCHED)
         services = Reflector(self._proxy.api, SERVICES, watched)
         slices = Reflector(self._proxy.api, ENDPOINTSLICES, watched)
+        node = Reflector(self._proxy.api, NODES, Selection(fields=f"metadata.name={self._proxy.node_name}"))
         services.subscribe(self._delaying(self._services))
         slices.subscribe(self._delaying(self._slices))
+        node.subscribe(lambda old, new: self._stream.push(lambda: self._moved(new)))
         async with vtime.Nursery() as tasks:
             tasks.start(self._stream.run())
             tasks.start(self._runner.run())
-            for reflector in (services, slices):
+            for reflector in (services, slices, node):
                 tasks.start(reflector.run())
                 tasks.start(self._announce(reflector))
 
@@ -123,6 +125,16 @@ class _Incarnation:
         if rules.proxied_part(old) != rules.proxied_part(new):
             self._request_sync()
 
+    def _moved(self, node: JsonObject | None) -> None:
+        """The own node's labels say where it stands; its deletion changes nothing (NodeTopologyConfig)."""
+        if node is None:
+            return
+        labels = node["metadata"].get("labels") or {}
+        place = rules.Place(self._proxy.node_name, labels.get(rules.ZONE, ""))
+        if place != self._place:
+            self._place = place
+            self._request_sync()
+
     async def _announce(self, reflector: Reflector) -> None:
         await reflector.synced()
         self._stream.push(self._listed)
@@ -132,7 +144,7 @@ class _Incarnation:
         self._request_sync()
 
     def _request_sync(self) -> None:
-        """Nothing is synced before both first lists are in: half a picture would cut what is there."""
+        """Nothing is synced before the first lists are in: half a picture would cut what is there."""
         if not self._lists_missing:
             self._runner.request()
 

@@ -19,6 +19,8 @@ SERVICE_NAME = "kubernetes.io/service-name"
 WATCHED = "!service.kubernetes.io/headless,!service.kubernetes.io/service-proxy-name"
 """Label selector of both informers: the rest is never delivered (cmd/kube-proxy/app/server.go)."""
 
+ZONE = "topology.kubernetes.io/zone"
+
 _AFFINITY_SECONDS = 10_800
 """Default of sessionAffinityConfig.clientIP.timeoutSeconds: 3 hours."""
 

@@ -1,6 +1,7 @@
 """Pods: admission defaults, quality of service, graceful deletion.
 
-Sources: pkg/registry/core/pod/strategy.go, plugin/pkg/admission/{serviceaccount,defaulttolerationseconds,priority}.
+Sources: pkg/registry/core/pod/strategy.go and plugin/pkg/admission/{serviceaccount,defaulttolerationseconds,priority,
+podtopologylabels}.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from tidegate.lab.apiserver.strategy import Strategy, World, keep
 TOKEN_MOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 TOLERATED = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 TOLERATION_SECONDS = 300
+TOPOLOGY = ("topology.kubernetes.io/zone", "topology.kubernetes.io/region")
 
 
 class PodStrategy(Strategy):
@@ -27,6 +29,7 @@ class PodStrategy(Strategy):
         _admit_service_account(obj, spec, world)
         _admit_tolerations(spec)
         _admit_priority(obj, spec, world)
+        _admit_topology(obj, spec, world)
         obj["status"] = {"phase": "Pending", "qosClass": quality(spec)}
 
     def prepare_status(self, obj: JsonObject, old: JsonObject, world: World) -> None:
@@ -123,6 +126,20 @@ def _admit_priority(obj: JsonObject, spec: JsonObject, world: World) -> None:
     chosen = version.object if version is not None else {}
     spec["priority"] = chosen.get("value", 0)
     spec.setdefault("preemptionPolicy", chosen.get("preemptionPolicy") or "PreemptLowerPriority")
+
+
+def topology_labels(node_name: str, world: World) -> dict[str, str]:
+    """What a pod has from the node it is assigned to (PodTopologyLabels): nothing from one that is unknown."""
+    node = world.store.collection(world.registry.named("", "nodes")).get("", node_name)
+    labels = (node.object["metadata"].get("labels") or {}) if node is not None else {}
+    return {name: labels[name] for name in TOPOLOGY if name in labels}
+
+
+def _admit_topology(obj: JsonObject, spec: JsonObject, world: World) -> None:
+    """A pod that names its node is labelled as one that is bound to it."""
+    labels = topology_labels(spec["nodeName"], world) if spec.get("nodeName") else {}
+    if labels:
+        obj["metadata"]["labels"] = {**(obj["metadata"].get("labels") or {}), **labels}
 
 
 def _admit_tolerations(spec: JsonObject) -> None:

@@ -125,6 +125,9 @@ def _policies(spec: Json, kind: Any) -> list[Cause]:
             found.append(invalid("spec.externalTrafficPolicy", policy, text))
         found += one_of("spec.externalTrafficPolicy", policy, ("Cluster", "Local"))
     found += one_of("spec.internalTrafficPolicy", spec.get("internalTrafficPolicy"), ("Cluster", "Local"))
+    if spec.get("trafficDistribution") is not None:
+        allowed = ("PreferClose", "PreferSameZone", "PreferSameNode")
+        found += one_of("spec.trafficDistribution", spec["trafficDistribution"], allowed)
     timeout = ((spec.get("sessionAffinityConfig") or {}).get("clientIP") or {}).get("timeoutSeconds")
     if isinstance(timeout, int) and not 0 < timeout <= 86400:
         path = "spec.sessionAffinityConfig.clientIP.timeoutSeconds"
