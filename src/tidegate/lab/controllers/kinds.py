@@ -24,6 +24,12 @@ from tidegate.kube.api import (
 )
 from tidegate.kube.errors import ApiError
 
+STATEFULSETS = Resource("apps", "v1", "statefulsets", "StatefulSet")
+DAEMONSETS = Resource("apps", "v1", "daemonsets", "DaemonSet")
+JOBS = Resource("batch", "v1", "jobs", "Job")
+REVISIONS = Resource("apps", "v1", "controllerrevisions", "ControllerRevision")
+CLAIMS = Resource("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim")
+
 SERVED = (
     NAMESPACES,
     NODES,
@@ -38,25 +44,25 @@ SERVED = (
     SERVICEACCOUNTS,
     LEASES,
     PODDISRUPTIONBUDGETS,
+    STATEFULSETS,
+    DAEMONSETS,
+    JOBS,
+    REVISIONS,
+    CLAIMS,
 )
 """What every lab serves."""
 
 PLAIN = (
-    Resource("apps", "v1", "statefulsets", "StatefulSet"),
-    Resource("apps", "v1", "daemonsets", "DaemonSet"),
-    Resource("batch", "v1", "jobs", "Job"),
     Resource("batch", "v1", "cronjobs", "CronJob"),
     Resource("networking.k8s.io", "v1", "ingresses", "Ingress"),
     Resource("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy"),
     Resource("autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler"),
     Resource("rbac.authorization.k8s.io", "v1", "roles", "Role"),
     Resource("rbac.authorization.k8s.io", "v1", "rolebindings", "RoleBinding"),
-    Resource("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim"),
     Resource("", "v1", "resourcequotas", "ResourceQuota"),
     Resource("", "v1", "limitranges", "LimitRange"),
     Resource("", "v1", "podtemplates", "PodTemplate"),
     Resource("", "v1", "replicationcontrollers", "ReplicationController"),
-    Resource("apps", "v1", "controllerrevisions", "ControllerRevision"),
 )
 """What a lab may serve as plain objects, without a controller behind them."""
 

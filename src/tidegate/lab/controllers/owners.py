@@ -6,7 +6,7 @@ owner's namesake is nobody's to touch.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from tidegate.kube.api import JsonObject, Patch
@@ -46,12 +46,22 @@ class Claims:
     release: tuple[JsonObject, ...]
 
 
-def claims(owner: JsonObject, candidates: Iterable[JsonObject]) -> Claims:
-    """ClaimObject for every candidate of the owner's namespace, by uid, selector and deletionTimestamp."""
+def anyone(obj: JsonObject) -> bool:
+    """The membership rule of owners that go by labels alone."""
+    return True
+
+
+def claims(
+    owner: JsonObject, candidates: Iterable[JsonObject], is_member: Callable[[JsonObject], bool] = anyone
+) -> Claims:
+    """ClaimObject for every candidate of the owner's namespace, by uid, selector and deletionTimestamp.
+
+    What fits the selector and is no member (a StatefulSet goes by names too) is released, or left alone.
+    """
     uid, selector = owner["metadata"]["uid"], owner["spec"].get("selector")
     owned, adopt, release = [], [], []
     for obj in candidates:
-        holder, fits = controller_uid(obj), matches(selector, labels_of(obj))
+        holder, fits = controller_uid(obj), matches(selector, labels_of(obj)) and is_member(obj)
         if holder == uid:
             if fits:
                 owned.append(obj)
@@ -62,22 +72,33 @@ def claims(owner: JsonObject, candidates: Iterable[JsonObject]) -> Claims:
     return Claims(tuple(owned), tuple(adopt), tuple(release))
 
 
-def adoption(owner: JsonObject, obj: JsonObject) -> Patch:
+def adoption(owner: JsonObject, obj: JsonObject, finalizer: str = "") -> Patch:
     """The patch that takes ``obj``; it fails when ``obj`` is meanwhile another object of that name."""
     refs = [*(obj["metadata"].get("ownerReferences") or ()), reference_to(owner)]
     meta = obj["metadata"]
-    return Patch(
-        [
-            {"op": "test", "path": "/metadata/uid", "value": meta["uid"]},
-            {"op": "test", "path": "/metadata/resourceVersion", "value": meta["resourceVersion"]},
-            {"op": "add", "path": "/metadata/ownerReferences", "value": refs},
-        ],
-        style="json",
-    )
+    changes = [
+        {"op": "test", "path": "/metadata/uid", "value": meta["uid"]},
+        {"op": "test", "path": "/metadata/resourceVersion", "value": meta["resourceVersion"]},
+        {"op": "add", "path": "/metadata/ownerReferences", "value": refs},
+    ]
+    held = list(meta.get("finalizers") or ())
+    if finalizer and finalizer not in held:
+        changes.append({"op": "add", "path": "/metadata/finalizers", "value": [*held, finalizer]})
+    return Patch(changes, style="json")
 
 
-def without_owners(obj: JsonObject, uids: frozenset[str]) -> Patch:
-    """The patch that removes the owner references with these uids."""
+def without_finalizer(obj: JsonObject, finalizer: str) -> list[JsonObject]:
+    """The JSON patch operations that take one finalizer off; none when it is not there."""
+    held = list(obj["metadata"].get("finalizers") or ())
+    if finalizer not in held:
+        return []
+    kept = [name for name in held if name != finalizer]
+    change: JsonObject = {"op": "remove", "path": "/metadata/finalizers"}
+    return [change | {"op": "replace", "value": kept} if kept else change]
+
+
+def without_owners(obj: JsonObject, uids: frozenset[str], finalizer: str = "") -> Patch:
+    """The patch that removes the owner references with these uids, and the owner's finalizer with them."""
     meta = obj["metadata"]
     refs = [ref for ref in meta.get("ownerReferences") or () if ref["uid"] not in uids]
     change: JsonObject = {"op": "remove", "path": "/metadata/ownerReferences"}
@@ -88,6 +109,7 @@ def without_owners(obj: JsonObject, uids: frozenset[str]) -> Patch:
             {"op": "test", "path": "/metadata/uid", "value": meta["uid"]},
             {"op": "test", "path": "/metadata/resourceVersion", "value": meta["resourceVersion"]},
             change,
+            *(without_finalizer(obj, finalizer) if finalizer else ()),
         ],
         style="json",
     )

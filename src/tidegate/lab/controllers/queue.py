@@ -16,9 +16,10 @@ _BACKOFF_SECONDS_MAX = 1000.0
 
 
 class WorkQueue:
-    """Keys to work on, in order of arrival."""
+    """Keys to work on, in order of arrival; ``backoff_seconds`` are the first and the longest wait of ``retry``."""
 
-    def __init__(self) -> None:
+    def __init__(self, backoff_seconds: tuple[float, float] = (_BACKOFF_SECONDS_MIN, _BACKOFF_SECONDS_MAX)) -> None:
+        self._backoff_seconds = backoff_seconds
         self._ready: deque[Key] = deque()
         self._dirty: set[Key] = set()
         self._working: set[Key] = set()
@@ -49,7 +50,8 @@ class WorkQueue:
         """``add_after`` with the key's own back-off."""
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
-        self.add_after(key, min(_BACKOFF_SECONDS_MIN * 2.0 ** min(failures, 40), _BACKOFF_SECONDS_MAX))
+        first, longest = self._backoff_seconds
+        self.add_after(key, min(first * 2.0 ** min(failures, 40), longest))
 
     def forget(self, key: Key) -> None:
         """The key was worked on without an error."""

@@ -13,7 +13,6 @@ from tidegate.kube.api import JsonObject
 from tidegate.lab.controllers import conditions
 from tidegate.lab.controllers.fenceposts import replicas
 from tidegate.lab.controllers.labels import has_all, labels_of
-from tidegate.lab.controllers.owners import reference_to
 from tidegate.lab.controllers.pods import is_active, is_available, is_ready, is_terminal, is_terminating, ready_since
 from tidegate.lab.controllers.ranking import victims
 from tidegate.lab.instants import stamp
@@ -63,16 +62,6 @@ def difference(view: View) -> Difference:
     if excess > 0:
         return Difference(surplus=tuple(victims(active, view.related, min(excess, BURST), view.now)))
     return Difference()
-
-
-def new_pod(replicaset: JsonObject) -> JsonObject:
-    """A pod of the template. The server draws its name from the ReplicaSet's."""
-    template = replicaset["spec"]["template"]
-    meta = template.get("metadata") or {}
-    kept = {key: meta[key] for key in ("labels", "annotations", "finalizers") if meta.get(key)}
-    name, namespace = replicaset["metadata"]["name"], replicaset["metadata"]["namespace"]
-    own = {"generateName": f"{name}-", "namespace": namespace, "ownerReferences": [reference_to(replicaset)]}
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": {**own, **kept}, "spec": template["spec"]}
 
 
 def status(view: View, failure: Failure | None) -> JsonObject:
