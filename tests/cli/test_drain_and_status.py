@@ -9,19 +9,21 @@ import pytest
 from click.testing import CliRunner
 from stage import NS, deployment, first, other_node, play
 
-from tidegate.cli import drain as drain_command
+from tidegate.cli import mutate
 from tidegate.cli import status as status_command
 from tidegate.cli.agent import agent
-from tidegate.cli.drain import drain, exit_code
+from tidegate.cli.drain import drain
 from tidegate.cli.main import tidegate
+from tidegate.cli.mutate import exit_code
 from tidegate.cli.status import lines, status
 from tidegate.client import VerbOptions, status_of
+from tidegate.client.targets import Targets
 from tidegate.kube.errors import KubeError
 from tidegate.kube.kubeconfig import Cluster
 from tidegate.model.names import DrainResult, Ending
 
 CLUSTER = Cluster("http://127.16.0.1:6443", "lab", NS)
-GIVEN = {"dry_run": False, "yes": True}
+GIVEN = {"dry_run": False, "yes": True, "output": "text"}
 UNGATED = deployment(gate=False)
 
 
@@ -83,22 +85,22 @@ def drained(capsys, given=GIVEN, options=VerbOptions(seed=0), prepare=None):
         name = await first(stage)
         if prepare is not None:
             await prepare(stage, name)
-        return name, await drain_command._drain(CLUSTER, (NS, name), options, given)
+        return name, *await mutate._run(CLUSTER, mutate.deed("drain", Targets(NS, (name,)), options), given)
 
-    name, result = play(story, UNGATED)
-    return name, result, capsys.readouterr().err.splitlines()
+    name, (document,), (code,) = play(story, UNGATED)
+    return name, document, code, capsys.readouterr().err.splitlines()
 
 
 def test_the_plan_begins_with_context_server_and_namespace(capsys):
-    name, result, told = drained(capsys)
+    name, document, code, told = drained(capsys)
     assert told[0] == f"context lab, server {CLUSTER.server}, namespace {NS}"
     assert told[1].startswith(f"drain pod/{name} on node-")
     assert "1. cut: set app=tidegate-cut" in told[2]
-    assert result.result is Ending.VERIFIED
+    assert (code, document["result"]) == (0, "verified")
 
 
 def test_every_state_is_told_with_what_it_waits_for(capsys):
-    _, _, told = drained(capsys)
+    _, _, _, told = drained(capsys)
     states = [line.split()[2] for line in told if " s  " in line]
     assert states[:5] == ["serving", "cut", "clean", "fenced", "unrouted"]
     assert states[-1] == "drained"
@@ -106,23 +108,24 @@ def test_every_state_is_told_with_what_it_waits_for(capsys):
 
 
 def test_a_dry_run_prints_the_plan_and_changes_nothing(capsys):
-    _, result, told = drained(capsys, given={"dry_run": True, "yes": True})
-    assert result is None
+    _, document, code, told = drained(capsys, given=GIVEN | {"dry_run": True})
+    assert code == 0 and document["labels"] == {"app": "tidegate-cut"}
     assert not any(" s  " in line for line in told)
 
 
 def test_a_refusal_names_the_service_and_the_floor(capsys):
-    _, result, told = drained(capsys, options=VerbOptions(floor=3, seed=0))
-    assert exit_code(result) == 3
+    _, _, code, told = drained(capsys, options=VerbOptions(floor=3, seed=0))
+    assert code == 3
     assert any("refused: demo/echo would keep 2 other ready endpoints" in line for line in told)
 
 
-def test_the_json_document_has_the_contracts_keys():
-    result = DrainResult(Ending.TIMED_OUT, "late", ("node-2",), 7, 1.5)
-    document = drain_command._document((NS, "echo-1"), result)
-    assert sorted(document) == ["epoch", "namespace", "pod", "reason", "result", "seconds", "stragglers"]
-    assert json.loads(json.dumps(document))["stragglers"] == ["node-2"]
-    assert drain_command._sentence("echo-1", result) == "pod/echo-1 timed-out after 1.5 s: late [stragglers: node-2]"
+def test_the_json_document_has_the_contracts_keys(capsys):
+    _, document, _, _ = drained(capsys)
+    assert sorted(document) == [
+        "epoch", "namespace", "pod", "reason", "result", "seconds", "stragglers", "verb",
+    ]  # fmt: skip
+    late = DrainResult(Ending.TIMED_OUT, "late", ("node-2",), 7, 1.5)
+    assert mutate.sentence("echo-1", late) == "pod/echo-1 timed-out after 1.5 s: late [stragglers: node-2]"
 
 
 def test_status_prints_endpoints_nodes_and_the_straggler(capsys):

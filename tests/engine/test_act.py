@@ -6,11 +6,14 @@ import pytest
 from fake_api import FakeApi
 
 from tidegate import vtime
-from tidegate.client import DrainPlan, VerbOptions
+from tidegate.client import PodPlan, VerbOptions
+from tidegate.client.holding import Holding
 from tidegate.client.labelled import LabelGrip, NotAsSeen
+from tidegate.client.options import Identity
 from tidegate.drain.progress import begin
 from tidegate.drain.state import Mode
 from tidegate.engine import act
+from tidegate.engine.observe import PodSeen
 from tidegate.kube.api import PODS, Patch
 from tidegate.kube.errors import ApiError
 from tidegate.model import pod as pods
@@ -89,8 +92,9 @@ def test_a_result_is_recorded_beside_what_is_there():
 
 def test_a_pod_whose_labels_changed_after_the_last_look_is_not_deleted():
     async def story(api, pod):
-        plan = DrainPlan(pod, LabelCut({"app": "cut"}, False, ()), (), (), (), (), (), True)
-        grip = LabelGrip(api, plan, VerbOptions(), RECORD)
+        plan = PodPlan("drain", pod, LabelCut({"app": "cut"}, False, ()), None, (), (), (), (), (), True)
+        holding = Holding(api, PodSeen(pod.uid, pod), RECORD, Identity())
+        grip = LabelGrip(api, plan, VerbOptions(), holding)
         assert await grip.cut()
         back = await api.patch(PODS, "echo-1", Patch({"metadata": {"labels": {"app": "echo"}}}), "demo")
         grip.seen.update(back)

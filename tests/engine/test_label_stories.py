@@ -9,7 +9,7 @@ import json
 import pytest
 from stage import NS, deployment, first, node_of, other_node, play
 
-from tidegate.client import VerbOptions, carry_out, drain_pod, plan_drain, status_of
+from tidegate.client import VerbOptions, carry_out, drain_pod, plan_pod, status_of
 from tidegate.kube.api import PODDISRUPTIONBUDGETS, PODS, SERVICES, Patch
 from tidegate.kube.errors import ApiError
 from tidegate.model.names import RESERVATIONS, TOMBSTONE, Ending
@@ -143,7 +143,7 @@ def test_two_drains_at_once_count_against_each_others_floor():
 
     async def story(stage):
         names = sorted(pod["metadata"]["name"] for pod in await stage.pods())
-        plans = [await plan_drain(stage.client, NS, name, OPTIONS, True) for name in names]
+        plans = [await plan_pod(stage.client, (NS, name), "drain", OPTIONS, True) for name in names]
         assert not any(plan.refused(OPTIONS) for plan in plans), "each alone would be fine"
         results = await asyncio.gather(*(carry_out(stage.client, plan, OPTIONS) for plan in plans))
         assert sorted(result.result.value for result in results) == ["refused", "verified"]
@@ -268,7 +268,7 @@ def test_a_dry_plan_changes_nothing():
     async def story(stage):
         name = await first(stage)
         before = await stage.api.get(PODS, name, NS)
-        plan = await plan_drain(stage.client, NS, name, OPTIONS, True)
+        plan = await plan_pod(stage.client, (NS, name), "drain", OPTIONS, True)
         assert plan.cut.labels == {"app": "tidegate-cut"}
         assert any("makes a replacement" in line for line in plan.consequences)
         assert await stage.api.get(PODS, name, NS) == before

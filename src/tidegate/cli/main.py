@@ -20,6 +20,7 @@ _COMMANDS = {
     "sim": "tidegate.cli.sim:sim",
     "lab": "tidegate.cli.lab:lab",
     "status": "tidegate.cli.status:status",
+    "cut": "tidegate.cli.cut:cut",
     "drain": "tidegate.cli.drain:drain",
     "agent": "tidegate.cli.agent:agent",
     "completion": "tidegate.cli.completion:completion",

@@ -1,15 +1,20 @@
-"""The public async Python API.
+"""The public async Python API: the verbs of the command line.
 
 - ``drain_pod(client, namespace, name, options) -> DrainResult``: cut, verify, delete; continues what was interrupted.
-- ``plan_drain(...) -> DrainPlan`` and ``carry_out(client, plan, options)``: the same in two steps.
+- ``cut_pod(...)``: cut, verify, keep.
+- ``plan_pod(client, (namespace, name), verb, options, is_witnessed) -> PodPlan`` and ``carry_out(client, plan,
+  options)``: the same in two steps.
 - ``status_of(client, kind, namespace, name) -> Status``: who gets traffic and why, node by node.
 
 ``client`` is what ``tidegate.kube.connect.open_api`` gives.
 """
 
+from tidegate.client.cut import cut_pod
 from tidegate.client.drain import carry_out, drain_pod
 from tidegate.client.options import VerbOptions
-from tidegate.client.plan import DrainPlan, plan_drain
+from tidegate.client.plan import PodPlan, plan_pod
 from tidegate.client.status import Status, status_of
 
-__all__ = ["DrainPlan", "Status", "VerbOptions", "carry_out", "drain_pod", "plan_drain", "status_of"]
+__all__ = [
+    "PodPlan", "Status", "VerbOptions", "carry_out", "cut_pod", "drain_pod", "plan_pod", "status_of",
+]  # fmt: skip

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
+from datetime import timedelta
+
+import msgspec
 
 from tidegate import vtime
+from tidegate.client.holding import Holding
 from tidegate.client.options import VerbOptions
-from tidegate.client.plan import DrainPlan
+from tidegate.client.plan import PodPlan
 from tidegate.dataplane.facts import Unreadable
 from tidegate.dataplane.sockets import Quiet
 from tidegate.drain.event import Cut, Event, Released, Restored, Tombstoned
@@ -16,10 +21,10 @@ from tidegate.drain.result import record
 from tidegate.drain.state import State
 from tidegate.engine import act
 from tidegate.engine.observe import PodSeen
-from tidegate.kube.api import Api, JsonObject
-from tidegate.kube.errors import ApiError, KubeError
+from tidegate.kube.api import Api
+from tidegate.kube.errors import KubeError
 from tidegate.model.endpoint import Endpoint
-from tidegate.model.names import CUT_VALUE, TOMBSTONE, TOMBSTONE_VALUE, DrainRecord, DrainResult
+from tidegate.model.names import TOMBSTONE, TOMBSTONE_VALUE, DrainRecord, DrainResult
 from tidegate.model.pod import Pod
 from tidegate.observers.proxied import ProxiedAgents
 from tidegate.traffic import tombstone
@@ -30,16 +35,17 @@ class NotAsSeen(KubeError):
 
 
 class LabelGrip:
-    """Holds one pod by its labels."""
+    """Holds one pod by its labels. Raises ``HeldByOther`` from any act once somebody else holds it."""
 
-    def __init__(self, api: Api, plan: DrainPlan, options: VerbOptions, origin: DrainRecord) -> None:
+    def __init__(self, api: Api, plan: PodPlan, options: VerbOptions, holding: Holding) -> None:
         self._api = api
         self._options = options
-        self._origin = origin
+        self._holding = holding
+        self._verb = plan.verb
         self._cut = plan.cut.labels
-        self._wanted: Mapping[str, str] = flipped(plan)
+        self._wanted: Mapping[str, str | None] = flipped(plan)
         self._deadline_at = asyncio.get_running_loop().time() + options.timeout_seconds
-        self.seen = PodSeen(plan.pod.uid, plan.pod)
+        self.seen = holding.seen
 
     def is_cut(self, seen: PodSeen) -> bool:
         """Never by itself: the cut is an act of ours."""
@@ -56,7 +62,7 @@ class LabelGrip:
 
     async def seal(self) -> Event | None:
         """The tombstone: the pod's own labels flipped, so that no selector takes it back."""
-        if not await self._relabel(tombstone(self._pod, self._origin.token)):
+        if not await self._relabel(tombstone(self._pod, self._holding.record.token)):
             return None
         return Tombstoned(at=asyncio.get_running_loop().time())
 
@@ -66,7 +72,9 @@ class LabelGrip:
             await self._relabel(self._wanted)
 
     async def conclude(self, drain: Drain, result: DrainResult) -> bool:
-        self._take(await act.record_result(self._api, self._pod, result))
+        """The result is the last word about a pod that ends; a pod that is kept goes on and has its record."""
+        if self._verb == "drain":
+            self.seen.update(await act.record_result(self._api, self._pod, result))
         return True
 
     async def release(self, drain: Drain, result: DrainResult) -> Event | None:
@@ -77,6 +85,7 @@ class LabelGrip:
             return Restored(at=at)
         if drain.state is State.BYPASSED or (drain.state is State.OVERDUE and self._options.on_deadline == "hold"):
             return None
+        self._holding.check()
         if not self._is_intact():
             raise NotAsSeen(f"the labels of {self._pod} were changed")
         await act.end(self._api, self._pod)
@@ -86,46 +95,37 @@ class LabelGrip:
         """Keep the record on the pod true, for people and for whoever goes on after us."""
         if drain.state in (State.SERVING, State.RELEASED) or self.seen.is_gone:
             return
-        try:
-            self._take(await act.record_drain(self._api, self._pod, record(drain, self._origin)))
-        except KubeError:
-            return
+        with contextlib.suppress(KubeError):
+            await self._holding.write({}, record(drain, self._holding.record))
+
+    @property
+    def record(self) -> DrainRecord:
+        """What stands on the pod."""
+        return self._holding.record
 
     @property
     def _pod(self) -> Pod:
-        assert self.seen.pod is not None
-        return self.seen.pod
+        return self._holding.pod
 
     def _is_intact(self) -> bool:
         return all(self._pod.labels.get(key) == value for key, value in self._wanted.items())
 
-    def _take(self, obj: JsonObject) -> None:
-        """The server's answer to a write is newer than what the watch has shown."""
-        self.seen.update(obj)
-
-    async def _relabel(self, labels: Mapping[str, str]) -> bool:
-        """False when the pod is not as it was seen any more: the watch brings it, then again."""
-        try:
-            self._take(await act.relabel(self._api, self._pod, labels, self._origin))
-        except ApiError as error:
-            if error.is_conflict or error.code == 422:  # a failed ``test`` is 422 Invalid
-                return False
-            raise
+    async def _relabel(self, labels: Mapping[str, str | None]) -> bool:
+        """False when the pod is not as it was seen any more: it was looked at, then again."""
+        held = self._holding.record
+        if not await self._holding.write(labels, msgspec.structs.replace(held, changed={**held.changed, **labels})):
+            return False
         self._wanted = {**self._wanted, **labels}
         return True
 
     async def _restore(self) -> None:
-        before = self._origin.labels
-        touched = {*self._wanted, TOMBSTONE}
-        labels: dict[str, str | None] = {key: before.get(key) for key in sorted(touched | set(before))}
+        held = self._holding.record
+        touched = {*self._wanted, *held.changed, TOMBSTONE}
+        labels = {key: held.labels.get(key) for key in sorted(touched | set(held.labels))}
+        restored = DrainRecord(held.token, State.RESTORED.name, held.mode, act.instant(vtime.now()), by=held.by)
         for _ in range(20):
-            origin = DrainRecord(token=self._origin.token, state=State.RESTORED.name, mode=self._origin.mode)
-            try:
-                self._take(await act.relabel(self._api, self._pod, labels, origin))
+            if await self._holding.write(labels, msgspec.structs.replace(restored, verb="restore")):
                 return
-            except ApiError as error:
-                if not (error.is_conflict or error.code == 422):
-                    raise
             await asyncio.sleep(0.1)
         raise NotAsSeen(f"{self._pod} changes too often to be given its labels back")
 
@@ -151,12 +151,10 @@ class NoConnections:
         return Quiet(unreadable=(Unreadable("there is no agent to read the pod's sockets"),))
 
 
-def flipped(plan: DrainPlan) -> dict[str, str]:
+def flipped(plan: PodPlan) -> dict[str, str | None]:
     """The labels that an earlier run has flipped and that still are: they are held like our own."""
-    before = plan.record.labels if plan.record is not None else plan.pod.labels
-    ours = (CUT_VALUE, TOMBSTONE_VALUE)
-    kept = {key: value for key, value in plan.pod.labels.items() if value in ours and before.get(key) != value}
-    return kept | ({TOMBSTONE: plan.pod.labels[TOMBSTONE]} if kept and TOMBSTONE in plan.pod.labels else {})
+    changed = plan.record.changed if plan.record is not None else {}
+    return {key: value for key, value in changed.items() if plan.pod.labels.get(key) == value}
 
 
 def is_tombstoned(pod: Pod) -> bool:
@@ -166,17 +164,25 @@ def is_tombstoned(pod: Pod) -> bool:
     )
 
 
-def origin_of(plan: DrainPlan, options: VerbOptions, token: str) -> DrainRecord:
-    """The record of a drain that begins now, or of the one that is continued."""
-    if plan.record is not None:
-        return plan.record
+def origin_of(plan: PodPlan, options: VerbOptions, token: str) -> DrainRecord:
+    """The record of what begins now, or of what is continued, perhaps by another verb and somebody else."""
     now = vtime.now()
-    return DrainRecord(
+    until = now + timedelta(seconds=options.ttl_seconds)
+    asked = DrainRecord(
         token=token,
         state=State.CUT.name,
         mode="label",
         at=act.instant(now),
-        deadline=act.instant(now.fromtimestamp(now.timestamp() + options.timeout_seconds, now.tzinfo)),
         labels=plan.pod.labels,
         seen=plan.seen,
+        reason=options.reason,
+        owner=plan.owner,
+    )
+    return msgspec.structs.replace(
+        plan.record or asked,
+        deadline=act.instant(now + timedelta(seconds=options.timeout_seconds)),
+        verb=plan.verb,
+        by=options.identity.by,
+        until=act.instant(until) if options.ttl_seconds and plan.verb != "drain" else "",
+        forced=plan.forced(options),
     )

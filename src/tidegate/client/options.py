@@ -1,16 +1,36 @@
-"""What a caller may choose about a drain."""
+"""What a caller may choose about a verb, and who the caller is."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Literal
 
 OnDeadline = Literal["hold", "proceed", "restore"]
+Verb = Literal["drain", "cut", "isolate"]
+
+
+def nobody_knows(holder: str) -> bool | None:
+    """Whether the process ``holder`` is alive: only its lease tells."""
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who asks. ``by`` is for people (user@host), ``holder`` names this very process.
+
+    ``is_alive(holder)`` says whether the process of another record still runs: None where that cannot be known
+    (another machine), and then its lease is believed.
+    """
+
+    by: str = ""
+    holder: str = ""
+    is_alive: Callable[[str], bool | None] = nobody_knows
 
 
 @dataclass(frozen=True, slots=True)
 class VerbOptions:
-    """Options of one label-mode drain."""
+    """Options of one label-mode verb on one pod."""
 
     timeout_seconds: float = 300.0
     """From the cut to the deadline. No kubelet clock runs meanwhile, so this is the caller's patience only."""
@@ -24,5 +44,15 @@ class VerbOptions:
     """How long to wait where nobody can be asked. The result is then ``assumed``."""
     app_stop_seconds: float = 30.0
     """How long beyond the grace period to watch the deleted pod end."""
+    services: tuple[str, ...] = ()
+    """Names of the Services to leave; empty for all that select the pod. A drain leaves all."""
+    replace: bool = True
+    """Where labels allow: let the owner make the replacement, and see it routed, before the cut."""
+    reason: str = ""
+    """Why, in the caller's words: recorded on the pod."""
+    ttl_seconds: float = 24 * 3600.0
+    """After which a pod that is kept is nobody's any more, and ``status --orphans`` says so; 0 for never."""
+    identity: Identity = field(default_factory=Identity)
+    """Who asks."""
     seed: int | None = None
     """Of the drain's token; ``None`` draws one."""

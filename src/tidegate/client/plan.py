@@ -6,7 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from tidegate.client.options import VerbOptions
+from tidegate import vtime
+from tidegate.client.holding import is_at_work, told
+from tidegate.client.options import Verb, VerbOptions
 from tidegate.client.permissions import lacking
 from tidegate.drain.state import Mode
 from tidegate.engine import owners
@@ -34,68 +36,130 @@ NETWORKPOLICIES = Resource("networking.k8s.io", "v1", "networkpolicies", "Networ
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A guard that would be breached. ``by`` is what force overrides (a floor), or empty where nothing does."""
+    """A guard that would be breached. ``is_floor``: force overrides it. ``way_out``: what to do instead."""
 
     reason: str
     is_floor: bool = False
+    way_out: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.reason}; {self.way_out}" if self.way_out else self.reason
 
 
 @dataclass(frozen=True, slots=True)
-class DrainPlan:
-    """What is to be done to one pod. ``record`` is the drain somebody began and left: it is continued."""
+class Step:
+    """One thing that will be done, and why."""
 
+    what: str
+    reason: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.what} ({self.reason})" if self.reason else self.what
+
+
+@dataclass(frozen=True, slots=True)
+class PodPlan:
+    """What a verb is to do to one pod. ``record`` is what somebody began and left: it is continued.
+
+    ``isolation``: the labels by which its owner lets go of it while its traffic stays; None where no label does that
+    (or it was done). ``owner`` is kind/name/uid of the controller that has it.
+    """
+
+    verb: Verb
     pod: Pod
     cut: LabelCut
+    isolation: LabelCut | None
     services: tuple[Service, ...]
     serving: tuple[Endpoint, ...]
     seen: tuple[str, ...]
     refusals: tuple[Refusal, ...]
     consequences: tuple[str, ...]
     is_witnessed: bool
+    owner: str = ""
     record: DrainRecord | None = None
 
     def refused(self, options: VerbOptions) -> tuple[str, ...]:
         """What stands against it under ``options``."""
-        return tuple(one.reason for one in self.refusals if not (one.is_floor and options.force))
+        return tuple(str(one) for one in self.refusals if not (one.is_floor and options.force))
 
     def forced(self, options: VerbOptions) -> str:
         """What force overrides; empty for nothing."""
         return "; ".join(one.reason for one in self.refusals if one.is_floor and options.force)
 
-    def lines(self, options: VerbOptions) -> list[str]:
-        """The steps, each with its reason."""
-        steps = []
+    def steps(self, options: VerbOptions) -> tuple[Step, ...]:
+        """What will be done, in order, each with its reason."""
+        found = []
         if self.record is not None:
-            steps.append(f"continue the drain of {self.record.at or 'before'}, it stands at {self.record.state}")
-        changes = ", ".join(f"{key}={value}" for key, value in sorted(self.cut.labels.items()))
+            found.append(
+                Step(
+                    f"continue the {self.record.verb} of {self.record.at or 'before'}",
+                    f"it stands at {self.record.state}",
+                )
+            )
+        changes = ", ".join(label(key, value) for key, value in sorted(self.cut.labels.items()))
         because = "; ".join(self.cut.reasons) or "no Service selects it"
-        steps.append(f"cut: set {changes} ({because})" if changes else f"cut: nothing to change ({because})")
+        found.append(Step(f"cut: set {changes}" if changes else "cut: nothing to change", because))
         if self.is_witnessed:
-            steps.append("wait until every node shows a fence written after the cut, and no route")
-            steps.append(f"wait until no connection is in flight at {_names(self.serving)}")
+            found.append(Step("wait until every node shows a fence written after the cut, and no route"))
         else:
-            steps.append(f"wait {options.settle_seconds:g} s: there is no coordinator to ask, the result is assumed")
-        steps.append("put a tombstone on it, verify once more, then delete it by uid and resourceVersion")
-        steps.append(f"at the deadline, {options.timeout_seconds:g} s from the cut: {options.on_deadline}")
-        return steps
+            found.append(
+                Step(f"wait {options.settle_seconds:g} s", "there is no coordinator to ask, the result is assumed")
+            )
+        if self.verb == "drain":
+            if self.is_witnessed:
+                found.append(Step(f"wait until no connection is in flight at {_names(self.serving)}"))
+            found.append(Step("put a tombstone on it, verify once more, then delete it by uid and resourceVersion"))
+        found.append(Step(f"at the deadline, {options.timeout_seconds:g} s from the cut: {options.on_deadline}"))
+        return tuple(found)
+
+    def document(self, options: VerbOptions) -> dict[str, Any]:
+        """The plan as ``--dry-run -o json`` prints it (docs/json.md)."""
+        labels = {**(self.isolation.labels if self.isolation else {}), **self.cut.labels}
+        return {
+            "verb": self.verb,
+            "namespace": self.pod.namespace,
+            "pod": self.pod.name,
+            "node": self.pod.node,
+            "labels": labels,
+            "services": [str(one) for one in self.services],
+            "witnessed": self.is_witnessed,
+            "steps": [{"what": step.what, "reason": step.reason} for step in self.steps(options)],
+            "consequences": list(self.consequences),
+            "refusals": [
+                {"reason": one.reason, "wayOut": one.way_out, "overridable": one.is_floor} for one in self.refusals
+            ],
+        }
+
+
+def label(key: str, value: str | None) -> str:
+    """A label as kubectl writes it: ``key=value``, or ``key-`` to remove one."""
+    return f"{key}-" if value is None else f"{key}={value}"
 
 
 def _names(endpoints: tuple[Endpoint, ...]) -> str:
     return ", ".join(map(str, endpoints)) or "its address"
 
 
-async def plan_drain(api: Api, namespace: str, name: str, options: VerbOptions, is_witnessed: bool) -> DrainPlan:
-    """Look, and plan; changes nothing. Raises ``KubeError`` (404 for an unknown pod) and ``Malformed``."""
+async def plan_pod(api: Api, target: tuple[str, str], verb: Verb, options: VerbOptions, is_witnessed: bool) -> PodPlan:
+    """Look at the pod ``target`` (namespace, name), and plan; changes nothing.
+
+    Raises ``KubeError`` (404 for an unknown pod) and ``Malformed``.
+    """
+    namespace, name = target
     subject = pod.decode(await api.get(PODS, name, namespace))
     services = tuple(service.decode(obj) for obj in (await api.list(SERVICES, Selection(namespace))).items)
     slices = tuple(endpointslice.decode(obj) for obj in (await api.list(ENDPOINTSLICES)).items)
     controllers = tuple(one for one in await owners.of(api, subject) if not one.is_ending)
     record = _continued(subject)
-    chosen = selecting(subject, services)
+    chosen = tuple(one for one in selecting(subject, services) if not options.services or one.name in options.services)
     owner = controllers[0].selector if controllers else None
     planned = cut(subject, services, owner)
     seen = tuple(sorted({found.service for found in listings(subject, slices)} | set(record.seen if record else ())))
-    refusals = [*_of_itself(subject), *(Refusal(why) for why in await lacking(api, namespace, is_witnessed))]
+    refusals = [
+        *_of_itself(subject, verb, record),
+        *_at_work(subject, record, options),
+        *(Refusal(why) for why in await lacking(api, namespace, is_witnessed)),
+    ]
     if record is None:
         refusals += _not_seen(chosen, seen)
         leaving = {uid for one in chosen for uid in reservations(one) if uid != subject.uid}
@@ -104,17 +168,25 @@ async def plan_drain(api: Api, namespace: str, name: str, options: VerbOptions, 
         refusals += [Refusal(reason, is_floor=True) for reason in await _budgets(api, subject)]
         refusals += [Refusal(reason) for reason in await _policies(api, subject, planned)]
     before = services if record is None else tuple(one for one in services if one.selects(namespace, record.labels))
-    return DrainPlan(
+    return PodPlan(
+        verb=verb,
         pod=subject,
         cut=planned,
+        isolation=None,
         services=chosen,
         serving=serving_endpoints(subject, slices) or _declared(subject, before),
         seen=seen,
         refusals=tuple(refusals),
         consequences=_consequences(planned, controllers),
         is_witnessed=is_witnessed,
+        owner="" if subject.owner is None else f"{subject.owner.kind}/{subject.owner.name}/{subject.owner.uid}",
         record=record,
     )
+
+
+def _at_work(subject: Pod, record: DrainRecord | None, options: VerbOptions) -> Iterable[Refusal]:
+    if record is not None and is_at_work(record, options.identity, vtime.now()):
+        yield Refusal(told(subject, record), way_out="wait for its end, or for the end of that process")
 
 
 def _continued(subject: Pod) -> DrainRecord | None:
@@ -123,9 +195,11 @@ def _continued(subject: Pod) -> DrainRecord | None:
     return record if record is not None and record.mode == Mode.LABEL.value and record.labels else None
 
 
-def _of_itself(subject: Pod) -> Iterable[Refusal]:
+def _of_itself(subject: Pod, verb: Verb, record: DrainRecord | None) -> Iterable[Refusal]:
     if subject.is_terminating:
         yield Refusal(f"{subject} is being deleted already: its gate, if it has one, drains it")
+    if verb != "drain" and record is not None and record.sealed:
+        yield Refusal(f"{subject} is about to be deleted by a drain", way_out=f"`tidegate restore pod/{subject.name}`")
     if subject.is_finished:
         yield Refusal(f"{subject} has ended ({subject.phase}): there is nothing to drain")
     if not subject.ips and not subject.is_finished:

@@ -80,6 +80,19 @@ def conclude(before: Drain, after: Drain, event: Event) -> DrainResult | None:
             return None
 
 
+def unrouted(drain: Drain, at: float) -> DrainResult:
+    """The result of a cut that asks for S alone: no new connection can arrive, the pod lives on.
+
+    ``drain`` is in UNROUTED or beyond. What is in flight is not judged.
+    """
+    assumed = [str(one) for _, one in sorted(drain.acknowledgements.items()) if one.verdict is Verdict.ASSUMED]
+    if drain.forced:
+        return _ending(drain, at, Ending.FORCED, drain.forced)
+    if assumed or drain.suspected:
+        return _ending(drain, at, Ending.ASSUMED, "; ".join((*assumed, *drain.suspected)))
+    return _ending(drain, at, Ending.VERIFIED, "")
+
+
 def _proof(before: Drain, drain: Drain, at: float) -> DrainResult:
     """The result in DRAINED: a proof, unless something was assumed or forced. It keeps its instant while it holds."""
     if drain.forced:

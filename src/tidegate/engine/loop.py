@@ -17,6 +17,7 @@ import msgspec
 from tidegate.dataplane.sockets import Quiet
 from tidegate.drain.event import Acknowledged, Event, Gone, Released, SocketsRead, SourceDirty
 from tidegate.drain.progress import Drain, EventError
+from tidegate.drain.result import unrouted
 from tidegate.drain.state import Mode, State
 from tidegate.drain.table import step
 from tidegate.engine import decide
@@ -99,6 +100,8 @@ class Keeper:
         self.grip = grip
         self.follower = ViewFollower(ports.coordinator, ask, self.wake)
         self.told: Callable[[Drain], None] = lambda drain: None
+        self.goal = State.GONE
+        """Where to stop: UNROUTED for a pod that is kept, once no new connection can arrive."""
         self._ask = ask
         self._ports = ports
         self._woken = asyncio.Event()
@@ -121,8 +124,13 @@ class Keeper:
             while not await self._tick():
                 pass
             nursery.cancel()
+        if self._is_at_goal():
+            return unrouted(self.drain, asyncio.get_running_loop().time())
         assert self.drain.result is not None
         return self.drain.result
+
+    def _is_at_goal(self) -> bool:
+        return self.goal is State.UNROUTED and self.drain.state in (State.UNROUTED, State.QUIET)
 
     async def watch_to_the_end(self, seconds: float) -> None:
         """After ``run``, beside whatever is owed to others: the proof was as of an instant, so until the pod is gone
@@ -155,7 +163,7 @@ class Keeper:
             self.told(self.drain)
             await self.grip.note(self.drain)
         act = decide.next_act(self.drain, self._is_looked_again())
-        if act is Act.END:
+        if act is Act.END or self._is_at_goal():
             return True
         try:
             is_over = await self._do(act)

@@ -1,0 +1,202 @@
+"""What every verb that changes pods has in common: its options, its plan on stderr, the question, progress, results.
+
+The order is always the same: context and plan, refusals, ``--dry-run`` stops, a terminal is asked, then pod by pod.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tidegate.cli.main import DONE, FAILED, REFUSED, UNVERIFIED, fail
+from tidegate.cli.target import Duration, asking, cluster_options
+
+if TYPE_CHECKING:
+    from tidegate.client import PodPlan, VerbOptions
+    from tidegate.client.options import Verb
+    from tidegate.client.targets import Targets
+    from tidegate.drain.progress import Drain
+    from tidegate.kube.client import KubeClient
+    from tidegate.kube.kubeconfig import Cluster
+    from tidegate.model.names import DrainResult
+
+
+def verb_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options of every verb that changes pods."""
+    for option in (
+        click.option("-l", "--selector", default="", help="Choose pods by labels instead of names."),
+        click.option("--count", default=0, type=click.IntRange(0), help="How many of the selected.  [default: all]"),
+        click.option("--floor", default=1, show_default=True, type=click.IntRange(0), help="Ready endpoints to keep."),
+        click.option("--force", is_flag=True, help="Override floors and budgets, never verification."),
+        click.option("--settle", default="15s", type=Duration(), help="Wait where nobody can be asked. [default: 15s]"),
+        click.option("--reason", default="", help="Why: recorded on the pod."),
+        click.option("--dry-run", is_flag=True, help="Print the plan and stop."),
+        click.option("-y", "--yes", is_flag=True, help="Do not ask."),
+        click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True),
+    ):  # fmt: skip
+        command = option(command)
+    return cluster_options(command)
+
+
+def chosen(given: dict[str, Any], **more: Any) -> VerbOptions:
+    """The options of the command line, asked by this process."""
+    from tidegate.client import VerbOptions
+    from tidegate.client.identity import this_process
+
+    return VerbOptions(
+        floor=given["floor"],
+        force=given["force"],
+        settle_seconds=given["settle"],
+        reason=given["reason"],
+        identity=this_process(),
+        **more,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Deed:
+    """One verb on some pods. ``plan(client, name, is_witnessed)`` looks, ``carry_out(client, plan, told)`` acts."""
+
+    verb: str
+    targets: Targets
+    options: VerbOptions
+    plan: Callable[[KubeClient, str, bool], Awaitable[PodPlan]]
+    carry_out: Callable[[KubeClient, PodPlan, Callable[[Drain], None]], Awaitable[DrainResult]]
+
+
+def deed(verb: Verb, about: Targets, options: VerbOptions) -> Deed:
+    """``verb`` as ``plan_pod`` and ``carry_out`` know it."""
+    from tidegate.client import carry_out, plan_pod
+
+    def plan(client: KubeClient, name: str, is_witnessed: bool) -> Awaitable[PodPlan]:
+        return plan_pod(client, (about.namespace, name), verb, options, is_witnessed)
+
+    def act(client: KubeClient, planned: PodPlan, told: Callable[[Drain], None]) -> Awaitable[DrainResult]:
+        return carry_out(client, planned, options, told)
+
+    return Deed(verb, about, options, plan, act)
+
+
+def run(verb: Verb, pods: tuple[tuple[str, str], ...], options: VerbOptions, given: dict[str, Any]) -> None:
+    """Carry ``verb`` out on the pods of the command line, and leave with the exit code of what came of it."""
+    from tidegate.client.targets import Targets
+    from tidegate.kube.kubeconfig import load
+
+    if bool(pods) is bool(given["selector"]):
+        raise click.UsageError("name pods (pod/NAME ...) or choose them with -l SELECTOR, one of both")
+    cluster = load(given["kubeconfig"], given["context"])
+    namespace = given["namespace"] or cluster.namespace
+    about = Targets(namespace, tuple(name for _, name in pods), given["selector"], given["count"])
+    with asking(cluster, namespace):
+        documents, codes = asyncio.run(_run(cluster, deed(verb, about, options), given))
+    if given["output"] == "json" and documents:
+        click.echo(json.dumps(documents[0] if len(documents) == 1 else {"items": documents}, indent=2))
+    sys.exit(worst(codes))
+
+
+async def _run(cluster: Cluster, deed: Deed, given: dict[str, Any]) -> tuple[list[dict[str, Any]], list[int]]:
+    """A document and an exit code for each pod."""
+    from tidegate.client.targets import pods_of
+    from tidegate.kube.connect import open_cluster
+    from tidegate.observers.proxied import is_installed
+
+    async with open_cluster(cluster) as client:
+        names = await pods_of(client, deed.targets)
+        is_witnessed = await is_installed(client)
+        click.echo(
+            f"context {cluster.context or '-'}, server {cluster.server}, namespace {deed.targets.namespace}", err=True
+        )
+        plans = [await deed.plan(client, name, is_witnessed) for name in names]
+        for plan in plans:
+            show(plan, deed.options)
+        if given["dry_run"]:
+            return [plan.document(deed.options) for plan in plans], [_foreseen(plan, deed.options) for plan in plans]
+        is_wanted = any(not plan.refused(deed.options) for plan in plans)
+        if is_wanted and not given["yes"] and sys.stdin.isatty() and not click.confirm("Do it?", err=True):
+            fail("nothing was changed", FAILED)
+        documents, codes = [], []
+        for number, plan in enumerate(plans):
+            # What was planned for a later pod was seen before the earlier ones had left.
+            current = await deed.plan(client, plan.pod.name, is_witnessed) if number else plan
+            result = await deed.carry_out(client, current, Progress(plan.pod.name if len(plans) > 1 else ""))
+            documents.append(document(current, result))
+            codes.append(exit_code(result))
+            if given["output"] == "text":
+                click.echo(sentence(plan.pod.name, result))
+        return documents, codes
+
+
+def show(plan: PodPlan, options: VerbOptions) -> None:
+    """The plan, for people, on stderr."""
+    click.echo(f"{plan.verb} pod/{plan.pod.name} on {plan.pod.node or 'no node'}:", err=True)
+    for number, step in enumerate(plan.steps(options), start=1):
+        click.echo(f"  {number}. {step}", err=True)
+    for line in plan.consequences:
+        click.echo(f"  note: {line}", err=True)
+    for reason in plan.refused(options):
+        click.echo(f"  refused: {reason}", err=True)
+
+
+def _foreseen(plan: PodPlan, options: VerbOptions) -> int:
+    return REFUSED if plan.refused(options) else DONE
+
+
+class Progress:
+    """A line on stderr for each state, with what is being waited for. ``name``: of the pod, where there are several."""
+
+    def __init__(self, name: str = "") -> None:
+        self._began = asyncio.get_running_loop().time()
+        self._name = f"{name}: " if name else ""
+
+    def __call__(self, drain: Drain) -> None:
+        from tidegate.drain.result import waiting_for
+
+        seconds = asyncio.get_running_loop().time() - self._began
+        waiting = "; ".join(waiting_for(drain))
+        state = drain.state.name.lower()
+        told = f"{state:<9} {f'waiting for {waiting}' if waiting else ''}".rstrip()
+        click.echo(f"{seconds:6.1f} s  {self._name}{told}", err=True)
+
+
+def exit_code(result: DrainResult) -> int:
+    """Design: 0 done, 3 refused, 4 not verified."""
+    match result.result.value:
+        case "verified":
+            return DONE
+        case "refused":
+            return REFUSED
+        case _:
+            return UNVERIFIED
+
+
+def worst(codes: list[int]) -> int:
+    """One exit code for several pods: what failed, then what is not verified, then what was refused."""
+    return next((code for code in (FAILED, UNVERIFIED, REFUSED) if code in codes), DONE)
+
+
+def document(plan: PodPlan, result: DrainResult) -> dict[str, Any]:
+    """What ``-o json`` prints about one pod."""
+    return {
+        "verb": plan.verb,
+        "namespace": plan.pod.namespace,
+        "pod": plan.pod.name,
+        "result": result.result.value,
+        "reason": result.reason,
+        "stragglers": list(result.stragglers),
+        "epoch": result.epoch,
+        "seconds": result.seconds,
+    }
+
+
+def sentence(name: str, result: DrainResult) -> str:
+    """The result in a line."""
+    seconds = f" after {result.seconds:.1f} s" if result.seconds else ""
+    reason = f": {result.reason}" if result.reason else ""
+    stragglers = f" [stragglers: {', '.join(result.stragglers)}]" if result.stragglers else ""
+    return f"pod/{name} {result.result.value}{seconds}{reason}{stragglers}"
