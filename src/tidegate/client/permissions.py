@@ -1,9 +1,13 @@
-"""What a drain will ask of the API server, asked about beforehand: who may cut but not delete must not cut."""
+"""What each verb asks of the API server, in one table, so that it can be asked about beforehand.
+
+Who may cut but not delete must not begin to drain. ``deeds_of`` is the table; ``lacking`` asks about what a verb does
+from its first write on (what its plan reads has been read by then); ``review`` asks about anything.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from tidegate.kube.api import Api, JsonObject, Resource
@@ -27,6 +31,76 @@ class Deed:
         return f"{self.verb} {qualified} {f'in namespace {self.namespace}' if self.namespace else 'cluster-wide'}"
 
 
+_OWN, _ALL, _SYSTEM = "own", "all", "system"
+"""Where a deed is done: in the subject's namespace, in all of them (or on what has none), in Tidegate's own."""
+
+_Row = tuple[str, str, str]
+"""(verbs, resource.group/subresource, where)."""
+
+_LOOK: tuple[_Row, ...] = (
+    ("get list watch", "pods", _OWN),
+    ("get list watch", "services", _OWN),
+    ("list", "endpointslices.discovery.k8s.io", _ALL),
+    ("list", "nodes", _ALL),
+    ("get list", "replicasets.apps", _OWN),
+    ("get list", "deployments.apps", _OWN),
+    ("get list", "statefulsets.apps", _OWN),
+    ("get list", "daemonsets.apps", _OWN),
+    ("get list", "jobs.batch", _OWN),
+)
+_ASK: tuple[_Row, ...] = (
+    ("get", "leases.coordination.k8s.io", _SYSTEM),
+    ("list", "pods", _SYSTEM),
+    ("get create", "pods/proxy", _SYSTEM),
+)
+"""How agents and the coordinator are asked: pods/proxy is a GET for one, a POST ("create") for the other."""
+_GUARDS: tuple[_Row, ...] = (
+    ("list", "poddisruptionbudgets.policy", _OWN),
+    ("list", "networkpolicies.networking.k8s.io", _OWN),
+    ("list", "horizontalpodautoscalers.autoscaling", _OWN),
+)
+_HOLD: tuple[_Row, ...] = (("patch", "pods", _OWN), ("patch", "services", _OWN))
+_END: tuple[_Row, ...] = (("delete", "pods", _OWN),)
+_WRITES: dict[str, tuple[_Row, ...]] = {
+    "status": (),
+    "trace": (),
+    "doctor": (),
+    "verify": (),
+    "cut": _HOLD,
+    "isolate": _HOLD,
+    "restore": (*_HOLD, *_END),
+    "drain": (*_HOLD, *_END),
+    "drain node": (*_HOLD, *_END, ("get patch", "nodes", _ALL)),
+    "prepare": (*_HOLD, ("patch", "deployments.apps", _OWN), ("patch", "replicasets.apps", _OWN)),
+}
+_READS: dict[str, tuple[_Row, ...]] = {
+    "trace": (("list watch", "events", _OWN), ("watch", "endpointslices.discovery.k8s.io", _OWN)),
+    "doctor": (("list", "endpointslices.discovery.k8s.io", _SYSTEM),),
+}
+
+VERBS: tuple[str, ...] = tuple(_WRITES)
+"""The verbs ``deeds_of`` knows, those that only read first."""
+
+
+def deeds_of(verb: str, namespace: str, is_witnessed: bool = True) -> tuple[Deed, ...]:
+    """Everything ``verb`` asks of the API server in ``namespace``, reads first. ``is_witnessed``: agents are asked.
+
+    Raises ``KeyError`` for a verb that is not among ``VERBS``.
+    """
+    writes = _WRITES[verb]
+    rows = [*_LOOK, *(_ASK if is_witnessed else ()), *(_GUARDS if writes else ()), *_READS.get(verb, ()), *writes]
+    return tuple(dict.fromkeys(deed for row in rows for deed in _deeds(row, namespace)))
+
+
+def _deeds(row: _Row, namespace: str) -> Iterator[Deed]:
+    verbs, resource, where = row
+    name, _, subresource = resource.partition("/")
+    plural, _, group = name.partition(".")
+    space = {_OWN: namespace, _ALL: "", _SYSTEM: SYSTEM_NAMESPACE}[where]
+    for verb in verbs.split():
+        yield Deed(verb, f"{plural}/{subresource}" if subresource else plural, space, group)
+
+
 def deeds(namespace: str, is_witnessed: bool) -> Iterator[Deed]:
     """What a drain in ``namespace`` does from the cut on. What its plan reads has been read by then."""
     for verb in ("watch", "patch", "delete"):
@@ -47,16 +121,28 @@ async def lacking(api: Api, namespace: str, is_witnessed: bool) -> tuple[str, ..
     return tuple(f"these credentials may not {deed}" for deed in denied)
 
 
+async def review(api: Api, asked: Iterable[Deed]) -> dict[Deed, bool | None]:
+    """What these credentials may do; None where the server does not say. Raises ``Unreachable``."""
+    wanted = tuple(asked)
+    answers = await asyncio.gather(*(_ask(api, deed) for deed in wanted))
+    return dict(zip(wanted, answers, strict=True))
+
+
 async def _is_allowed(api: Api, deed: Deed) -> bool:
+    return await _ask(api, deed) is not False
+
+
+async def _ask(api: Api, deed: Deed) -> bool | None:
     resource, _, subresource = deed.resource.partition("/")
     wanted = {"verb": deed.verb, "group": deed.group, "resource": resource, "namespace": deed.namespace}
-    review: JsonObject = {
+    question: JsonObject = {
         "apiVersion": REVIEWS.api_version,
         "kind": REVIEWS.kind,
         "spec": {"resourceAttributes": {**wanted, "subresource": subresource}},
     }
     try:
-        answer = await api.create(REVIEWS, review)
+        answer = await api.create(REVIEWS, question)
     except ApiError:
-        return True
-    return bool((answer.get("status") or {}).get("allowed", True))
+        return None
+    allowed = (answer.get("status") or {}).get("allowed")
+    return allowed if isinstance(allowed, bool) else None

@@ -30,10 +30,18 @@ class _Spec(msgspec.Struct, rename="camel"):
     update_strategy: _Strategy | None = None
 
 
+class _Status(msgspec.Struct, rename="camel"):
+    ready_replicas: int | None = None
+    number_ready: int | None = None
+    desired_number_scheduled: int | None = None
+    ready: int | None = None
+
+
 class _Workload(msgspec.Struct):
     kind: str
     metadata: WireMeta
     spec: _Spec
+    status: _Status = msgspec.field(default_factory=_Status)
 
 
 class Workload(msgspec.Struct, frozen=True):
@@ -41,7 +49,8 @@ class Workload(msgspec.Struct, frozen=True):
 
     ``replicas`` is what is asked for, None where the kind has no such field. ``revision`` is a Deployment's number
     (0 without one). ``can_surge`` is whether a replacement can be there before the pod it replaces has ended.
-    ``is_ending``: deleted, or being deleted: it makes no replacement any more.
+    ``is_ending``: deleted, or being deleted: it makes no replacement any more. ``ready`` and ``desired`` are the pods
+    that its controller counts (a DaemonSet's desired number is one per node it suits).
     """
 
     kind: str
@@ -55,6 +64,8 @@ class Workload(msgspec.Struct, frozen=True):
     can_surge: bool
     strategy: str
     is_ending: bool = False
+    ready: int = 0
+    desired: int = 0
 
     def __str__(self) -> str:
         return f"{self.kind} {self.namespace}/{self.name}"
@@ -78,6 +89,8 @@ def decode(obj: Any) -> Workload:
         can_surge=_can_surge(wire.kind, strategy),
         strategy=strategy.type,
         is_ending=wire.metadata.deletion_timestamp is not None,
+        ready=wire.status.ready_replicas or wire.status.number_ready or wire.status.ready or 0,
+        desired=wire.status.desired_number_scheduled or wire.spec.replicas or 0,
     )
 
 

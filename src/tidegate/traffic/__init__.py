@@ -7,18 +7,26 @@ Public surface:
 - ``listings(pod, slices)``: which slices list a pod; ``every_endpoint(pod)``: where no route may lead;
   ``serving_endpoints(pod, slices)``: where it must listen for its quiet to be readable.
 - ``cut(pod, services, owner_selector) -> LabelCut``, ``tombstone(pod, token)``: labels to set.
+- ``Census(pods, services, slices, workloads)``: all of it indexed; whose revision is what (``Revision``).
+- ``warnings_of(service, census)``, ``all_held(pods)``, ``hold_warnings(held, now)``: ``Finding``s with their next step.
 - ``floors(pod, services, slices, needed, leaving) -> Floor...``: what each Service would keep.
 """
 
 from __future__ import annotations
 
+from tidegate.traffic.census import Census
+from tidegate.traffic.finding import Finding
 from tidegate.traffic.floor import Floor, floors
+from tidegate.traffic.held import Held, all_held, held, hold_warnings
 from tidegate.traffic.labels import LabelCut, cut, tombstone
 from tidegate.traffic.listing import Listing, every_endpoint, listings, serving_endpoints
+from tidegate.traffic.revision import Revision
 from tidegate.traffic.routes import Candidate, Routes, routes, slices_of
 from tidegate.traffic.selection import Selection, selecting, selections
+from tidegate.traffic.warnings import warnings_of
 
 __all__ = [
-    "Candidate", "Floor", "LabelCut", "Listing", "Routes", "Selection", "cut", "every_endpoint", "floors", "listings",
-    "routes", "selecting", "selections", "serving_endpoints", "slices_of", "tombstone",
+    "Candidate", "Census", "Finding", "Floor", "Held", "LabelCut", "Listing", "Revision", "Routes", "Selection",
+    "all_held", "cut", "every_endpoint", "floors", "held", "hold_warnings", "listings", "routes", "selecting",
+    "selections", "serving_endpoints", "slices_of", "tombstone", "warnings_of",
 ]  # fmt: skip
