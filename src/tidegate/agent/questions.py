@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from tidegate import __version__
 from tidegate.agent.witness import NodeWitness
 from tidegate.kube.exchange import Request, Response, whole
 from tidegate.observers import sockets, witness
@@ -24,10 +25,13 @@ class Questions:
         self._open = 0
 
     async def exchange(self, request: Request) -> Response:
-        """POST /v1/question, GET /v1/connections?endpoint=IP:PORT, GET /healthz."""
+        """POST /v1/question, GET /v1/connections?endpoint=IP:PORT, GET /v1/about, GET /healthz."""
         match request.method, request.path:
             case "GET", "/healthz":
                 return whole(200, b"ok", "text/plain")
+            case "GET", witness.ABOUT_PATH:
+                about = witness.About(self._witness.node, __version__, witness.PROTOCOL)
+                return whole(200, msgspec.json.encode(about))
             case "POST", witness.QUESTION_PATH:
                 return await self._question(request)
             case "GET", "/v1/connections":

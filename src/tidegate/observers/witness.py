@@ -22,6 +22,7 @@ from tidegate.model.epoch import Epoch
 
 PROTOCOL = 1
 QUESTION_PATH = "/v1/question"
+ABOUT_PATH = "/v1/about"
 ENDPOINTS_MAX = 10_000
 WAIT_SECONDS_MAX = 30.0
 
@@ -43,6 +44,14 @@ class Answer:
     node: str
     facts: Facts
     digest: str
+
+
+class About(msgspec.Struct, frozen=True):
+    """GET /v1/about: which agent this is. Agents before 0.2 have no such path."""
+
+    node: str
+    version: str
+    protocol: int
 
 
 class _WireQuestion(msgspec.Struct, forbid_unknown_fields=True):
@@ -82,15 +91,19 @@ class _WireAnswer(msgspec.Struct, forbid_unknown_fields=True):
 
 def narrowed(facts: Facts, endpoints: Iterable[Endpoint]) -> Facts:
     """The facts that matter for ``endpoints``: routes and handshakes to them, the whole fence, all unreadable."""
-    asked = tuple(endpoints)
+    asked: dict[str, list[Endpoint]] = {}  # a status of a whole cluster asks about thousands
+    for endpoint in endpoints:
+        asked.setdefault(endpoint.address, []).append(endpoint)
+
+    def is_asked(to: Endpoint) -> bool:
+        return any(one.covers(to) for one in asked.get(to.address, ()))
+
     routes = tuple(
         replace(route, endpoints=found)
         for route in facts.routes
-        if (found := tuple(to for to in route.endpoints if any(one.covers(to) for one in asked)))
+        if (found := tuple(to for to in route.endpoints if is_asked(to)))
     )
-    tracked = tuple(
-        entry for entry in facts.tracked if entry.is_opening and any(one.covers(entry.endpoint) for one in asked)
-    )
+    tracked = tuple(entry for entry in facts.tracked if entry.is_opening and is_asked(entry.endpoint))
     return replace(facts, routes=routes, tracked=tracked)
 
 
