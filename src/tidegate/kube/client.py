@@ -12,6 +12,7 @@ import msgspec
 from tidegate.kube.api import ALL, Deletion, JsonObject, Listing, Patch, Resource, Selection, WatchEvent
 from tidegate.kube.errors import ApiError, Unreachable, from_status
 from tidegate.kube.exchange import Exchange, Request, Response
+from tidegate.kube.execution import execute
 
 _PATCH_TYPES = {
     "merge": "application/merge-patch+json",
@@ -44,6 +45,17 @@ class KubeClient:
         if response.status >= 400:
             raise _error(response.status, await response.read(), self.server)
         return response
+
+    async def exchange(self, request: Request) -> Response:
+        """Any request, its answer as it came: through ``pods/proxy`` an answer of 503 may be the pod's own."""
+        return await self._exchange(request)
+
+    async def execute(self, path: str, container: str, command: tuple[str, ...]) -> tuple[int, bytes]:
+        """(exit code, output) of a command in a container; ``path`` is the pod's exec subresource.
+
+        Raises ``ApiError`` and ``Unreachable``; waits for as long as the command runs.
+        """
+        return await execute(self._exchange, path, container, command)
 
     async def _call(self, method: str, path: str, query: dict[str, str], body: bytes = b"", kind: str = "") -> Any:
         headers = {"accept": "application/json"}

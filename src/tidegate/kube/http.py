@@ -11,13 +11,14 @@ from collections.abc import AsyncIterator
 import aiohttp
 from yarl import URL
 
-from tidegate.kube.errors import Unreachable
+from tidegate.kube.errors import ApiError, Unreachable
 from tidegate.kube.exchange import Request, Response
 from tidegate.kube.kubeconfig import Cluster, load
 
 _CONNECT_SECONDS = 10.0
 _READ_SECONDS = 330.0
 """Silence after which a stream is given up: above the 290 s a watch asks for."""
+_MESSAGE_BYTES_MAX = 1024 * 1024
 
 
 class HttpTransport:
@@ -67,6 +68,24 @@ class HttpTransport:
             raise Unreachable(f"{self._cluster.server}: {_plain(error)}") from error
         finally:
             answer.close() if not answer.content.at_eof() else answer.release()
+
+    async def messages(self, request: Request, protocols: tuple[str, ...]) -> AsyncIterator[bytes]:
+        """What the server of a WebSocket sends, until it closes. Raises ``ApiError`` and ``Unreachable``."""
+        session = self._open()
+        url = URL(self._cluster.server.rstrip("/") + request.target, encoded=True)
+        headers = {**self._cluster.headers(), **request.headers}
+        try:
+            async with session.ws_connect(
+                url, protocols=protocols, headers=headers, max_msg_size=_MESSAGE_BYTES_MAX,
+                ssl=self._tls, server_hostname=self._cluster.tls_server_name or None, proxy=self._cluster.proxy or None,
+            ) as socket:  # fmt: skip
+                async for message in socket:
+                    if message.type is aiohttp.WSMsgType.BINARY:
+                        yield message.data
+        except aiohttp.WSServerHandshakeError as error:
+            raise ApiError(error.status, "", f"{request.path} was answered {error.status}: {error.message}") from error
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise Unreachable(f"{self._cluster.server}: {_plain(error)}") from error
 
     async def close(self) -> None:
         if self._session is not None:

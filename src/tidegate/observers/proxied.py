@@ -88,7 +88,7 @@ class ProxiedAgents:
         """What is in flight at ``endpoints`` on ``node``. Never raises: no answer is unreadable."""
         query = tuple(("endpoint", text) for text in spell(endpoints))
         try:
-            body = await self._call(node, Request("GET", CONNECTIONS_PATH, query))
+            body = await self.call(node, Request("GET", CONNECTIONS_PATH, query))
         except KubeError as error:
             return Quiet(unreadable=(Unreadable(str(error), f"connections on {node}"),))
         return sockets.decode_quiet(body, node)
@@ -98,9 +98,10 @@ class ProxiedAgents:
         body = witness.encode_question(question)
         headers = {"content-type": "application/json"}
         request = Request("POST", witness.QUESTION_PATH, (), headers, body)
-        return witness.decode_answer(await self._call(node, request), node)
+        return witness.decode_answer(await self.call(node, request), node)
 
-    async def _call(self, node: str, request: Request) -> bytes:
+    async def call(self, node: str, request: Request) -> bytes:
+        """Any request to the agent of ``node``. Raises ``KubeError``."""
         if node not in self._names:
             select = Selection(SYSTEM_NAMESPACE, AGENT_LABELS, f"spec.nodeName={node}")
             found = (await self._client.list(PODS, select)).items
