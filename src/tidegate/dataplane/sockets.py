@@ -28,6 +28,8 @@ FLUSHING = frozenset({"FIN_WAIT1", "CLOSING", "LAST_ACK"})
 TIME_WAIT = "06"
 WILDCARDS = ("0.0.0.0", "::")
 _DEAF = "no LISTEN socket for"
+NO_INBOUND = "no inbound sockets and no activity probe: whether it is working is not known"
+"""A pod that listens nowhere (a queue worker, a batch job) is not idle because nobody is connected to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,28 +53,36 @@ class Socket:
 
 @dataclass(frozen=True, slots=True)
 class Quiet:
-    """The answer to "is anything in flight?": the connections that are, or why it cannot be told."""
+    """The answer to "is anything in flight?": the connections that are, or why it cannot be told.
+
+    ``busy``: what the workload's activity probe says against it (working, or unreadable), in sentences.
+    ``doubts``: what keeps quiet from being a proof though nothing speaks against it.
+    """
 
     live: tuple[Socket, ...] = ()
     unreadable: tuple[Unreadable, ...] = ()
+    busy: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
 
     @property
     def is_quiet(self) -> bool:
-        return not self.live and not self.unreadable
+        return not self.live and not self.unreadable and not self.busy
 
     @property
     def is_deaf(self) -> bool:
         """Whether all that keeps it from being told is that the pod does not listen where it should."""
-        return bool(self.unreadable) and not self.live and all(one.reason.startswith(_DEAF) for one in self.unreadable)
+        is_silent = not self.live and not self.busy
+        return bool(self.unreadable) and is_silent and all(one.reason.startswith(_DEAF) for one in self.unreadable)
 
     def __str__(self) -> str:
         if self.unreadable:
-            return f"sockets unreadable: {'; '.join(str(unreadable) for unreadable in self.unreadable)}"
+            why = f"sockets unreadable: {'; '.join(str(unreadable) for unreadable in self.unreadable)}"
+            return "; ".join((why, *self.busy))
         if not self.live:
-            return "nothing in flight"
+            return "; ".join(self.busy) or "nothing in flight"
         clients = ", ".join(str(socket.remote) for socket in self.live[:3])
         more = f" and {len(self.live) - 3} more" if len(self.live) > 3 else ""
-        return f"{len(self.live)} in flight: {clients}{more}"
+        return "; ".join((f"{len(self.live)} in flight: {clients}{more}", *self.busy))
 
 
 def parse(text: str, where: str = "/proc/net/tcp") -> tuple[Socket, ...] | Unreadable:
@@ -133,7 +143,8 @@ def quiet(
 
     ``tables`` are the pod's socket tables (tcp and tcp6 of its network namespace), ``kubelet`` the sockets the kubelet
     holds (``owned_by``): a probe, or the gate's own call, is not a client. An endpoint with port 0 stands for whatever
-    listens at its address: nobody has said that anything should, so none is none.
+    listens at its address: nobody has said that anything should, so none is none, but with nothing listening at all it
+    is in doubt whether that says anything about the pod's work.
     """
     unreadable: list[Unreadable] = []
     sockets: list[Socket] = []
@@ -144,16 +155,19 @@ def quiet(
             sockets += table
     listening = [socket.local for socket in sockets if socket.state == "LISTEN"]
     live: list[Socket] = []
+    is_heard = False
     probes = {(socket.local, socket.remote) for socket in kubelet}
     for endpoint in sorted(set(endpoints)):
         ports = {at.port for at in listening if _serves(at, endpoint)}
+        is_heard = is_heard or bool(ports)
         if not ports and endpoint.port:
             unreadable.append(Unreadable(f"{_DEAF} {endpoint}: is this the pod's own network?"))
         for socket in sockets:
             inbound = socket.local.port in ports and endpoint.covers(socket.local)
             if inbound and socket.can_answer and (socket.remote, socket.local) not in probes:
                 live.append(socket)
-    return Quiet(tuple(dict.fromkeys(live)), tuple(unreadable))
+    doubts = () if is_heard or unreadable else (NO_INBOUND,)
+    return Quiet(tuple(dict.fromkeys(live)), tuple(unreadable), doubts=doubts)
 
 
 def _serves(listening: Endpoint, endpoint: Endpoint) -> bool:

@@ -110,7 +110,9 @@ def is_sealed(drain: Drain) -> bool:
 
 def is_proven(drain: Drain) -> bool:
     """Whether S and L rest on evidence alone: no assumption, nobody suspected."""
-    if drain.epoch is None or drain.suspected or drain.quiet is None or not drain.quiet.is_quiet:
+    if drain.epoch is None or drain.suspected or drain.quiet is None:
+        return False
+    if not drain.quiet.is_quiet or drain.quiet.doubts:
         return False
     return quorum(drain.observers or (), drain.acknowledgements, drain.epoch) is Verdict.CONFIRMED
 

@@ -109,7 +109,10 @@ def _proof(before: Drain, drain: Drain, at: float) -> DrainResult:
 
 def _assumptions(drain: Drain) -> tuple[str, ...]:
     answers = (drain.acknowledgements[name] for name in sorted(drain.acknowledgements))
-    sockets = () if drain.quiet is not None and drain.quiet.is_quiet else (str(drain.quiet or "sockets not read"),)
+    if drain.quiet is not None and drain.quiet.is_quiet:
+        sockets = drain.quiet.doubts
+    else:
+        sockets = (str(drain.quiet or "sockets not read"),)
     return (*(str(answer) for answer in answers if answer.verdict is Verdict.ASSUMED), *drain.suspected, *sockets)
 
 

@@ -76,16 +76,19 @@ class _WireSocket(msgspec.Struct, forbid_unknown_fields=True):
     inode: int
 
 
-class _WireQuiet(msgspec.Struct, forbid_unknown_fields=True):
+class _WireQuiet(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     node: str
     live: list[_WireSocket]
     unreadable: list[tuple[str, str]]
+    doubts: list[str] = []
 
 
 def encode_quiet(node: str, quiet: Quiet) -> bytes:
-    """``{"node", "live": [{"local", "remote", "state", "unsent", "inode"}], "unreadable": [[reason, where]]}``."""
+    """``{"node", "live": [{"local", "remote", "state", "unsent", "inode"}], "unreadable": [[reason, where]],
+    "doubts"?: [sentence]}``."""
     live = [_WireSocket(str(one.local), str(one.remote), one.state, one.unsent, one.inode) for one in quiet.live]
-    return msgspec.json.encode(_WireQuiet(node, live, [(one.reason, one.where) for one in quiet.unreadable]))
+    unreadable = [(one.reason, one.where) for one in quiet.unreadable]
+    return msgspec.json.encode(_WireQuiet(node, live, unreadable, list(quiet.doubts)))
 
 
 def decode_quiet(body: bytes, node: str) -> Quiet:
@@ -98,6 +101,7 @@ def decode_quiet(body: bytes, node: str) -> Quiet:
             Socket(Endpoint.parse(one.local), Endpoint.parse(one.remote), one.state, one.unsent, one.inode)
             for one in raw.live
         )
-        return Quiet(live, tuple(Unreadable(reason, where) for reason, where in raw.unreadable))
+        unreadable = tuple(Unreadable(reason, where) for reason, where in raw.unreadable)
+        return Quiet(live, unreadable, doubts=tuple(raw.doubts))
     except (msgspec.DecodeError, ValueError) as error:
         return Quiet(unreadable=(Unreadable(str(error), f"connections on {node}"),))
