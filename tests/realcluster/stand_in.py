@@ -144,7 +144,7 @@ async def tidegate_installed(api: Api, address: str) -> AsyncIterator[StandInKer
         await _accounts(api)
         for one in pods:
             await api.create(PODS, one)
-        questions = QuietQuestions(NodeWitness(kernel, NODE), 0)
+        questions = QuietQuestions(NodeWitness(kernel, NODE), 0, api, address)
         servers = [
             await wire.serve(questions.exchange, address, AGENT_PORT),
             await wire.serve(coordinator.exchange, address, COORDINATOR_PORT),

@@ -84,7 +84,7 @@ async def main(program: Program) -> int:
             random.Random(f"{settings.seed}/agent/{settings.node}"),
         )  # fmt: skip
         gate = Gate(drains, holds, program.log)
-        questions = Questions(NodeWitness(kernel, settings.node), settings.kubelet_pid)
+        questions = Questions(NodeWitness(kernel, settings.node), settings.kubelet_pid, api, settings.address)
         dead = holds.restore()
         # Listening before anything slow: the holder falls back when it cannot connect.
         listening = await _listen(settings.agent_socket, gate)

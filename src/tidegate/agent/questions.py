@@ -1,13 +1,22 @@
-"""The agent's HTTP API on the node's address: what this node routes to, and which connections a pod has."""
+"""The agent's HTTP API on the node's address: what this node routes to, which connections a pod has, whether a pod
+says that it is working, where connections through a Service go."""
 
 from __future__ import annotations
+
+from collections.abc import Coroutine
+from typing import Any
 
 import msgspec
 
 from tidegate import __version__
+from tidegate.agent.probing import Prober, TooManyProbes
 from tidegate.agent.witness import NodeWitness
+from tidegate.kube.api import PODS, Api
+from tidegate.kube.errors import KubeError
 from tidegate.kube.exchange import Request, Response, whole
-from tidegate.observers import sockets, witness
+from tidegate.model import pod as pods
+from tidegate.model.decode import Malformed
+from tidegate.observers import activity, probe, sockets, witness
 from tidegate.observers.coordinator import read
 
 QUESTIONS_MAX = 32
@@ -19,9 +28,11 @@ ENDPOINTS_MAX = 64
 class Questions:
     """Answers questions; a caller too many is told to come again."""
 
-    def __init__(self, own: NodeWitness, kubelet_pid: int) -> None:
+    def __init__(self, own: NodeWitness, kubelet_pid: int, api: Api, address: str) -> None:
         self._witness = own
         self._kubelet_pid = kubelet_pid
+        self._api = api
+        self._prober = Prober(own.node, address, own.facts)
         self._open = 0
 
     async def exchange(self, request: Request) -> Response:
@@ -36,6 +47,12 @@ class Questions:
                 return await self._question(request)
             case "GET", "/v1/connections":
                 return self._connections(request)
+            case "GET", activity.ACTIVITY_PATH:
+                return await self._counted(self._activity(request))
+            case "POST", probe.PROBE_PATH:
+                return await self._counted(self._probe(request))
+            case "POST", probe.CLOSE_PATH:
+                return self._close(request)
             case _:
                 return _refusal(404, f"{request.method} {request.path} is not asked here")
 
@@ -44,13 +61,49 @@ class Questions:
             question = witness.decode_question(request.body)
         except ValueError as error:
             return _refusal(400, str(error))
+        return await self._counted(self._testify(question))
+
+    async def _testify(self, question: witness.Question) -> Response:
+        return whole(200, witness.encode_answer(await self._witness.answer(question)))
+
+    async def _counted(self, work: Coroutine[Any, Any, Response]) -> Response:
+        """No more at once than there is room for."""
         if self._open >= QUESTIONS_MAX:
+            work.close()
             return _refusal(429, f"{QUESTIONS_MAX} questions are open already")
         self._open += 1
         try:
-            return whole(200, witness.encode_answer(await self._witness.answer(question)))
+            return await work
         finally:
             self._open -= 1
+
+    async def _activity(self, request: Request) -> Response:
+        """Only a pod of this node, only as its own annotation says: who may write that may ask the pod."""
+        namespace, name = request.param("namespace"), request.param("pod")
+        try:
+            found = pods.decode(await self._api.get(PODS, name, namespace))
+            wanted = activity.of_pod(found)
+        except (KubeError, Malformed, ValueError) as error:
+            return _refusal(400, str(error))
+        if found.node != self._witness.node or wanted is None or not found.ips:
+            return _refusal(404, f"no pod {namespace}/{name} with an activity probe is on this node")
+        return whole(200, activity.encode_answer(await activity.DialledActivity(wanted, found.ips[0]).ask()))
+
+    async def _probe(self, request: Request) -> Response:
+        try:
+            opened = await self._prober.open(probe.decode(request.body, probe.Probe))
+        except ValueError as error:
+            return _refusal(400, str(error))
+        except TooManyProbes as error:
+            return _refusal(429, str(error))
+        return whole(200, msgspec.json.encode(opened))
+
+    def _close(self, request: Request) -> Response:
+        try:
+            self._prober.close(probe.decode(request.body, probe.Close).batch)
+        except ValueError as error:
+            return _refusal(400, str(error))
+        return whole(200, b"{}")
 
     def _connections(self, request: Request) -> Response:
         try:

@@ -52,6 +52,13 @@ class NodeWitness:
             answer, generation = await self._read(question, generation, min(left, pause))
         return answer
 
+    async def facts(self) -> Facts:
+        """All that a dump taken now shows. Never raises: a kernel that does not answer is unreadable."""
+        try:
+            return labkernel.parse(await self._kernel.dump(), self.node)
+        except KernelUnreachable as error:
+            return Facts(self.node, "no dump", unreadable=(Unreadable(str(error), self.node),))
+
     async def _read(self, question: Question, after: int | None, seconds: float) -> tuple[Answer, int]:
         """One dump, narrowed: now, or once the table's generation exceeds ``after``."""
         try:
