@@ -188,9 +188,9 @@ def lies(stage):
 
 
 @contextlib.asynccontextmanager
-async def staged(manifest=None, seed=0, nodes=3, addons=(TIDEGATE,)):
+async def staged(manifest=None, seed=0, addons=(TIDEGATE,), **config):
     manifest = manifest or deployment()
-    async with VirtualLab(LabConfig(seed=seed, nodes=nodes, addons=addons)) as lab:
+    async with VirtualLab(LabConfig(seed=seed, addons=addons, **config)) as lab:
         stage = Stage(lab)
         await stage.api.create(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NS}})
         await stage.api.create(SERVICES, SERVICE)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tidegate import vtime
+from tidegate.client.guards import read_guards
 from tidegate.client.holding import is_at_work, told
 from tidegate.client.options import Verb, VerbOptions
 from tidegate.client.permissions import lacking
@@ -15,23 +16,19 @@ from tidegate.engine import owners
 from tidegate.engine.act import reservations
 from tidegate.kube.api import (
     ENDPOINTSLICES,
-    PODDISRUPTIONBUDGETS,
     PODS,
     SERVICES,
     Api,
-    JsonObject,
-    Resource,
     Selection,
 )
-from tidegate.kube.errors import ApiError
-from tidegate.model import endpointslice, pod, selector, service
+from tidegate.model import endpointslice, pod, service
 from tidegate.model.endpoint import Endpoint
 from tidegate.model.names import DrainRecord, decode_drain
 from tidegate.model.pod import Pod
 from tidegate.model.service import Service
 from tidegate.traffic import LabelCut, cut, floors, listings, selecting, serving_endpoints
 
-NETWORKPOLICIES = Resource("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy")
+ANOTHER_LABEL = "give the Service a label that nothing else looks at: `tidegate prepare`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +151,7 @@ async def plan_pod(api: Api, target: tuple[str, str], verb: Verb, options: VerbO
     chosen = tuple(one for one in selecting(subject, services) if not options.services or one.name in options.services)
     owner = controllers[0].selector if controllers else None
     planned = cut(subject, services, owner)
+    guards = await read_guards(api, namespace, controllers)
     seen = tuple(sorted({found.service for found in listings(subject, slices)} | set(record.seen if record else ())))
     refusals = [
         *_of_itself(subject, verb, record),
@@ -165,8 +163,9 @@ async def plan_pod(api: Api, target: tuple[str, str], verb: Verb, options: VerbO
         leaving = {uid for one in chosen for uid in reservations(one) if uid != subject.uid}
         kept = floors(subject, chosen, slices, options.floor, leaving)
         refusals += [Refusal(str(floor), is_floor=True) for floor in kept if not floor.is_kept]
-        refusals += [Refusal(reason, is_floor=True) for reason in await _budgets(api, subject)]
-        refusals += [Refusal(reason) for reason in await _policies(api, subject, planned)]
+        refusals += [Refusal(reason, is_floor=True) for reason in guards.breached(subject)]
+        refusals += [Refusal(reason, way_out=ANOTHER_LABEL) for reason in guards.severed(subject, planned.labels)]
+        refusals += [Refusal(reason) for reason in guards.unread]
     before = services if record is None else tuple(one for one in services if one.selects(namespace, record.labels))
     return PodPlan(
         verb=verb,
@@ -177,7 +176,10 @@ async def plan_pod(api: Api, target: tuple[str, str], verb: Verb, options: VerbO
         serving=serving_endpoints(subject, slices) or _declared(subject, before),
         seen=seen,
         refusals=tuple(refusals),
-        consequences=_consequences(planned, controllers),
+        consequences=(
+            *_consequences(planned, controllers),
+            *guards.consequences(subject, planned.labels, planned.releases),
+        ),
         is_witnessed=is_witnessed,
         owner="" if subject.owner is None else f"{subject.owner.kind}/{subject.owner.name}/{subject.owner.uid}",
         record=record,
@@ -213,46 +215,6 @@ def _not_seen(services: Iterable[Service], seen: tuple[str, ...]) -> Iterable[Re
     for one in services:
         if str(one) not in seen:
             yield Refusal(f"not seen in the EndpointSlices of {one} yet: try again in a moment")
-
-
-async def _budgets(api: Api, subject: Pod) -> list[str]:
-    found = []
-    for obj in (await api.list(PODDISRUPTIONBUDGETS, Selection(subject.namespace))).items:
-        wanted = (obj.get("spec") or {}).get("selector")
-        name = obj["metadata"]["name"]
-        if wanted is None or not selector.of_json(wanted, f"PodDisruptionBudget {name}").matches(subject.labels):
-            continue
-        allowed = int((obj.get("status") or {}).get("disruptionsAllowed") or 0)
-        if allowed < 1:
-            found.append(f"PodDisruptionBudget {name} allows no disruption now")
-    return found
-
-
-async def _policies(api: Api, subject: Pod, planned: LabelCut) -> list[str]:
-    """NetworkPolicies that look at a label we would touch: the cut could end connections that are in flight."""
-    try:
-        policies = (await api.list(NETWORKPOLICIES, Selection(subject.namespace))).items
-    except ApiError as error:
-        if error.is_not_found:
-            return []
-        raise
-    found = []
-    for obj in policies:
-        name = obj["metadata"]["name"]
-        touched = sorted(set(_keys_of(obj.get("spec") or {}, name)) & set(planned.labels))
-        if touched:
-            found.append(f"NetworkPolicy {name} selects on {', '.join(touched)}: in-flight work would die")
-    return found
-
-
-def _keys_of(spec: JsonObject, name: str) -> Iterable[str]:
-    """Every label key that any podSelector of a NetworkPolicy looks at."""
-    peers: list[Any] = [spec.get("podSelector")]
-    for rule in (spec.get("ingress") or []) + (spec.get("egress") or []):
-        peers += [peer.get("podSelector") for peer in (rule.get("from") or []) + (rule.get("to") or [])]
-    for one in peers:
-        if one is not None:
-            yield from selector.of_json(one, f"NetworkPolicy {name}").keys
 
 
 def _declared(subject: Pod, services: Iterable[Service]) -> tuple[Endpoint, ...]:

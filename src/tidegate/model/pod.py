@@ -37,6 +37,7 @@ class _Container(msgspec.Struct, rename="camel"):
     image: str = ""
     ports: list[_Port] | None = None
     lifecycle: _Lifecycle | None = None
+    liveness_probe: dict[str, Any] | None = None
 
 
 class _Spec(msgspec.Struct, rename="camel"):
@@ -90,7 +91,8 @@ class Owner(msgspec.Struct, frozen=True):
 
 
 class Pod(msgspec.Struct, frozen=True):
-    """A pod as the API has it. ``ips`` are canonical; ``gated`` names the containers whose preStop is the gate."""
+    """A pod as the API has it. ``ips`` are canonical; ``gated`` names the containers whose preStop is the gate,
+    ``liveness_probed`` those that are restarted when a probe fails."""
 
     name: str
     namespace: str
@@ -112,6 +114,7 @@ class Pod(msgspec.Struct, frozen=True):
     image: str
     gated: tuple[str, ...]
     conditions: tuple[Condition, ...]
+    liveness_probed: tuple[str, ...] = ()
 
     @property
     def is_ready(self) -> bool:
@@ -167,6 +170,7 @@ def decode(obj: Any) -> Pod:
         image=spec.containers[0].image if spec.containers else "",
         gated=tuple(container.name for container in spec.containers if _is_gated(container)),
         conditions=conditions(status.conditions),
+        liveness_probed=tuple(container.name for container in spec.containers if container.liveness_probe),
     )
 
 

@@ -10,6 +10,7 @@ from tidegate.model.decode import WireMeta, decode_wire, describe
 from tidegate.model.selector import Selector, of_labels
 
 PROXY_NAME_LABEL = "service.kubernetes.io/service-proxy-name"
+TOPOLOGY_ANNOTATION = "service.kubernetes.io/topology-mode"
 
 
 class _Port(msgspec.Struct, rename="camel"):
@@ -31,6 +32,7 @@ class _Spec(msgspec.Struct, rename="camel"):
     publish_not_ready_addresses: bool = False
     session_affinity: str = "None"
     health_check_node_port: int = 0
+    traffic_distribution: str | None = None
 
 
 class _Service(msgspec.Struct):
@@ -49,7 +51,10 @@ class ServicePort(msgspec.Struct, frozen=True):
 
 
 class Service(msgspec.Struct, frozen=True):
-    """A Service as the API has it. ``selector`` is None when it has none: its slices are somebody else's."""
+    """A Service as the API has it. ``selector`` is None when it has none: its slices are somebody else's.
+
+    ``keeps_to`` is what its traffic keeps to while there are endpoints: ``zone``, ``node``, or empty for neither.
+    """
 
     name: str
     namespace: str
@@ -66,6 +71,7 @@ class Service(msgspec.Struct, frozen=True):
     publish_not_ready_addresses: bool
     session_affinity: str
     health_check_node_port: int
+    keeps_to: str = ""
 
     @property
     def is_headless(self) -> bool:
@@ -108,4 +114,14 @@ def decode(obj: Any) -> Service:
         publish_not_ready_addresses=spec.publish_not_ready_addresses,
         session_affinity=spec.session_affinity,
         health_check_node_port=spec.health_check_node_port,
+        keeps_to=_keeps_to(spec.traffic_distribution, meta.annotations or {}),
     )
+
+
+def _keeps_to(distribution: str | None, annotations: dict[str, str]) -> str:
+    """KEP-4444 and its forerunner (topology-mode): both end as hints in the slices."""
+    if distribution == "PreferSameNode":
+        return "node"
+    if distribution in ("PreferClose", "PreferSameZone") or annotations.get(TOPOLOGY_ANNOTATION, "").lower() == "auto":
+        return "zone"
+    return ""

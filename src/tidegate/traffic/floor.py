@@ -13,7 +13,8 @@ from tidegate.traffic.routes import slices_of
 
 @dataclass(frozen=True, slots=True)
 class Floor:
-    """What is left of ``service`` without the pod. ``scope`` is empty, or the node of a Local policy."""
+    """What is left of ``service`` without the pod. ``scope``: where its traffic keeps to (``on node-1``,
+    ``in zone b``), or empty."""
 
     service: Service
     left: int
@@ -25,7 +26,7 @@ class Floor:
         return self.left >= self.needed
 
     def __str__(self) -> str:
-        scope = f" on {self.scope}" if self.scope else ""
+        scope = f" {self.scope}" if self.scope else ""
         return f"{self.service} would keep {self.left} other ready endpoints{scope}, the floor is {self.needed}"
 
 
@@ -38,9 +39,13 @@ def floors(
     every = tuple(slices)
     for service in services:
         entries = [entry for slice_ in slices_of(service, every) for entry in slice_.endpoints if entry.is_ready]
-        others = {(entry.uid or entry.addresses): entry.node for entry in entries if entry.uid not in gone}
+        others = {(entry.uid or entry.addresses): entry for entry in entries if entry.uid not in gone}
         found.append(Floor(service, len(others), needed))
-        if service.is_local_internally or service.is_local_externally:
-            local = sum(node == pod.node for node in others.values())
-            found.append(Floor(service, local, min(needed, 1), pod.node))
+        if service.is_local_internally or service.is_local_externally or service.keeps_to == "node":
+            local = sum(other.node == pod.node for other in others.values())
+            found.append(Floor(service, local, min(needed, 1), f"on {pod.node}"))
+        zone = next((entry.zone for entry in entries if entry.uid == pod.uid), "")
+        if zone and service.keeps_to == "zone":
+            near = sum(other.zone == zone for other in others.values())
+            found.append(Floor(service, near, min(needed, 1), f"in zone {zone}"))
     return tuple(found)
