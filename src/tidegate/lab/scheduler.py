@@ -11,15 +11,15 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from tidegate import vtime
 from tidegate.kube.api import NODES, PODS, Api, JsonObject, Patch
 from tidegate.kube.errors import ApiError
 from tidegate.kube.reflector import Key, key_of
 from tidegate.lab.config import LabConfig
+from tidegate.lab.controllers.affinity import fits_selectors
 from tidegate.lab.controllers.cache import Caches
-from tidegate.lab.controllers.labels import labels_of, matches
+from tidegate.lab.controllers.labels import labels_of
 from tidegate.lab.controllers.pods import condition, is_terminal, is_terminating
 from tidegate.lab.controllers.shell import Controller, World
 from tidegate.lab.controllers.taints import UNSCHEDULABLE, untolerated, wanted_taints
@@ -58,31 +58,12 @@ def obstacle(view: View, node: JsonObject) -> str:
     if taint is not None:
         unschedulable = taint["key"] == UNSCHEDULABLE
         return "node(s) were unschedulable" if unschedulable else "node(s) had untolerated taint(s)"
-    if not _fits_selectors(view.pod, node):
+    if not fits_selectors(view.pod, node):
         return "node(s) didn't match Pod's node affinity/selector"
     allocatable = (node.get("status") or {}).get("allocatable") or {}
     if view.load.get(node["metadata"]["name"], 0) >= int(allocatable.get("pods") or _PODS_MAX):
         return "Too many pods"
     return ""
-
-
-def _fits_selectors(pod: JsonObject, node: JsonObject) -> bool:
-    spec, labels = pod["spec"], labels_of(node)
-    if any(labels.get(key) != value for key, value in (spec.get("nodeSelector") or {}).items()):
-        return False
-    affinity = (spec.get("affinity") or {}).get("nodeAffinity") or {}
-    required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution")
-    if required is None:
-        return True
-    return any(_fits_term(term, node) for term in required.get("nodeSelectorTerms") or ())
-
-
-def _fits_term(term: Mapping[str, Any], node: JsonObject) -> bool:
-    expressions, fields = term.get("matchExpressions") or (), term.get("matchFields") or ()
-    if not expressions and not fields:
-        return False
-    name = {"metadata.name": node["metadata"]["name"]}
-    return matches({"matchExpressions": expressions}, labels_of(node)) and matches({"matchExpressions": fields}, name)
 
 
 def choose(view: View) -> Choice:

@@ -48,7 +48,9 @@ def delete(verbs: Verbs, row: Row, place: tuple[str, str], asked: DeleteOptions,
     if grace is not None and not _begin_grace(metadata, grace, asked, verbs):
         return Deleted(old, False)
     is_graceful = grace is not None
-    finalizers = _wanted_finalizers(metadata.get("finalizers") or [], asked.propagation)
+    held = metadata.get("finalizers") or []
+    is_said = asked.propagation or any(name in held for name in (ORPHAN, FOREGROUND))
+    finalizers = _wanted_finalizers(held, asked.propagation if is_said else row.strategy.propagation)
     if finalizers != (metadata.get("finalizers") or []):
         metadata["finalizers"] = finalizers
         if not finalizers:

@@ -18,6 +18,7 @@ from tidegate.lab.apiserver.kinds.plain import (
 )
 from tidegate.lab.apiserver.kinds.pods import PodStrategy
 from tidegate.lab.apiserver.kinds.services import ServiceStrategy
+from tidegate.lab.apiserver.kinds.workloads import DaemonSetStrategy, JobStrategy, StatefulSetStrategy
 from tidegate.lab.apiserver.registry import REVIEW, Conversion, Registry, Row, Subresource
 from tidegate.lab.apiserver.strategy import Strategy
 
@@ -124,9 +125,13 @@ def _events(core: list[Row]) -> Row:
 def _apps() -> list[Row]:
     def scaled(plural: str, kind: str, short: str, *subresources: Subresource) -> Row:
         resource = Resource("apps", "v1", plural, kind)
-        strategy = SpecStrategy({"replicas": 0} if kind in ("ReplicaSet", "StatefulSet") else {})
+        strategy = SpecStrategy({"replicas": 0} if kind == "ReplicaSet" else {})
         if kind == "Deployment":
             strategy = DeploymentStrategy()
+        elif kind == "StatefulSet":
+            strategy = StatefulSetStrategy()
+        elif kind == "DaemonSet":
+            strategy = DaemonSetStrategy()
         return Row(resource, strategy, (short,), ("all",), subresources=(*subresources, status(kind)))
 
     return [
@@ -149,7 +154,7 @@ def _other(core: list[Row]) -> list[Row]:
             ("all",), subresources=(status("HorizontalPodAutoscaler"),)),
         Row(Resource("batch", "v1", "cronjobs", "CronJob"), scaled, ("cj",), ("all",),
             subresources=(status("CronJob"),)),
-        Row(Resource("batch", "v1", "jobs", "Job"), scaled, (), ("all",), subresources=(status("Job"),)),
+        Row(Resource("batch", "v1", "jobs", "Job"), JobStrategy(), (), ("all",), subresources=(status("Job"),)),
         Row(Resource("networking.k8s.io", "v1", "ingressclasses", "IngressClass", False),
             PlainStrategy(has_generation=True)),
         Row(Resource("networking.k8s.io", "v1", "ingresses", "Ingress"), SpecStrategy({"loadBalancer": {}}),

@@ -33,6 +33,9 @@ class World:
 class Strategy:
     """How one kind differs. ``has_generation``: generation counts changes of everything but metadata and status."""
 
+    propagation = ""
+    """What a delete that does not say becomes: "" leaves the dependents to the garbage collector's Background."""
+
     def __init__(self, *, has_generation: bool = False, keeps_status: bool = False) -> None:
         self.has_generation = has_generation
         self.keeps_status = keeps_status
@@ -42,6 +45,9 @@ class Strategy:
         """Set what the server owns on a new object, in place, before defaults."""
         if not self.keeps_status:
             obj["status"] = {}
+
+    def prepare_named(self, obj: JsonObject) -> None:
+        """What follows from a new object's name and uid, in place, before validation."""
 
     def allocate(self, obj: JsonObject, old: JsonObject | None, world: World) -> None:
         """Draw addresses and ports, in place, after validation and only for real writes."""

@@ -82,6 +82,7 @@ class Verbs:
         metadata["creationTimestamp"] = stamp(world.now)
         if row.strategy.has_generation:
             metadata["generation"] = 1
+        row.strategy.prepare_named(obj)
         causes = validation.validate(row.kind, obj, None)
         if causes:
             raise validation.invalid(row.resource, metadata["name"], causes)

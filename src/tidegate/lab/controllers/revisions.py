@@ -47,6 +47,11 @@ def template_hash(deployment: JsonObject) -> str:
     value = _FNV_OFFSET
     for byte in text.encode():
         value = ((value ^ byte) * _FNV_PRIME) & 0xFFFFFFFF
+    return encoded_hash(value)
+
+
+def encoded_hash(value: int) -> str:
+    """A hash as names carry it: each decimal digit in the alphabet of generated names (rand.SafeEncodeString)."""
     return "".join(_ALPHABET[ord(digit) % len(_ALPHABET)] for digit in str(value))
 
 

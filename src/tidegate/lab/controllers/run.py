@@ -7,6 +7,7 @@ from tidegate.lab.config import LabConfig
 from tidegate.lab.controllers.accounts import NamespaceFurnisher
 from tidegate.lab.controllers.bootstrap import Bootstrap
 from tidegate.lab.controllers.cache import Caches
+from tidegate.lab.controllers.daemonset import DaemonSetController
 from tidegate.lab.controllers.deployment import DeploymentController
 from tidegate.lab.controllers.disruption import DisruptionController
 from tidegate.lab.controllers.endpoints import EndpointsController
@@ -21,6 +22,7 @@ from tidegate.lab.controllers.node import NodeController
 from tidegate.lab.controllers.podgc import PodCollector
 from tidegate.lab.controllers.replicaset import ReplicaSetController
 from tidegate.lab.controllers.shell import Controller, World
+from tidegate.lab.controllers.statefulset import StatefulSetController
 from tidegate.vtime import Nursery
 
 
@@ -46,6 +48,8 @@ async def run_controllers(api: Api, config: LabConfig) -> None:
         TaintEvictionController(world),
         PodCollector(world),
         DisruptionController(world),
+        StatefulSetController(world),
+        DaemonSetController(world),
     ]
     async with Nursery() as nursery:
         nursery.start(world.caches.run(), name="controllers' caches")
