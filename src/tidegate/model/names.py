@@ -41,6 +41,8 @@ FENCE_INSTALL = "tidegate.dev/fence"
 """On the fence's Service and EndpointSlice: the install id."""
 CUT_VALUE = "tidegate-cut"
 """What a traffic label says while its pod is cut; the value before is in the ``DrainRecord``."""
+ISOLATED_VALUE = "tidegate-isolated"
+"""What the label says that its owner's selector looked at, while a pod is isolated from it."""
 TOMBSTONE_VALUE = "tidegate-tombstone"
 """What a tombstoned pod's own labels say, so that no selector, restored or rolled back, selects it again."""
 

@@ -6,7 +6,8 @@ Public surface:
 - ``selections(pod, services)``, ``selecting(pod, services)``: who selects a pod; which label the others miss.
 - ``listings(pod, slices)``: which slices list a pod; ``every_endpoint(pod)``: where no route may lead;
   ``serving_endpoints(pod, slices)``: where it must listen for its quiet to be readable.
-- ``cut(pod, services, owner_selector) -> LabelCut``, ``tombstone(pod, token)``: labels to set.
+- ``cut(pod, services, owner_selector) -> LabelCut``, ``isolation(pod, services, owner) -> LabelCut | None``,
+  ``tombstone(pod, token)``: labels to set.
 - ``Census(pods, services, slices, workloads)``: all of it indexed; whose revision is what (``Revision``).
 - ``warnings_of(service, census)``, ``all_held(pods)``, ``hold_warnings(held, now)``: ``Finding``s with their next step.
 - ``floors(pod, services, slices, needed, leaving) -> Floor...``: what each Service would keep.
@@ -18,7 +19,7 @@ from tidegate.traffic.census import Census
 from tidegate.traffic.finding import Finding
 from tidegate.traffic.floor import Floor, floors
 from tidegate.traffic.held import Held, all_held, held, hold_warnings
-from tidegate.traffic.labels import LabelCut, cut, tombstone
+from tidegate.traffic.labels import LabelCut, cut, isolation, not_isolated, tombstone
 from tidegate.traffic.listing import Listing, every_endpoint, listings, serving_endpoints
 from tidegate.traffic.revision import Revision
 from tidegate.traffic.routes import Candidate, Routes, routes, slices_of
@@ -27,6 +28,6 @@ from tidegate.traffic.warnings import warnings_of
 
 __all__ = [
     "Candidate", "Census", "Finding", "Floor", "Held", "LabelCut", "Listing", "Revision", "Routes", "Selection",
-    "all_held", "cut", "every_endpoint", "floors", "held", "hold_warnings", "listings", "routes", "selecting",
-    "selections", "serving_endpoints", "slices_of", "tombstone", "warnings_of",
+    "all_held", "cut", "every_endpoint", "floors", "held", "hold_warnings", "isolation", "listings", "not_isolated",
+    "routes", "selecting", "selections", "serving_endpoints", "slices_of", "tombstone", "warnings_of",
 ]  # fmt: skip
