@@ -153,6 +153,14 @@ def test_a_labs_keys_are_those_of_the_page():
     assert_as_listed("lab status", {**play(story), **known})
 
 
+def test_a_lab_tokens_keys_are_those_of_the_page():
+    async def story(stage):
+        stage.lab.lab.register_token("alice", ["get,list:pods"], NS)
+        return stage.lab.lab.server.access.tokens()
+
+    assert_as_listed("lab token", *play(story))
+
+
 def test_a_simulations_keys_are_those_of_the_page():
     played = sim._play((0, 4.0))
     assert [run["name"] for run in played.pop("runs")] == [row.name for row in ROWS]

@@ -25,6 +25,9 @@ from tidegate.lab.apiserver.server import ApiServer
 MERGE = "application/merge-patch+json"
 STRATEGIC = "application/strategic-merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
+ALICE = ("get,list,watch:pods,pods/log,deployments.apps", "create:pods/eviction", "*:configmaps", "get:*/status")
+"""What the user alice may do in a story's namespace, as the lab is told it; the story of access makes the same Role."""
+
 TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
 METADATA = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
 
@@ -74,11 +77,13 @@ class Side:
         return f"/api/v1/namespaces/{self.namespace}/{path}"
 
     async def quietly(self, method: str, path: str, body: Any = None, **query: Any) -> Answer:
-        """Ask without writing it down. ``kind`` and ``accept`` are headers, everything else is the query."""
+        """Ask without writing it down. ``kind``, ``accept`` and ``user`` are headers, the rest is the query."""
         kind, accept = query.pop("kind", "application/json"), query.pop("accept", "application/json")
+        user = query.pop("user", "")
         pairs = tuple((key, str(value)) for key, value in query.items())
         sent = b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
         headers = {"accept": accept} | ({"content-type": kind} if body is not None else {})
+        headers |= {"impersonate-user": user} if user else {}
         async with asyncio.timeout(8):
             response = await self.exchange(Request(method, self.path(path), pairs, headers, sent))
             text = await response.read()
@@ -220,7 +225,9 @@ async def real_side(kubeconfig: str, namespace: str) -> AsyncIterator[Side]:
 @asynccontextmanager
 async def lab_side(namespace: str) -> AsyncIterator[Side]:
     """The lab's API server on a port of its own, as clients meet it."""
-    server = await wire.serve(ApiServer(random.Random(1)).exchange, "127.0.0.1", 0)
+    api = ApiServer(random.Random(1))
+    api.access.register("alice", ALICE, namespace)
+    server = await wire.serve(api.exchange, "127.0.0.1", 0)
     transport = HttpTransport(Cluster(f"http://127.0.0.1:{server.port}"))
     try:
         yield await _prepared(Side(transport, namespace))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import CompletionItem
 
-from tidegate.cli.main import FAILED, REFUSED, fail
+from tidegate.cli.main import FAILED, REFUSED, USAGE, fail
 
 if TYPE_CHECKING:
     from tidegate.lab.folder import LabFolder, LabRecord
@@ -194,6 +194,69 @@ def kubeconfig(name: str, path: bool) -> None:
     """Print the lab's kubeconfig. Your own is never touched."""
     folder, _ = running_lab(name)
     click.echo(str(folder.kubeconfig) if path else folder.kubeconfig.read_text(), nl=path)
+
+
+@lab.command()
+@click.argument("user", required=False, metavar="[NAME]")
+@click.option(
+    "--rule", "rules", multiple=True, metavar="VERBS:RESOURCES",
+    help='What it may do, as "get,list,watch:pods,pods/log,endpointslices.discovery.k8s.io".',
+)  # fmt: skip
+@click.option("-n", "--namespace", default="", metavar="NS", help="Confine its rules to one namespace.  [default: all]")
+@click.option("--path", is_flag=True, help="Print the kubeconfig's path instead of its content.")
+@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@lab_option
+def token(name: str, user: str | None, **options: Any) -> None:
+    """Give a user a token with fixed rules, to see what a 403 looks like; print a kubeconfig with it.
+
+    Rules given again replace the old ones. Without NAME, list the tokens.
+
+    \b
+    tidegate lab token alice --rule get,list,watch:pods,services --rule patch:pods -n demo
+    KUBECONFIG=$(tidegate lab token alice --path) kubectl delete pod web   # forbidden
+    """
+    from tidegate.kube.errors import ApiError
+
+    folder, record = running_lab(name)
+    if user is None and (options["rules"] or options["namespace"] or options["path"]):
+        raise click.UsageError("whose token? give a NAME")
+    try:
+        known = asyncio.run(_registered(record, user or "", options["rules"], options["namespace"]))
+    except ApiError as error:
+        fail(error.message, USAGE)
+    if user is None:
+        _print_tokens(known, options["output"])
+        return
+    found = next((one for one in known if one["name"] == user), None)
+    if found is None:
+        fail(f'lab "{name}" has no token "{user}"; give it a --rule, as `--rule get,list,watch:pods`', FAILED)
+    if options["output"] == "json":
+        click.echo(json.dumps(found, indent=2))
+        return
+    folder.write_kubeconfig(record.server, user, found["token"])
+    path = folder.kubeconfig_of(user)
+    click.echo(str(path) if options["path"] else path.read_text(), nl=options["path"])
+
+
+async def _registered(record: LabRecord, user: str, rules: tuple[str, ...], namespace: str) -> list[dict[str, Any]]:
+    """The lab's tokens, after the rules for ``user``, where some are given, are in force."""
+    from tidegate.kube.connect import open_api
+    from tidegate.lab.control import register_token, tokens_of
+
+    async with open_api(record.server) as client:
+        if rules:
+            await register_token(client, user, rules, namespace)
+        return await tokens_of(client)
+
+
+def _print_tokens(known: list[dict[str, Any]], output: str) -> None:
+    if output == "json":
+        click.echo(json.dumps(known, indent=2))
+        return
+    if not known:
+        click.echo("no token has rules; `tidegate lab token NAME --rule get,list,watch:pods` makes one", err=True)
+    for one in known:
+        click.echo(f"{one['name']}  {'; '.join(one['rules'])}")
 
 
 _FAULTS = ("proxy-freeze", "proxy-lag", "proxy-kill", "proxy-restart", "clear")

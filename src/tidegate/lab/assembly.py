@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from tidegate.kube.api import (
     JsonObject,
 )
 from tidegate.kube.errors import ApiError
-from tidegate.kube.exchange import Exchange
+from tidegate.kube.exchange import Exchange, Request, Response
 from tidegate.lab import control
 from tidegate.lab.apiserver.local import LocalApi
 from tidegate.lab.apiserver.server import ApiServer
@@ -88,10 +88,28 @@ class Lab:
         self.server = ApiServer(self._rng("apiserver"), config.addressing, backends)
         self.api: Api = LocalApi(self.server)
         self.kernel = KernelClient(control_path(ground.kernel_folder))
-        self.exchange: Exchange = control.with_control(self.server.exchange, self.faults, self.status)
+        self.exchange: Exchange = control.with_control(
+            self.server.exchange, self.faults, self.status, self.server.access
+        )
 
     def _rng(self, part: str) -> random.Random:
         return random.Random(f"{self.config.seed}/{part}")
+
+    def register_token(self, name: str, rules: Sequence[str], namespace: str = "") -> str:
+        """Let the holder of a token, which is returned, do what ``rules`` say and nothing else.
+
+        A rule is "get,list:pods,pods/log,deployments.apps"; ``namespace`` confines all of them. Raises ``RuleError``.
+        """
+        return self.server.access.register(name, rules, namespace)
+
+    def exchange_as(self, token: str) -> Exchange:
+        """The API as the holder of ``token`` has it."""
+
+        async def asked(request: Request) -> Response:
+            headers = {**request.headers, "authorization": f"Bearer {token}"}
+            return await self.exchange(replace(request, headers=headers))
+
+        return asked
 
     def status(self) -> dict[str, Any]:
         """What `lab status` shows beside what the API has."""

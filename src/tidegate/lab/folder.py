@@ -194,18 +194,29 @@ class LabFolder:
             return None
         return record
 
-    def write_kubeconfig(self, server: str) -> None:
-        name = f"tidegate-{self.name}"
+    def kubeconfig_of(self, user: str) -> Path:
+        """Where the kubeconfig of a registered token is."""
+        return self.path / f"kubeconfig-{user}"
+
+    def write_kubeconfig(self, server: str, user: str = "", token: str = "lab") -> None:
+        """The lab's own kubeconfig, or that of the token registered for ``user``.
+
+        client-go sends no token over plain HTTP, but whom to act as (clientcmd/client_config.go): kubectl is held to
+        the user's rules by that, who sends the token by the token.
+        """
+        credentials = {"token": token, "as": user} if user else {"token": token}
+        name = f"tidegate-{self.name}" + (f"-{user}" if user else "")
+        path = self.kubeconfig_of(user) if user else self.kubeconfig
         config = {
             "apiVersion": "v1",
             "kind": "Config",
             "current-context": name,
             "clusters": [{"name": name, "cluster": {"server": server}}],
             "contexts": [{"name": name, "context": {"cluster": name, "user": name, "namespace": "default"}}],
-            "users": [{"name": name, "user": {"token": "lab"}}],
+            "users": [{"name": name, "user": credentials}],
         }
-        self.kubeconfig.touch(0o600)
-        self.kubeconfig.write_text(yaml.safe_dump(config, sort_keys=False))
+        path.touch(0o600)
+        path.write_text(yaml.safe_dump(config, sort_keys=False))
 
 
 def known_labs() -> list[str]:

@@ -1,11 +1,11 @@
-"""Reviews: questions about who may do what. The lab has one user who may do everything."""
+"""Reviews: questions about who may do what, answered by the rules that requests are held to."""
 
 from __future__ import annotations
 
 from tidegate.kube.api import JsonObject
+from tidegate.lab.apiserver import failures
+from tidegate.lab.apiserver.access import BASIC, PUBLIC_RULE, Access, Attributes, Subject
 from tidegate.lab.apiserver.registry import REVIEW, Row
-
-USER: JsonObject = {"username": "kubernetes-admin", "groups": ["system:masters", "system:authenticated"]}
 
 _ALL: JsonObject = {
     "resourceRules": [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}],
@@ -13,24 +13,57 @@ _ALL: JsonObject = {
     "incomplete": False,
 }
 
-_STATUS: dict[str, JsonObject] = {
-    "SelfSubjectReview": {"userInfo": USER},
-    "TokenReview": {"authenticated": True, "user": USER},
-    "SelfSubjectRulesReview": _ALL,
-}
-
 
 def is_review(row: Row) -> bool:
     return row.verbs == REVIEW
 
 
-def answer(row: Row, obj: JsonObject) -> JsonObject:
-    """The review with its status: allowed."""
+def answer(row: Row, obj: JsonObject, access: Access, subject: Subject) -> JsonObject:
+    """The review, asked by ``subject``, with its status."""
     metadata = obj.get("metadata") or {"creationTimestamp": None}
+    spec = obj.get("spec") or {}
     return {
         "kind": row.kind,
         "apiVersion": row.resource.api_version,
         "metadata": metadata,
-        "spec": obj.get("spec") or {},
-        "status": _STATUS.get(row.kind, {"allowed": True}),
+        "spec": spec,
+        "status": _status(row.kind, spec, access, subject),
     }
+
+
+def _status(kind: str, spec: JsonObject, access: Access, subject: Subject) -> JsonObject:
+    if kind == "SelfSubjectReview":
+        return {"userInfo": _user(subject)}
+    if kind == "TokenReview":
+        holder = access.holder(spec["token"]) if spec.get("token") else subject
+        return {"authenticated": True, "user": _user(holder)} if holder else {"user": {}}
+    if kind == "SelfSubjectRulesReview":
+        return _rules(spec.get("namespace") or "", subject)
+    if kind != "SelfSubjectAccessReview" and spec.get("user"):
+        subject = access.named(spec["user"])
+    return {"allowed": subject.may(_asked(spec))}
+
+
+def _user(subject: Subject) -> JsonObject:
+    return {"username": subject.name, "groups": list(subject.groups)}
+
+
+def _rules(namespace: str, subject: Subject) -> JsonObject:
+    if not namespace:
+        raise failures.bad_request("no namespace on request")
+    if subject.rules is None:
+        return _ALL
+    own = [rule for rule in subject.rules if rule.namespace in ("", namespace)]
+    return {
+        "resourceRules": [rule.shown() for rule in (*own, *BASIC)],
+        "nonResourceRules": [PUBLIC_RULE],
+        "incomplete": False,
+    }
+
+
+def _asked(spec: JsonObject) -> Attributes:
+    found, path = spec.get("resourceAttributes") or {}, spec.get("nonResourceAttributes") or {}
+    if not found:
+        return Attributes(path.get("verb") or "", path=path.get("path") or "")
+    names = ("verb", "group", "resource", "subresource", "namespace", "name")
+    return Attributes(**{name: found.get(name) or "" for name in names})

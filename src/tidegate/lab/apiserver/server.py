@@ -14,6 +14,7 @@ from tidegate.kube.api import JsonObject
 from tidegate.kube.errors import ApiError
 from tidegate.kube.exchange import Request, Response, whole
 from tidegate.lab.apiserver import bodies, deletions, failures, listing, reviews, routes, subresources, watching
+from tidegate.lab.apiserver.access import Access
 from tidegate.lab.apiserver.deletions import DeleteOptions
 from tidegate.lab.apiserver.discovery import Discovery
 from tidegate.lab.apiserver.objects import stamp
@@ -48,6 +49,7 @@ class ApiServer:
         self.rng = rng
         self.verbs = Verbs(self.registry, rng, addressing or Addressing())
         self.backends = backends or Backends()
+        self.access = Access(self.registry)
         self._discovery = Discovery(self.registry)
         self._streams = Streams(self.verbs, self.backends)
         namespaces = self.registry.named("", "namespaces")
@@ -60,6 +62,7 @@ class ApiServer:
     async def exchange(self, request: Request) -> Response:
         """Answer one request. Failures are ``Status`` answers; only bugs raise."""
         try:
+            self.access.admit(request)
             return await self._answer(request)
         except ApiError as error:
             return failed(error)
@@ -124,7 +127,7 @@ class ApiServer:
         options = bodies.write_options(request)
         bodies.check_kind(row, route.subresource, obj)
         if reviews.is_review(row):
-            return whole(201, encode(reviews.answer(row, obj)))
+            return whole(201, encode(reviews.answer(row, obj, self.access, self.access.subject(request.headers))))
         if route.subresource:
             version = subresources.create(self.verbs, route, obj, options)
             return whole(201, version.encoded)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from datetime import timedelta
 
 from tidegate.kube.api import JsonObject
@@ -14,6 +12,7 @@ from tidegate.lab.apiserver.objects import clone, stamp
 from tidegate.lab.apiserver.registry import Row
 from tidegate.lab.apiserver.routes import Route
 from tidegate.lab.apiserver.schema import strict
+from tidegate.lab.apiserver.tokens import encoded_claims
 from tidegate.lab.apiserver.verbs import Change, Options, Verbs
 from tidegate.lab.apiserver.versions import Version, encode
 
@@ -168,7 +167,7 @@ def _bind(verbs: Verbs, row: Row, place: Place, binding: JsonObject, options: Op
 
 
 def _token(verbs: Verbs, row: Row, place: Place, request: JsonObject) -> Version:
-    """A TokenRequest answered with a JWT-shaped token; the lab does not check tokens, so it is not signed."""
+    """A TokenRequest answered with a JWT-shaped token."""
     account = verbs.get(row, *place).object
     spec = request.get("spec") or {}
     now = verbs.world().now
@@ -182,8 +181,6 @@ def _token(verbs: Verbs, row: Row, place: Place, request: JsonObject) -> Version
         "sub": f"system:serviceaccount:{namespace}:{name}",
         "kubernetes.io": {"namespace": namespace, "serviceaccount": {"name": name, "uid": account["metadata"]["uid"]}},
     }
-    parts = [_base64(encode({"alg": "none", "typ": "JWT"})), _base64(encode(claims))]
-    parts.append(_base64(hashlib.sha256(".".join(parts).encode()).digest()))
     answer = {
         "kind": "TokenRequest",
         "apiVersion": "authentication.k8s.io/v1",
@@ -193,10 +190,6 @@ def _token(verbs: Verbs, row: Row, place: Place, request: JsonObject) -> Version
             "expirationSeconds": seconds,
             "boundObjectRef": spec.get("boundObjectRef"),
         },
-        "status": {"token": ".".join(parts), "expirationTimestamp": stamp(ends)},
+        "status": {"token": encoded_claims(claims), "expirationTimestamp": stamp(ends)},
     }
     return Version(answer, 0)
-
-
-def _base64(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).decode().rstrip("=")
