@@ -53,13 +53,18 @@ class Reading:
         return self.facts.at >= other.facts.at or self.sent_at >= other.received_at
 
 
-def judge(node: str, reading: Reading | None, endpoints: Iterable[Endpoint], epoch: Epoch) -> Acknowledgement:
-    """What ``node`` has acknowledged. A dump that was not asked about these endpoints says nothing about them."""
+def judge(
+    node: str, reading: Reading | None, endpoints: Iterable[Endpoint], epoch: Epoch, services: tuple[str, ...] = ()
+) -> Acknowledgement:
+    """What ``node`` has acknowledged. A dump that was not asked about these endpoints says nothing about them.
+
+    ``services`` narrows it to the routes of these Services.
+    """
     if reading is None or (reading.facts is not None and not reading.endpoints.issuperset(endpoints)):
         return Acknowledgement(node, Verdict.PENDING, epoch, Evidence("no answer", 0.0, "not asked yet"))
     if reading.facts is None:
         return acknowledgement.unreachable(node, epoch, reading.failure, reading.failed_at)
-    return acknowledgement.acknowledge(reading.facts, endpoints, epoch)
+    return acknowledgement.acknowledge(reading.facts.about(services), endpoints, epoch)
 
 
 class Canvass:

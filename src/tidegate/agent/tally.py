@@ -20,23 +20,25 @@ _LETTING_GO = frozenset(verdict.value for verdict in LETTING_GO)
 
 @dataclass(slots=True)
 class Tally:
-    """The acknowledgements of one drain. Valid for one epoch and one set of endpoints: another empties it."""
+    """The acknowledgements of one drain. Valid for one epoch and one question (endpoints, Services): another empties
+    it."""
 
     epoch: Epoch | None = None
-    endpoints: tuple[object, ...] = ()
+    question: tuple[object, ...] = ()
     answers: dict[str, tuple[Reading | None, NodeView]] = field(default_factory=dict)
 
     def take(self, flight: Flight, node: str, reading: Reading | None) -> bool:
         """Judge a node's reading; True when it says something else than before."""
         if flight.write is None:
             return False
-        if (self.epoch, self.endpoints) != (flight.write.epoch, flight.endpoints):
-            self.epoch, self.endpoints = flight.write.epoch, flight.endpoints
+        question = (flight.endpoints, flight.services)
+        if (self.epoch, self.question) != (flight.write.epoch, question):
+            self.epoch, self.question = flight.write.epoch, question
             self.answers.clear()
         known = self.answers.get(node)
         if known is not None and known[0] is reading:
             return False
-        one = judge(node, reading, flight.endpoints, flight.write.epoch)
+        one = judge(node, reading, flight.endpoints, flight.write.epoch, flight.services)
         view = NodeView(node, one.verdict.value, one.evidence.entry, one.evidence.source, one.evidence.at)
         self.answers[node] = (reading, view)
         return known is None or (known[1].verdict, known[1].detail) != (view.verdict, view.detail)

@@ -6,7 +6,7 @@ and an unreadable fact blocks every acknowledgement drawn from it. Garbage never
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from tidegate.model.endpoint import Endpoint
@@ -77,6 +77,13 @@ class Facts:
     fence: tuple[Epoch, ...] = ()
     tracked: tuple[Tracked, ...] = ()
     unreadable: tuple[Unreadable, ...] = ()
+
+    def about(self, services: tuple[str, ...]) -> Facts:
+        """Only the routes of ``services`` (namespace/name), and those that name no Service; all for none."""
+        if not services:
+            return self
+        routes = tuple(one for one in self.routes if not one.service or one.service.partition(":")[0] in services)
+        return replace(self, routes=routes)
 
     @cached_property
     def _by_address(self) -> dict[str, list[Route]]:

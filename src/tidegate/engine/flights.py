@@ -41,7 +41,8 @@ class Flight:
     """One drain. ``clean_at`` is when its clean LIST had finished, ``write`` the fence sent after that.
 
     ``pod``, ``labels_before``, ``workload``: as last read. ``seen``: Services in whose slices it was ever seen;
-    ``serving``: the addresses they gave it; ``exception``: why its gate should be answered at once.
+    ``serving``: the addresses they gave it; ``services``: which it is asked about, empty for all; ``exception``: why
+    its gate should be answered at once.
     """
 
     uid: str
@@ -59,6 +60,7 @@ class Flight:
     seen: tuple[str, ...] = ()
     serving: tuple[Endpoint, ...] = ()
     suspected: tuple[str, ...] = ()
+    services: tuple[str, ...] = ()
     exception: str = ""
     is_read: bool = False
     spell: int = 0
@@ -123,12 +125,15 @@ class Flights:
         if flight is None:
             if len(self.by_key) >= FLIGHTS_MAX:
                 raise TooMany(f"{FLIGHTS_MAX} drains are in flight")
-            flight = Flight(ask.uid, ask.namespace, ask.name, endpoints, mode, ask.round, now, now, seen=ask.seen)
+            flight = Flight(
+                ask.uid, ask.namespace, ask.name, endpoints, mode, ask.round, now, now,
+                seen=ask.seen, services=ask.services,
+            )  # fmt: skip
             self.by_key[flight.key] = flight
             self.news.set()
             self.tell()
-        elif (flight.endpoints, flight.round) != (endpoints, ask.round):
-            flight.endpoints, flight.round = endpoints, ask.round
+        elif (flight.endpoints, flight.round, flight.services) != (endpoints, ask.round, ask.services):
+            flight.endpoints, flight.round, flight.services = endpoints, ask.round, ask.services
             flight.seen = tuple(sorted({*flight.seen, *ask.seen}))
             flight.pod, flight.is_read = None, False
             self.news.set()

@@ -161,7 +161,7 @@ class Sourcing:
         found = source.look(question)
         flight.seen = found.seen
         flight.serving = tuple(sorted({*flight.serving, *serving_endpoints(flight.pod, lists.slices)}))
-        flight.suspected = source.suspects(_as_before(flight.pod, flight.labels_before), lists.services)
+        flight.suspected = source.suspects(_as_before(flight.pod, flight.labels_before), question.services)
         if not found.is_clean:
             if flight.mode is Mode.GATE:
                 flight.exception = source.gate_exception(question, await self._workload(flight)) or ""
@@ -223,9 +223,12 @@ def _replacing(chain: tuple[Workload, ...]) -> Workload | None:
 
 
 def _question(flight: Flight, lists: Lists, subject: Pod) -> source.Question:
-    return source.Question(
-        flight.mode, subject, lists.services, lists.slices, flight.seen, labels_before=flight.labels_before
-    )
+    """About the Services that were asked about: one that the pod is to stay in says nothing about the others."""
+    services, slices = lists.services, lists.slices
+    if flight.services:
+        services = tuple(one for one in services if str(one) in flight.services)
+        slices = tuple(one for one in slices if f"{one.namespace}/{one.service}" in flight.services)
+    return source.Question(flight.mode, subject, services, slices, flight.seen, labels_before=flight.labels_before)
 
 
 def _as_before(subject: Pod, labels: dict[str, str] | None) -> Pod:

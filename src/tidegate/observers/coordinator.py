@@ -33,7 +33,8 @@ class Ask(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     Another ``round`` starts source, fence and answers over (a new keeper, a tombstone). ``since`` is the ``version``
     last seen; the answer comes once there is another, or after ``wait_seconds``. ``fresh`` asks for a new quorum
     LIST and a new dump of every node, both begun after this call: the last look before something irreversible.
-    ``seen``: Services in whose slices the keeper itself saw the pod before its cut. ``done`` ends it.
+    ``seen``: Services in whose slices the keeper itself saw the pod before its cut. ``services`` (namespace/name)
+    narrows source and answers to those; empty for every way to the pod. ``done`` ends it.
     """
 
     uid: str
@@ -47,6 +48,7 @@ class Ask(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     fresh: bool = False
     done: bool = False
     seen: tuple[str, ...] = ()
+    services: tuple[str, ...] = ()
     protocol: int = PROTOCOL
 
 
