@@ -23,7 +23,10 @@ LATEST_EPOCH = "tidegate.dev/epoch"
 """On the fence's EndpointSlice: the epoch as text, for people who look."""
 
 PREPARED = "tidegate.dev/prepare"
-"""On a Deployment and a Service while ``prepare`` gives them labels of their own: a ``PrepareRecord``."""
+"""On a Service that ``prepare`` gave a label of its own, and on a Deployment while that pauses it: a
+``PrepareRecord``."""
+PREPARED_REVISION = "tidegate.dev/prepared-revision"
+"""On the template of an older ReplicaSet that ``prepare`` gave the label: without it, it could equal the newest one."""
 ACTIVITY = "tidegate.dev/activity"
 """On a pod or its template, written by users: how to ask whether it is working though nobody is connected."""
 CORDONED = "tidegate.dev/cordoned"
@@ -137,10 +140,41 @@ class DrainResult(msgspec.Struct, frozen=True):
 
 NO_RECORD = DrainResult(Ending.BYPASSED, "no record: whoever held the gate died before it could write one")
 
-Noun = TypeVar("Noun", DrainRecord, DrainResult)
+class PrepareRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What stands on a Service that is given a label of its own: enough for another process to go on or to go back.
+
+    ``phase`` is preparing, verifying (the selector asks for the label, stragglers are looked for), prepared, aborting;
+    on a Deployment paused or resuming. ``key`` and ``value`` are the label, ``deployments`` who gives it. ``by``, ``at``
+    and the lease (``holder``, ``lease_until``) are as in a ``DrainRecord``; the lease stands on the Service only.
+
+    On a Deployment, in place: ``service`` says for which Service it is paused, ``history_limit`` is its own
+    revisionHistoryLimit, ``round`` makes each text another, so that its copy on a ReplicaSet tells what was seen.
+    """
+
+    token: str
+    phase: str
+    key: str
+    value: str
+    in_place: bool = False
+    deployments: tuple[str, ...] = ()
+    by: str = ""
+    at: str = ""
+    holder: str = ""
+    lease_until: str = ""
+    service: str = ""
+    history_limit: int | None = None
+    round: str = ""
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether nobody is at work on it."""
+        return not self.holder
 
 
-def _encode(noun: DrainRecord | DrainResult) -> str:
+Noun = TypeVar("Noun", DrainRecord, DrainResult, PrepareRecord)
+
+
+def _encode(noun: DrainRecord | DrainResult | PrepareRecord) -> str:
     return msgspec.json.encode(noun).decode()
 
 
@@ -172,3 +206,13 @@ def encode_result(result: DrainResult) -> dict[str, str]:
 def decode_result(annotations: Mapping[str, str]) -> DrainResult | None:
     """The result recorded on a pod, None without one (read that as ``NO_RECORD`` once it is gone)."""
     return _decode(annotations, DRAIN_RESULT, DrainResult)
+
+
+def encode_prepare(record: PrepareRecord) -> dict[str, str]:
+    """The annotation that says a Service, or a Deployment, is being prepared."""
+    return {PREPARED: _encode(record)}
+
+
+def decode_prepare(annotations: Mapping[str, str]) -> PrepareRecord | None:
+    """The preparation recorded on a Service or a Deployment, None without one. Raises ``Malformed``."""
+    return _decode(annotations, PREPARED, PrepareRecord)
