@@ -11,14 +11,14 @@ from collections import deque
 
 from tidegate.kube.reflector import Key
 
-_BACKOFF_SECONDS_MIN = 0.005
-_BACKOFF_SECONDS_MAX = 1000.0
+BACKOFF_SECONDS = (0.005, 1000.0)
+"""The first and the longest wait of ``retry``."""
 
 
 class WorkQueue:
-    """Keys to work on, in order of arrival; ``backoff_seconds`` are the first and the longest wait of ``retry``."""
+    """Keys to work on, in order of arrival."""
 
-    def __init__(self, backoff_seconds: tuple[float, float] = (_BACKOFF_SECONDS_MIN, _BACKOFF_SECONDS_MAX)) -> None:
+    def __init__(self, backoff_seconds: tuple[float, float] = BACKOFF_SECONDS) -> None:
         self._backoff_seconds = backoff_seconds
         self._ready: deque[Key] = deque()
         self._dirty: set[Key] = set()

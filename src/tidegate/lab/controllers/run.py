@@ -15,6 +15,7 @@ from tidegate.lab.controllers.endpointslice import EndpointSliceController
 from tidegate.lab.controllers.eviction import TaintEvictionController
 from tidegate.lab.controllers.expiry import expire_events
 from tidegate.lab.controllers.garbage import GarbageCollector
+from tidegate.lab.controllers.job import JobController, JobOrphanController
 from tidegate.lab.controllers.kinds import served
 from tidegate.lab.controllers.mirroring import MirroringController
 from tidegate.lab.controllers.namespace import NamespaceController
@@ -50,6 +51,8 @@ async def run_controllers(api: Api, config: LabConfig) -> None:
         DisruptionController(world),
         StatefulSetController(world),
         DaemonSetController(world),
+        JobController(world),
+        JobOrphanController(world),
     ]
     async with Nursery() as nursery:
         nursery.start(world.caches.run(), name="controllers' caches")

@@ -18,7 +18,7 @@ from tidegate.kube.errors import KubeError
 from tidegate.kube.reflector import Key, key_of
 from tidegate.lab.config import LabConfig
 from tidegate.lab.controllers.cache import Cache, Caches
-from tidegate.lab.controllers.queue import WorkQueue
+from tidegate.lab.controllers.queue import BACKOFF_SECONDS, WorkQueue
 from tidegate.lab.controllers.writes import Amend, Create, Remove, Replace, Say, Write
 from tidegate.lab.events import Recorder, Source
 from tidegate.vtime import Nursery
@@ -51,11 +51,12 @@ class Controller:
 
     component = "controller"
     workers = 2
+    backoff_seconds = BACKOFF_SECONDS
 
     def __init__(self, world: World) -> None:
         self.world = world
         self.api = world.api
-        self.queue = WorkQueue()
+        self.queue = WorkQueue(self.backoff_seconds)
         self.recorder = Recorder(world.api, Source(self.component))
         self._awaited: dict[Key, _Awaited] = {}
 
