@@ -28,6 +28,8 @@ class _Service(msgspec.Struct, forbid_unknown_fields=True):
     endpoints: list[str]
     node_port: int | None = 0
     affinity_seconds: float = 0
+    is_external_local: bool = False
+    """A NodePort whose node's own clients go by the ClusterIP's entry, which is a route of its own here."""
 
 
 class _Redirect(msgspec.Struct, forbid_unknown_fields=True):

@@ -150,8 +150,8 @@ class Forwarder:
 
     def _find_node_port(self, node: Node, port: int) -> Find:
         def find(client: str) -> tuple[Node, ServiceEntry | None]:
-            del client
-            return node, node.table.by_node_port.get(port)
+            is_own = client == node.address or bool(node.pods and client.startswith(node.pods))
+            return node, node.table.at_node_port(port, is_own=is_own)
 
         return find
 

@@ -13,6 +13,9 @@ from typing import Any
 
 import msgspec
 
+UNSET = msgspec.UNSET
+Unset = msgspec.UnsetType
+
 Address = tuple[str, int]
 """(IPv4 address, port)."""
 
@@ -26,7 +29,9 @@ class ServiceEntry(msgspec.Struct, frozen=True):
 
     ``cluster_ip`` "" means no ClusterIP side (a NodePort whose endpoints differ from the ClusterIP's, as with
     ``externalTrafficPolicy: Local``); ``node_port`` 0 means no NodePort side. ``endpoints`` are "ip:port".
-    ``affinity_seconds`` 0 means no session affinity.
+    ``affinity_seconds`` 0 means no session affinity. ``is_external_local``, on such a NodePort: clients on the node
+    itself are sent as the ClusterIP's are (kube-proxy's short circuit for traffic from its own node); not in the JSON
+    where it is not so.
     """
 
     namespace: str
@@ -38,6 +43,7 @@ class ServiceEntry(msgspec.Struct, frozen=True):
     node_port: int
     endpoints: tuple[str, ...]
     affinity_seconds: int = 0
+    is_external_local: bool | Unset = UNSET
 
     @property
     def key(self) -> str:
@@ -48,12 +54,14 @@ class ServiceEntry(msgspec.Struct, frozen=True):
 class Table:
     """The entries of one generation, indexed by the address a client dials."""
 
-    __slots__ = ("by_cluster_address", "by_node_port", "encoded", "entries", "targets")
+    __slots__ = ("by_cluster_address", "by_node_port", "encoded", "entries", "inside", "targets")
 
     def __init__(self, entries: Iterable[ServiceEntry] = ()) -> None:
         self.entries = tuple(entries)
         self.by_cluster_address: dict[Address, ServiceEntry] = {}
         self.by_node_port: dict[int, ServiceEntry] = {}
+        self.inside: dict[tuple[str, str], ServiceEntry] = {}
+        """ClusterIP's entries by (key, port name): what a node's own clients of a Local NodePort go by."""
         self.targets: dict[str, Address] = {}
         for entry in self.entries:
             self._index(entry)
@@ -65,11 +73,19 @@ class Table:
             raise TableError(f"{entry.key}: protocol {entry.protocol} is not forwarded, only TCP")
         if entry.cluster_ip:
             _claim(self.by_cluster_address, (entry.cluster_ip, entry.port), entry)
+            self.inside[entry.key, entry.port_name] = entry
         if entry.node_port:
             _claim(self.by_node_port, entry.node_port, entry)
         for endpoint in entry.endpoints:
             if endpoint not in self.targets:
                 self.targets[endpoint] = split_address(endpoint)
+
+    def at_node_port(self, port: int, *, is_own: bool) -> ServiceEntry | None:
+        """The entry for a NodePort, asked by a client that ``is_own``: the node itself or a pod on it."""
+        entry = self.by_node_port.get(port)
+        if entry is not None and is_own and entry.is_external_local is True:
+            return self.inside.get((entry.key, entry.port_name), entry)
+        return entry
 
 
 def _claim(index: dict[Any, ServiceEntry], address: Any, entry: ServiceEntry) -> None:

@@ -19,6 +19,7 @@ from tidegate.lab.config import LabConfig
 from tidegate.lab.faults import Faults
 from tidegate.lab.kernel.client import KernelClient, KernelError, UnboundError
 from tidegate.lab.proxy import rules
+from tidegate.lab.proxy.health import HealthPorts, Name, Proxying
 from tidegate.lab.proxy.runner import BoundedFrequencyRunner, Periods
 from tidegate.lab.proxy.stream import DelayedStream
 from tidegate.lab.proxy.unbound import Unbound
@@ -31,6 +32,9 @@ _SYNC_SECONDS_MAX = 0.030
 
 _SYNC_SECONDS_PER_SERVICE = 0.0002
 """1,000 more Services of 5 endpoints made it 164-213 ms."""
+
+_UNHEALTHY_SECONDS = 60.0
+"""A sync that has been due this long makes a proxy unhealthy: twice syncPeriod (proxy_health.go)."""
 
 
 def _no_log(line: str) -> None:
@@ -70,6 +74,11 @@ class Proxy:
     log: Callable[[str], None] = _no_log
     unbound: Unbound | None = None
 
+    @property
+    def address(self) -> str:
+        """The node's."""
+        return self.config.addressing.node(self.config.node_names.index(self.node_name) + 1)
+
     async def run(self) -> None:
         """Run one incarnation after another, for ever. A killed one leaves the kernel as it is."""
         pace = Pace.draw(self.rng)
@@ -94,6 +103,9 @@ class _Incarnation:
         self._slices: dict[Key, JsonObject] = {}
         self._lists_missing = 3
         self._stream = DelayedStream(proxy.node_name, proxy.faults)
+        self._due_since: float | None = None
+        own = Proxying(proxy.node_name, proxy.address, proxy.faults, self._is_healthy)
+        self._health = HealthPorts(own, self._complain)
         self._runner = BoundedFrequencyRunner(self._sync, Periods(min=proxy.config.min_sync_seconds))
 
     async def run(self) -> None:
@@ -104,12 +116,15 @@ class _Incarnation:
         services.subscribe(self._delaying(self._services))
         slices.subscribe(self._delaying(self._slices))
         node.subscribe(lambda old, new: self._stream.push(lambda: self._moved(new)))
-        async with vtime.Nursery() as tasks:
-            tasks.start(self._stream.run())
-            tasks.start(self._runner.run())
-            for reflector in (services, slices, node):
-                tasks.start(reflector.run())
-                tasks.start(self._announce(reflector))
+        try:
+            async with vtime.Nursery() as tasks:
+                tasks.start(self._stream.run())
+                tasks.start(self._runner.run())
+                for reflector in (services, slices, node):
+                    tasks.start(reflector.run())
+                    tasks.start(self._announce(reflector))
+        finally:
+            await self._health.close()
 
     def _delaying(self, copies: dict[Key, JsonObject]) -> Subscriber:
         def arrived(old: JsonObject | None, new: JsonObject | None) -> None:
@@ -146,7 +161,18 @@ class _Incarnation:
     def _request_sync(self) -> None:
         """Nothing is synced before the first lists are in: half a picture would cut what is there."""
         if not self._lists_missing:
+            if self._due_since is None:
+                self._due_since = asyncio.get_running_loop().time()
             self._runner.request()
+
+    def _is_healthy(self) -> bool:
+        since = self._due_since
+        return since is None or asyncio.get_running_loop().time() - since < _UNHEALTHY_SECONDS
+
+    def _complain(self, service: Name, message: str) -> None:
+        found = next((one for key, one in self._services.items() if key == service), None)
+        if self._proxy.unbound is not None and found is not None:
+            self._proxy.unbound.no_healthcheck(found, message)
 
     async def _sync(self) -> bool:
         """Take everything pending, work on it, commit it. Returns whether that succeeded.
@@ -155,7 +181,9 @@ class _Incarnation:
         """
         proxy = self._proxy
         await proxy.faults.thawed(proxy.node_name)
+        due_since, self._due_since = self._due_since, None
         entries = rules.entries(self._services.values(), self._slices.values(), self._place)
+        checks = rules.health_checks(self._services.values(), self._slices.values(), self._place)
         await asyncio.sleep(self._pace.sync_seconds(len(self._services), proxy.rng))
         await proxy.faults.thawed(proxy.node_name)
         try:
@@ -165,5 +193,7 @@ class _Incarnation:
                 proxy.unbound.tell(self._services.values(), error.unbound)
         except (KernelError, OSError) as error:
             proxy.log(f"proxy {proxy.node_name}: sync failed: {error}")
+            self._due_since = due_since if due_since is not None else self._due_since
             return False
+        await self._health.sync(checks)
         return True

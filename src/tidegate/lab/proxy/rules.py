@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tidegate.lab.kernel.tables import ServiceEntry
+from tidegate.lab.kernel.tables import UNSET, ServiceEntry, Unset
+from tidegate.lab.proxy.health import Check
 
 JsonObject = dict[str, Any]
 
@@ -79,11 +80,7 @@ class Policy:
 
 def entries(services: Iterable[JsonObject], slices: Iterable[JsonObject], place: Place) -> tuple[ServiceEntry, ...]:
     """Everything the node shall forward, in one fixed order."""
-    by_service: dict[tuple[str, str], list[JsonObject]] = {}
-    for one in slices:
-        owner = service_of(one)
-        if owner is not None and one.get("addressType", "IPv4") == "IPv4":
-            by_service.setdefault(owner, []).append(one)
+    by_service = _by_service(slices)
     found: list[ServiceEntry] = []
     for service in sorted(services, key=_identity):
         if not is_proxied(service):
@@ -93,6 +90,35 @@ def entries(services: Iterable[JsonObject], slices: Iterable[JsonObject], place:
             if port.get("protocol", "TCP") == "TCP":
                 found += _port_entries(service, port, endpoints(mine, port.get("name") or "", place), place)
     return tuple(found)
+
+
+def health_checks(
+    services: Iterable[JsonObject], slices: Iterable[JsonObject], place: Place
+) -> dict[tuple[str, str], Check]:
+    """What load balancers may ask this node's proxy: Services with a healthCheckNodePort, by (namespace, name)."""
+    by_service = _by_service(slices)
+    found: dict[tuple[str, str], Check] = {}
+    for service in sorted(services, key=_identity):
+        port = service["spec"].get("healthCheckNodePort")
+        if port and is_proxied(service):
+            ready = {
+                raw["addresses"][0]
+                for one in by_service.get(_identity(service), ())
+                for raw in one.get("endpoints") or ()
+                if raw.get("addresses") and _endpoint(raw, 1, place).is_local and _endpoint(raw, 1, place).is_ready
+            }
+            found[_identity(service)] = Check(int(port), len(ready))
+    return found
+
+
+def _by_service(slices: Iterable[JsonObject]) -> dict[tuple[str, str], list[JsonObject]]:
+    """The IPv4 slices of each Service: no other family has a data path in a lab."""
+    found: dict[tuple[str, str], list[JsonObject]] = {}
+    for one in slices:
+        owner = service_of(one)
+        if owner is not None and one.get("addressType", "IPv4") == "IPv4":
+            found.setdefault(owner, []).append(one)
+    return found
 
 
 def is_proxied(service: JsonObject) -> bool:
@@ -195,7 +221,9 @@ def _port_entries(
     external = categories.local if policy.is_external_local else categories.cluster
     is_one = not node_port or internal == external
 
-    def entry(cluster_ip: str, outer_port: int, targets: tuple[str, ...]) -> ServiceEntry:
+    def entry(
+        cluster_ip: str, outer_port: int, targets: tuple[str, ...], is_local: bool | Unset = UNSET
+    ) -> ServiceEntry:
         namespace, name = _identity(service)
         return ServiceEntry(
             namespace=namespace,
@@ -207,11 +235,13 @@ def _port_entries(
             node_port=outer_port,
             endpoints=targets,
             affinity_seconds=_affinity_seconds(spec),
+            is_external_local=is_local,
         )
 
     if is_one:
         return [entry(spec["clusterIP"], node_port, internal)]
-    return [entry(spec["clusterIP"], 0, internal), entry("", node_port, external)]
+    is_local = True if policy.is_external_local else UNSET
+    return [entry(spec["clusterIP"], 0, internal), entry("", node_port, external, is_local)]
 
 
 def _affinity_seconds(spec: Mapping[str, Any]) -> int:

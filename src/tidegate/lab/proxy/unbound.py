@@ -38,18 +38,34 @@ class Unbound:
 
     def _once(self, service: JsonObject, message: str) -> None:
         metadata = service["metadata"]
-        if not service["spec"].get("selector"):
-            return  # default/kubernetes (443) and the fence (1): nobody dials them in a lab
+        if _is_never_dialled(service):
+            return
         key = (str(metadata.get("uid")), message)
         if key in self._told:
             return
         self._told[key] = None
         if message.endswith("permission denied"):
             message += _PRIVILEGED
-        self._recorder.event(
-            {"apiVersion": "v1", "kind": "Service", **service}, Event("Warning", "CannotListen", message)
-        )
+        self._say(service, "CannotListen", message)
+
+    def no_healthcheck(self, service: JsonObject, message: str) -> None:
+        """A healthCheckNodePort that is somebody else's on one node (service_health.go)."""
+        self._say(service, "FailedToStartServiceHealthcheck", message)
+
+    def _say(self, service: JsonObject, reason: str, message: str) -> None:
+        metadata = service["metadata"]
+        about = {"apiVersion": "v1", "kind": "Service", **service}
+        self._recorder.event(about, Event("Warning", reason, message))
         self._log(f"Service {metadata['namespace']}/{metadata['name']}: {message}")
+
+
+def _is_never_dialled(service: JsonObject) -> bool:
+    """default/kubernetes (443), and one without pods on port 1, which is there to be seen and not to be asked."""
+    metadata, spec = service["metadata"], service["spec"]
+    if spec.get("selector"):
+        return False
+    is_kubernetes = (metadata.get("namespace"), metadata["name"]) == ("default", "kubernetes")
+    return is_kubernetes or all(port["port"] == 1 for port in spec.get("ports") or [])
 
 
 def _by_address(services: Iterable[JsonObject]) -> dict[str, JsonObject]:
