@@ -22,6 +22,8 @@ _COMMANDS = {
     "status": "tidegate.cli.status:status",
     "cut": "tidegate.cli.cut:cut",
     "drain": "tidegate.cli.drain:drain",
+    "inspect": "tidegate.cli.inspect:inspect",
+    "verify": "tidegate.cli.verify:verify",
     "agent": "tidegate.cli.agent:agent",
     "completion": "tidegate.cli.completion:completion",
 }

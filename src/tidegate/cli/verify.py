@@ -1,0 +1,123 @@
+"""``tidegate verify pod/NAME``: does traffic reach it? Evidence from every node, and connections where asked for."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tidegate.cli.main import DONE, FAILED, UNVERIFIED
+from tidegate.cli.target import Duration, Reference, asking, cluster_options
+
+if TYPE_CHECKING:
+    from tidegate.client.verify import VerifyOptions
+    from tidegate.kube.kubeconfig import Cluster
+
+PROBES_MAX = 100_000
+
+
+@click.command(short_help="Does traffic reach a pod? Asks every node, and tries where asked to.")
+@click.argument("pod", type=Reference("pod"))
+@cluster_options
+@click.option("--service", default="", metavar="NAME", help="Only routes of this Service.  [default: of all]")
+@click.option("--probe", type=click.IntRange(1, PROBES_MAX), metavar="N", help="Open N connections from every node.")
+@click.option("--probe-http", default="", metavar="PATH", help="GET PATH from every node instead.")
+@click.option("--count", type=click.IntRange(1, PROBES_MAX), metavar="N", help="How many GETs.  [default: 1]")
+@click.option(
+    "--timeout", default="60s", type=Duration(), help="To wait for nodes that have not let go.  [default: 60s]"
+)
+@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+def verify(pod: tuple[str, str], **given: Any) -> None:
+    """Whether any new connection can still reach a pod. Changes nothing on it.
+
+    Every node is asked at a fence written after a clean list of EndpointSlices. --probe opens N bare connections from
+    every node through each address and NodePort of the pod's Services and tells which reach the pod; --probe-http
+    sends a GET on each and shows the answers' status too.
+
+    \b
+    Exit codes: 0 no route, proven on every node
+                1 a route is left: node, Service, slice are named
+                4 not known: who could not be asked is named
+    """
+    from tidegate.client.verify import VerifyOptions
+    from tidegate.kube.kubeconfig import load
+
+    options = VerifyOptions(
+        timeout_seconds=given["timeout"],
+        service=given["service"],
+        probes=probes_of(given),
+        path=path_of(given["probe_http"]),
+    )
+    cluster = load(given["kubeconfig"], given["context"])
+    namespace = given["namespace"] or cluster.namespace
+    with asking(cluster, namespace):
+        document = asyncio.run(_verify(cluster, (namespace, pod[1]), options))
+    click.echo(json.dumps(document, indent=2) if given["output"] == "json" else "\n".join(lines(document)))
+    sys.exit(exit_code(document["result"]))
+
+
+def probes_of(given: dict[str, Any]) -> int:
+    """How many connections were asked for. Raises ``UsageError`` where the options contradict each other."""
+    if given["probe"] and given["probe_http"]:
+        raise click.UsageError("--probe and --probe-http exclude each other")
+    if given["count"] and not given["probe_http"]:
+        raise click.UsageError("--count is how many GETs of --probe-http; for bare connections write --probe N")
+    return int(given["probe"] or given["count"] or 0)
+
+
+def path_of(text: str) -> str:
+    """Raises ``UsageError`` for what cannot stand on a request line."""
+    if text and not (text.startswith("/") and text.isascii() and text.isprintable() and " " not in text):
+        raise click.UsageError(f"--probe-http {text!r}: a path begins with a slash and has no spaces")
+    return text
+
+
+async def _verify(cluster: Cluster, target: tuple[str, str], options: VerifyOptions) -> dict[str, Any]:
+    from tidegate.client.verify import verify_pod
+    from tidegate.kube.connect import open_cluster
+
+    async with open_cluster(cluster) as client:
+        return (await verify_pod(client, *target, options)).document
+
+
+def exit_code(result: str) -> int:
+    """0 for a proof, 1 for a route, 4 for everything that is not known."""
+    return {"unrouted": DONE, "routed": FAILED}.get(result, UNVERIFIED)
+
+
+_WORDS = {
+    "unrouted": "no route is left",
+    "routed": "traffic reaches it",
+    "unknown": "not known",
+    "assumed": "no route is known, and none is disproved",
+}
+
+
+def lines(document: dict[str, Any]) -> list[str]:
+    """The answer for people: the verdict, then its evidence."""
+    shown = [f"pod/{document['pod']} {document['result']}: {_WORDS[document['result']]}"]
+    shown += [f"  {reason}" for reason in document["reasons"]]
+    for one in document["nodes"]:
+        shown.append(
+            f"node {one['node']:<12} {one['verdict']:<9} {one['detail']}  [{one['evidence'] or 'no dump'}, {one['at']}]"
+        )
+    live = document["connections"]
+    clients = f": {', '.join(live['clients'])}" if live["clients"] else ""
+    shown.append(f"connections {live['problem'] or str(live['live']) + ' live' + clients}")
+    for one in document["probes"]:
+        shown.append(_probe(one))
+    reached, tried = (sum(one[key] for one in document["probes"]) for key in ("reached", "probes"))
+    if document["probes"]:
+        shown.append(f"{reached:,} of {tried:,} reach the pod")
+    return shown
+
+
+def _probe(one: dict[str, Any]) -> str:
+    counts = ", ".join(f"{one[key]} {key}" for key in ("opened", "reached", "refused", "unmatched"))
+    statuses = ", ".join(f"{count} x {status}" for status, count in one["statuses"].items())
+    more = f"; answers: {statuses}" if statuses else ""
+    problem = f"; {one['problem']}" if one["problem"] else ""
+    return f"probe {one['node']} {one['via']} {one['address']} ({one['service']}): {counts}{more}{problem}"
