@@ -1,22 +1,17 @@
-"""The commands drain and status: what they print, and what they exit with."""
+"""The command drain: what it prints, and what it exits with."""
 
 from __future__ import annotations
 
-import asyncio
-import json
-
 import pytest
 from click.testing import CliRunner
-from stage import NS, deployment, first, other_node, play
+from stage import NS, deployment, first, play
 
 from tidegate.cli import mutate
-from tidegate.cli import status as status_command
 from tidegate.cli.agent import agent
 from tidegate.cli.drain import drain
 from tidegate.cli.main import tidegate
 from tidegate.cli.mutate import exit_code
-from tidegate.cli.status import lines, status
-from tidegate.client import VerbOptions, status_of
+from tidegate.client import VerbOptions
 from tidegate.client.targets import Targets
 from tidegate.kube.errors import KubeError
 from tidegate.kube.kubeconfig import Cluster
@@ -48,8 +43,6 @@ def test_exit_codes_are_the_contract(result, code):
         ["drain", "pod/Not_A_Name"],
         ["drain", "pod/x", "--timeout", "soon"],
         ["drain", "pod/x", "--on-deadline", "pray"],
-        ["status", "deployment/x"],
-        ["status", "pod/"],
         ["agent", "boss"],
     ],
 )
@@ -71,7 +64,7 @@ def test_an_agent_without_its_environment_says_what_is_missing():
     assert "TIDEGATE_NODE is not set" in answer.output
 
 
-@pytest.mark.parametrize("command", [drain, status, agent])
+@pytest.mark.parametrize("command", [drain, agent])
 def test_every_command_explains_itself(command):
     answer = CliRunner().invoke(command, ["--help"])
     assert answer.exit_code == 0
@@ -126,44 +119,3 @@ def test_the_json_document_has_the_contracts_keys(capsys):
     ]  # fmt: skip
     late = DrainResult(Ending.TIMED_OUT, "late", ("node-2",), 7, 1.5)
     assert mutate.sentence("echo-1", late) == "pod/echo-1 timed-out after 1.5 s: late [stragglers: node-2]"
-
-
-def test_status_prints_endpoints_nodes_and_the_straggler(capsys):
-    async def story(stage):
-        name = await first(stage)
-        straggler = await other_node(stage, name)
-        stage.fault("proxy-freeze", straggler, 6)
-        await stage.delete(name)
-        await asyncio.sleep(2.5)
-        await status_command._show(CLUSTER, NS, ("svc", "echo"), {"watch": False, "output": "text"})
-        await stage.gone(name)
-        return name, straggler
-
-    name, straggler = play(story)
-    shown = capsys.readouterr().out
-    assert f"{name}" in shown and "terminating, and the Service has ready endpoints" in shown
-    assert f"straggler {straggler}: pending, shows fence" in shown
-
-
-def test_status_of_a_pod_says_why_it_gets_traffic(capsys):
-    async def story(stage):
-        name = await first(stage)
-        return lines((await status_of(stage.client, "pod", NS, name)).document)
-
-    shown = play(story)
-    assert "  demo/echo selects it" in shown
-    assert any("routed  ready" in line for line in shown)
-
-
-def test_status_as_json_is_stable(capsys):
-    async def story(stage):
-        await status_command._show(CLUSTER, NS, ("svc", "echo"), {"watch": False, "output": "json"})
-
-    play(story)
-    document = json.loads(capsys.readouterr().out)
-    assert sorted(document) == [
-        "connections", "drains", "kind", "name", "namespace", "nodes", "problems", "services",
-    ]  # fmt: skip
-    assert sorted(document["services"][0]["endpoints"][0]) == [
-        "address", "node", "pod", "ready", "routed", "serving", "terminating", "why",
-    ]  # fmt: skip

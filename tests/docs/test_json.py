@@ -15,8 +15,11 @@ from stage import NS, deployment, first, other_node, play
 from tidegate.cli import drain as drain_command
 from tidegate.cli import sim
 from tidegate.client import VerbOptions, status_of
+from tidegate.client.status import orphans_of
+from tidegate.kube.api import PODS, Patch
 from tidegate.kube.kubeconfig import Cluster
 from tidegate.lab.faults import Fault
+from tidegate.model.names import HELD, DrainRecord, DrainResult, Ending, encode_drain, encode_result
 from tidegate.rehearse.addons import TIDEGATE
 from tidegate.rehearse.settings import ROWS, Settings
 from tidegate.rehearse.verdict import as_json
@@ -114,26 +117,44 @@ def test_a_drains_keys_are_those_of_the_page():
 
 def test_a_status_keys_are_those_of_the_page():
     async def story(stage):
-        name = await first(stage)
+        name, other = sorted(pod["metadata"]["name"] for pod in await stage.pods())[:2]
         stage.fault("proxy-freeze", await other_node(stage, name), 6)
         reader, writer = await asyncio.open_connection(*await address(stage, name), local_addr=("127.16.0.11", 0))
         await stage.delete(name)
+        await stage.api.patch(PODS, other, Patch({"metadata": {**HELD_BY_HAND}}), NS)
         await asyncio.sleep(2.5)
-        of_service = (await status_of(stage.client, "svc", NS, "echo")).document
-        of_pod = (await status_of(stage.client, "pod", NS, name)).document
+        subjects = (("svc", "echo"), ("pod", name), ("pod", other), ("deploy", "echo"), ("namespace", ""))
+        found = [(await status_of(stage.client, kind, NS, one)).document for kind, one in subjects]
+        found.append((await orphans_of(stage.client, NS)).document)
         writer.close()
         await stage.gone(name)
         del reader
-        return of_service, of_pod
+        return found
 
-    of_service, of_pod = play(story)
+    documents = play(story, deployment(grace=20))
+    of_service, of_pod = documents[0], documents[1]
     unknown = {
         "drains": [{**of_service["drains"][0], "reasons": ["still listed"]}],
         "services": [{**of_service["services"][0], "reasons": ["no selector"]}],
         "problems": ["there is no coordinator in this cluster"],
-        "pod": {"suspected": ["a headless Service hands out its address"]},
+        "pod": {"suspected": ["a headless Service hands out its address"], "foreign": ["a slice lists it"]},
+        "pods": [{**of_pod["pod"], "suspected": ["a headless Service"], "foreign": ["a slice lists it"]}],
     }
-    assert_as_listed("status", json.loads(json.dumps(of_service)), json.loads(json.dumps(of_pod)), unknown)
+    assert_as_listed("status", *json.loads(json.dumps(documents)), unknown)
+
+
+HELD_BY_HAND = {
+    "labels": {"app": "mine", HELD: "cut"},
+    "annotations": {
+        **encode_drain(
+            DrainRecord(
+                "t", "CUT", "label", until="2020-01-01T00:00:00Z", labels={"app": "echo"}, changed={"app": "off"}
+            )
+        ),
+        **encode_result(DrainResult(Ending.ASSUMED, "nobody to ask")),
+    },
+}
+"""A pod that somebody cut and forgot, and somebody else relabelled."""
 
 
 async def address(stage, name):

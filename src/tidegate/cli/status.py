@@ -1,10 +1,12 @@
-"""``tidegate status svc/NAME|pod/NAME``: who gets traffic and why, as every node shows it."""
+"""``tidegate status``: who gets traffic and why, as every node shows it."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import sys
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,22 +14,39 @@ import click
 from tidegate.cli.target import Reference, asking, cluster_options
 
 if TYPE_CHECKING:
+    from tidegate.client.status import Status, Subject
+    from tidegate.kube.client import KubeClient
     from tidegate.kube.kubeconfig import Cluster
 
-WATCH_SECONDS = 1.0
+OUTPUTS = ("table", "wide", "json", "yaml", "name")
 
 
-@click.command(short_help="Who gets traffic of a Service, or of a pod, and why.")
-@click.argument("subject", type=Reference("svc", "pod"))
+@click.command(short_help="Who gets traffic of a Service, a workload or a pod, and why.")
+@click.argument("subject", type=Reference("svc", "pod", "deploy", "rs", "sts", "ds", "job"), required=False)
 @cluster_options
-@click.option("-w", "--watch", is_flag=True, help="Print again whenever it changes.")
-@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
-def status(subject: tuple[str, str], **given: Any) -> None:
-    """Who gets traffic of a Service, or of a pod, and why: endpoints, each node's routes and fence, drains in flight
-    with the node that keeps each waiting, live connections.
+@click.option("-A", "--all-namespaces", is_flag=True, help="One line per Service of every namespace.")
+@click.option("-l", "--selector", default="", help="Only the pods with these labels, and their Services.")
+@click.option("--orphans", is_flag=True, help="Held pods that nobody is at work on, and what to do about each.")
+@click.option("--why", is_flag=True, help="Every reason, and every Service that does not select a pod.")
+@click.option("-w", "--watch", is_flag=True, help="Go on, and show it again whenever it changes.")
+@click.option("-o", "--output", type=click.Choice(OUTPUTS), default="table", show_default=True)
+def status(subject: tuple[str, str] | None, **given: Any) -> None:
+    """Who gets traffic and why: endpoints with their revision, where each node sends new connections, drains in
+    flight with the node that keeps each waiting, live connections, and what is risky as it stands.
+
+    Without SUBJECT: the namespace.
+
+    \b
+    tidegate status svc/echo -w      tidegate status deploy/echo
+    tidegate status pod/echo-1 --why tidegate status --orphans -A
     """
     from tidegate.kube.kubeconfig import load
 
+    alone = [option for option in ("all_namespaces", "selector", "orphans") if given[option]]
+    if subject is not None and alone:
+        raise click.UsageError(f"--{alone[0].replace('_', '-')} takes no {'/'.join(subject)}")
+    if given["selector"] and (given["all_namespaces"] or given["orphans"]):
+        raise click.UsageError("--selector is about the pods of one namespace, as they are now")
     cluster = load(given["kubeconfig"], given["context"])
     namespace = given["namespace"] or cluster.namespace
     try:
@@ -37,91 +56,76 @@ def status(subject: tuple[str, str], **given: Any) -> None:
         sys.exit(130)
 
 
-async def _show(cluster: Cluster, namespace: str, subject: tuple[str, str], given: dict[str, Any]) -> None:
-    from tidegate.client import status_of
+async def _show(cluster: Cluster, namespace: str, subject: tuple[str, str] | None, given: dict[str, Any]) -> None:
+    from tidegate.client.status import Subject
     from tidegate.kube.connect import open_cluster
+    from tidegate.model import selector
+    from tidegate.model.decode import Malformed
 
-    kind, name = subject
-    shown = ""
+    try:
+        selector.parse(given["selector"])
+    except Malformed as error:
+        raise click.UsageError(str(error)) from error
+    kind, name = subject or ("namespace", "")
+    if given["all_namespaces"]:
+        kind, namespace = "cluster", ""
+    about = Subject(kind, namespace, name, given["selector"])
     async with open_cluster(cluster) as client:
-        while True:
-            document = (await status_of(client, kind, namespace, name)).document  # type: ignore[arg-type]
-            text = json.dumps(document, indent=2) if given["output"] == "json" else "\n".join(lines(document))
-            if text != shown:
-                click.echo(text if not shown else f"\n{text}")
-                shown = text
-            if not given["watch"]:
-                return
-            await asyncio.sleep(WATCH_SECONDS)
+        with _shower(given) as show:
+            async for found in _answers(client, about, given):
+                show(found.document)
 
 
-def lines(document: dict[str, Any]) -> list[str]:
-    """The document as text: every line a fact, its source and its reason."""
-    found = [f"{document['kind']}/{document['name']} in {document['namespace']}"]
-    found += _pod_lines(document.get("pod"))
-    for service in document["services"]:
-        found.append(f"Service {service['namespace']}/{service['name']}")
-        found += [f"  note: {reason}" for reason in service["reasons"]]
-        found += _table([_endpoint_cells(entry) for entry in service["endpoints"]]) or ["  no endpoint"]
-    if document["nodes"]:
-        found.append("Nodes")
-        found += _table([_node_cells(node) for node in document["nodes"]])
-    for drain in document["drains"]:
-        found += _drain_lines(drain)
-    live = [entry for entry in document["connections"] if entry["live"] or entry["problem"]]
-    if live:
-        found.append("Connections")
-        found += _table([_connection_cells(entry) for entry in live])
-    return found + [f"note: {problem}" for problem in document["problems"]]
+async def _answers(client: KubeClient, about: Subject, given: dict[str, Any]) -> AsyncIterator[Status]:
+    from tidegate.client.status import follow_orphans, follow_status, orphans_of, status_of
+
+    if given["orphans"]:
+        if not given["watch"]:
+            yield await orphans_of(client, about.namespace)
+            return
+        async for found in follow_orphans(client, about.namespace):
+            yield found
+    elif given["watch"]:
+        async for found in follow_status(client, about):
+            yield found
+    else:
+        yield await status_of(client, about.kind, about.namespace, about.name, about.labels)
 
 
-def _pod_lines(pod: dict[str, Any] | None) -> list[str]:
-    if pod is None:
-        return []
-    state = "terminating" if pod["terminating"] else "ready" if pod["ready"] else "not ready"
-    found = [f"  on {pod['node'] or 'no node'}, {state}, {'gated' if pod['gated'] else 'not gated'}"]
-    found += [f"  {one}" for one in pod["selected"]]
-    if pod["drain"]:
-        found.append(f"  drain: {pod['drain'].lower()}")
-    if pod["result"]:
-        found.append(f"  result: {pod['result']}")
-    return found + [f"  note: {one}" for one in pod["suspected"]]
+@contextlib.contextmanager
+def _shower(given: dict[str, Any]) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """How documents are shown: in place on a terminal that is watched, else one after the other."""
+    output, why = given["output"], given["why"]
+    if given["watch"] and output in ("table", "wide") and sys.stdout.isatty():
+        from rich.live import Live
+        from rich.text import Text
+
+        with Live(auto_refresh=False, vertical_overflow="visible") as live:
+            yield lambda document: live.update(Text(rendered(document, output, why)), refresh=True)
+        return
+    shown = 0
+
+    def show(document: dict[str, Any]) -> None:
+        nonlocal shown
+        text = rendered(document, output, why)
+        click.echo(text if not shown or output in ("json", "name") else f"\n{text}")
+        shown += 1
+
+    yield show
 
 
-def _endpoint_cells(entry: dict[str, Any]) -> tuple[str, ...]:
-    words = [word for word in ("ready", "serving", "terminating") if entry[word]]
-    routed = "routed" if entry["routed"] else "not routed"
-    return entry["address"], entry["pod"] or "-", entry["node"] or "-", ",".join(words) or "-", routed, entry["why"]
+def rendered(document: dict[str, Any], output: str, why: bool = False) -> str:
+    """The document as ``-o`` asks for it."""
+    from tidegate.cli.status_text import lines, names
 
+    match output:
+        case "json":
+            return json.dumps(document, indent=2)
+        case "yaml":
+            import yaml
 
-def _node_cells(node: dict[str, Any]) -> tuple[str, ...]:
-    if node["problem"]:
-        return node["node"], "-", node["problem"]
-    fence = ", ".join(f"fence {number}" for _, number in sorted(node["fence"].items())) or "no fence"
-    routed = sorted({endpoint for route in node["routes"] for endpoint in route["endpoints"]})
-    return node["node"], fence, f"routes to {', '.join(routed)}" if routed else "no route"
-
-
-def _drain_lines(drain: dict[str, Any]) -> list[str]:
-    what = f"Drain of {drain['pod']} ({drain['mode']} mode, {drain['seconds']:.1f} s)"
-    if drain["source"] != "clean":
-        return [what, *(f"  waiting for {reason}" for reason in drain["reasons"])]
-    if not drain["epoch"]:
-        return [what, "  waiting for the fence to be written"]
-    late = [f"  straggler {one['node']}: {one['verdict']}, {one['detail']}" for one in drain["stragglers"]]
-    return [f"{what}, epoch {drain['epoch']}", *(late or ["  every node has let go"])]
-
-
-def _connection_cells(entry: dict[str, Any]) -> tuple[str, ...]:
-    clients = ", ".join(entry["clients"][:5]) + (" ..." if len(entry["clients"]) > 5 else "")
-    return entry["address"], entry["pod"] or "-", entry["problem"] or f"{entry['live']} live from {clients}"
-
-
-def _table(rows: list[tuple[str, ...]]) -> list[str]:
-    """Rows with aligned columns, indented."""
-    if not rows:
-        return []
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [
-        "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
+            return f"---\n{yaml.safe_dump(document, sort_keys=False)}".rstrip()
+        case "name":
+            return "\n".join(names(document))
+        case _:
+            return "\n".join(lines(document, output == "wide", why))

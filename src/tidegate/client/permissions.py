@@ -54,6 +54,8 @@ _ASK: tuple[_Row, ...] = (
     ("get create", "pods/proxy", _SYSTEM),
 )
 """How agents and the coordinator are asked: pods/proxy is a GET for one, a POST ("create") for the other."""
+_SETTLE: tuple[_Row, ...] = (("list", "services", _ALL),)
+"""Without agents every Service that is not proxied the common way is looked for, and the time to settle waited."""
 _GUARDS: tuple[_Row, ...] = (
     ("list", "poddisruptionbudgets.policy", _OWN),
     ("list", "networkpolicies.networking.k8s.io", _OWN),
@@ -88,7 +90,7 @@ def deeds_of(verb: str, namespace: str, is_witnessed: bool = True) -> tuple[Deed
     Raises ``KeyError`` for a verb that is not among ``VERBS``.
     """
     writes = _WRITES[verb]
-    rows = [*_LOOK, *(_ASK if is_witnessed else ()), *(_GUARDS if writes else ()), *_READS.get(verb, ()), *writes]
+    rows = [*_LOOK, *(_ASK if is_witnessed else _SETTLE), *(_GUARDS if writes else ()), *_READS.get(verb, ()), *writes]
     return tuple(dict.fromkeys(deed for row in rows for deed in _deeds(row, namespace)))
 
 

@@ -1,27 +1,42 @@
-"""``status_of``: who gets traffic of a Service (or of one pod's Services) and why, as every node shows it."""
+"""``status_of`` and ``follow_status``: who gets traffic and why, as every node shows it; ``orphans_of``: held pods."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from tidegate.drain.source import suspects
-from tidegate.kube.api import ENDPOINTSLICES, NODES, PODS, SERVICES, Selection
+from tidegate import vtime
+from tidegate.client.kinds import KIND_OF, RESOURCES
+from tidegate.client.status_document import Scope, Sight, asked_about, served_by
+from tidegate.client.status_nodes import Asking, Heard
+from tidegate.client.status_sources import Nouns, Sources, following, read
+from tidegate.kube.api import PODS, JsonObject, Selection
 from tidegate.kube.client import KubeClient
-from tidegate.kube.errors import KubeError
-from tidegate.model import endpointslice, pod, service
+from tidegate.kube.errors import ApiError
+from tidegate.kube.reflector import Reflector
+from tidegate.model import pod as pod_noun
+from tidegate.model import selector
 from tidegate.model.decode import Malformed
-from tidegate.model.endpoint import Endpoint
-from tidegate.model.endpointslice import EndpointSlice
-from tidegate.model.names import DRAIN_RESULT, DrainRecord, decode_drain
 from tidegate.model.pod import Pod
 from tidegate.model.service import Service
-from tidegate.observers.proxied import ProxiedAgents, ProxiedCoordinator, is_installed
-from tidegate.observers.witness import Question
-from tidegate.traffic import routes, selecting, selections
+from tidegate.traffic import Census, all_held
+from tidegate.traffic.revision import labels_before
+from tidegate.vtime import Nursery
 
-Kind = Literal["svc", "pod"]
+ASK_SECONDS = 1.0
+"""While following, the agents are asked no more often than this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """``kind`` is one of ``client.kinds``, or ``namespace``, or ``cluster``; ``labels`` select pods of a namespace."""
+
+    kind: str
+    namespace: str
+    name: str = ""
+    labels: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,137 +46,148 @@ class Status:
     document: dict[str, Any]
 
 
-async def status_of(client: KubeClient, kind: Kind, namespace: str, name: str) -> Status:
-    """The status of ``svc/NAME`` or ``pod/NAME``. Raises ``KubeError`` (404: no such object)."""
-    subject: Pod | None = None
-    if kind == "pod":
-        subject = pod.decode(await client.get(PODS, name, namespace))
-        known = [service.decode(obj) for obj in (await client.list(SERVICES, Selection(namespace))).items]
-        wanted: tuple[Service, ...] = _services_of(subject, tuple(known))
-    else:
-        wanted = (service.decode(await client.get(SERVICES, name, namespace)),)
-    slices = tuple(endpointslice.decode(obj) for obj in (await client.list(ENDPOINTSLICES)).items)
-    nodes = sorted(obj["metadata"]["name"] for obj in (await client.list(NODES)).items)
-    shown = [_service(one, slices, subject) for one in wanted]
-    endpoints = _endpoints(shown, subject)
-    drains, problem = await _drains(client)
-    pods = {entry["pod"] for one in shown for entry in one["endpoints"]} | ({subject.name} if subject else set())
-    document: dict[str, Any] = {
-        "kind": kind,
-        "namespace": namespace,
-        "name": name,
-        "services": shown,
-        "nodes": await _nodes(client, nodes, endpoints) if endpoints else [],
-        "drains": [drain for drain in drains if drain["namespace"] == namespace and drain["pod"] in pods],
-        "connections": await _connections(client, shown),
-        "problems": [problem] if problem else [],
+async def status_of(client: KubeClient, kind: str, namespace: str, name: str = "", labels: str = "") -> Status:
+    """The status of ``KIND/NAME``, of a namespace, or of the cluster.
+
+    Raises ``KubeError`` (404: no such object), ``Malformed`` for a selector that cannot be read.
+    """
+    subject = Subject(kind, namespace, name, labels)
+    sources = await read(client, "" if kind == "cluster" else namespace)
+    return await _look(subject, sources, Nouns(), Asking(client))
+
+
+async def follow_status(client: KubeClient, subject: Subject) -> AsyncIterator[Status]:
+    """The status now, and again whenever it is another: watches tell of the API, agents are asked once a second.
+
+    Raises as ``status_of``; a subject that goes while it is followed ends it with the 404.
+    """
+    nouns, asking = Nouns(), Asking(client)
+    shown: dict[str, Any] | None = None
+    async with following(client, "" if subject.kind == "cluster" else subject.namespace) as sources:
+        while True:
+            sources.changed.clear()
+            began = asyncio.get_running_loop().time()
+            found = await _look(subject, sources.sources, nouns, asking)
+            if steady(found.document) != shown:
+                shown = steady(found.document)
+                yield found
+            left = began + ASK_SECONDS - asyncio.get_running_loop().time()
+            await asyncio.sleep(max(left, ASK_SECONDS / 10))
+
+
+def steady(document: dict[str, Any]) -> dict[str, Any]:
+    """The document without what is another at every look though nothing happened: how long a drain has run."""
+    drains = [{key: value for key, value in drain.items() if key != "seconds"} for drain in document["drains"]]
+    return {**document, "drains": drains}
+
+
+async def orphans_of(client: KubeClient, namespace: str) -> Status:
+    """Every held pod that nobody is at work on, in ``namespace`` ("" is all). Raises ``KubeError``.
+
+    By label and by annotation: a pod may have lost one, and annotations cannot be selected on.
+    """
+    return _orphans((await client.list(PODS, Selection(namespace))).items, namespace)
+
+
+async def follow_orphans(client: KubeClient, namespace: str) -> AsyncIterator[Status]:
+    """The same now, and again whenever it is another: a lease that ends is no event, so the clock is asked too."""
+    shown: dict[str, Any] | None = None
+    pods = Reflector(client, PODS, Selection(namespace))
+    await client.list(PODS, Selection(namespace, fields="metadata.name=-"))  # what cannot be read fails at once
+    async with Nursery() as nursery:
+        nursery.start(pods.run(), name="watch pods")
+        await pods.synced()
+        try:
+            while True:
+                found = _orphans(list(pods.objects.values()), namespace)
+                if found.document != shown:
+                    shown = found.document
+                    yield found
+                await asyncio.sleep(ASK_SECONDS)
+        finally:
+            nursery.cancel()
+
+
+def _orphans(listed: list[JsonObject], namespace: str) -> Status:
+    found: list[Pod] = []
+    problems: list[str] = []
+    for obj in listed:
+        try:
+            found.append(pod_noun.decode(obj))
+        except Malformed as error:
+            problems.append(str(error))
+    now = vtime.now()
+    sight = Sight(Census(found), Heard(), now)
+    held = [sight.hold(one) for one in all_held(found) if one.is_orphan(now)]
+    return Status({"kind": "orphans", "namespace": namespace, "held": held, "problems": problems})
+
+
+async def _look(subject: Subject, sources: Sources, nouns: Nouns, asking: Asking) -> Status:
+    census, malformed = nouns.census(sources)
+    scope = scope_of(subject, census)
+    heard = await asking.ask(sources.nodes, asked_about(census, scope), served_by(census, scope))
+    sight = Sight(census, heard, vtime.now())
+    found = sight.document(scope)
+    held = all_held(_spread(subject, census) if subject.kind in ("namespace", "cluster") else scope.pods)
+    document = {
+        "kind": subject.kind,
+        "namespace": subject.namespace,
+        "name": subject.name,
+        **found,
+        "held": [sight.hold(one) for one in held],
+        "problems": [*sources.problems, *malformed, *heard.problems],
     }
-    if subject is not None:
-        document["pod"] = _pod(subject, tuple(known))
+    if scope.only is not None:
+        (document["pod"],) = document.pop("pods")
     return Status(document)
 
 
-def _services_of(subject: Pod, known: tuple[Service, ...]) -> tuple[Service, ...]:
+def _spread(subject: Subject, census: Census) -> tuple[Pod, ...]:
+    return tuple(pod for pod in census.pods if subject.kind == "cluster" or pod.namespace == subject.namespace)
+
+
+def scope_of(subject: Subject, census: Census) -> Scope:
+    """What of the census ``subject`` is about. Raises ``ApiError`` 404, ``Malformed``."""
+    match subject.kind:
+        case "cluster":
+            return Scope(services=census.services)
+        case "svc":
+            return Scope(services=(_named(subject, census.services),))
+        case "pod":
+            one = _named(subject, census.pods)
+            return Scope(services=_services_of(one, census), pods=(one,), only=one)
+        case "namespace":
+            services = tuple(one for one in census.services if one.namespace == subject.namespace)
+            mine = tuple(one for one in census.pods if one.namespace == subject.namespace)
+            tops = tuple(one for one in census.workloads if one.owner is None and (one.desired or census.owned_by(one)))
+            if not subject.labels:
+                return Scope(services, tuple(pod for pod in mine if not census.services_of(pod)), tops)
+            wanted = selector.parse(subject.labels)
+            chosen = tuple(pod for pod in mine if wanted.matches(pod.labels))
+            return Scope(_all_of(chosen, census), chosen)
+        case _:
+            one_of_kind = tuple(one for one in census.workloads if KIND_OF.get(one.kind) == subject.kind)
+            workload = _named(subject, one_of_kind)
+            owned = census.owned_by(workload)
+            return Scope(_all_of(owned, census), owned, (workload,))
+
+
+def _all_of(chosen: tuple[Pod, ...], census: Census) -> tuple[Service, ...]:
+    """The Services of any of ``chosen``, in the order of the census."""
+    found = {str(one) for pod in chosen for one in _services_of(pod, census)}
+    return tuple(one for one in census.services if str(one) in found)
+
+
+def _services_of(subject: Pod, census: Census) -> tuple[Service, ...]:
     """The Services that select it, or did before it was cut."""
-    record = _record(subject)
-    before = record.labels if record is not None else {}
-    return tuple(one for one in known if one in selecting(subject, known) or one.selects(subject.namespace, before))
+    now = set(map(str, census.services_of(subject)))
+    before = labels_before(subject)
+    return tuple(one for one in census.services if str(one) in now or one.selects(subject.namespace, before))
 
 
-def _record(subject: Pod) -> DrainRecord | None:
-    try:
-        return decode_drain(subject.annotations)
-    except Malformed:
-        return None
-
-
-def _service(one: Service, slices: tuple[EndpointSlice, ...], subject: Pod | None) -> dict[str, Any]:
-    found = routes(one, slices)
-    entries = [
-        {
-            "pod": candidate.entry.pod,
-            "address": str(candidate.endpoint),
-            "node": candidate.entry.node,
-            "ready": candidate.entry.is_ready,
-            "serving": candidate.entry.is_serving,
-            "terminating": candidate.entry.is_terminating,
-            "routed": candidate.is_routed,
-            "why": candidate.why,
-        }
-        for candidate in found.candidates
-        if subject is None or candidate.entry.uid == subject.uid or candidate.endpoint.address in subject.ips
-    ]
-    return {"namespace": one.namespace, "name": one.name, "endpoints": entries, "reasons": list(found.reasons)}
-
-
-def _endpoints(shown: list[dict[str, Any]], subject: Pod | None) -> tuple[Endpoint, ...]:
-    """What to ask the nodes about: every endpoint shown, and all of a pod that no slice lists any more."""
-    found = {Endpoint.parse(entry["address"]) for one in shown for entry in one["endpoints"]}
-    if subject is not None and not subject.host_network:
-        found = {Endpoint(ip) for ip in subject.ips}
-    return tuple(sorted(found))
-
-
-async def _nodes(client: KubeClient, names: list[str], endpoints: tuple[Endpoint, ...]) -> list[dict[str, Any]]:
-    agents = ProxiedAgents(client)
-
-    async def one(node: str) -> dict[str, Any]:
-        try:
-            facts = (await agents.ask(node, Question(endpoints))).facts
-        except KubeError as error:
-            return {"node": node, "fence": {}, "routes": [], "problem": f"cannot be asked: {error}"}
-        routed = [
-            {"via": str(route), "endpoints": [str(to) for to in route.endpoints]}
-            for route in facts.routes
-            if route.via != "redirect"
-        ]
-        return {
-            "node": node,
-            "fence": {epoch.install: epoch.number for epoch in facts.fence},
-            "routes": routed,
-            "problem": "; ".join(str(unreadable) for unreadable in facts.unreadable),
-        }
-
-    return list(await asyncio.gather(*(one(node) for node in names)))
-
-
-async def _drains(client: KubeClient) -> tuple[list[dict[str, Any]], str]:
-    """The drains the coordinator knows, or why it cannot be asked."""
-    try:
-        if not await is_installed(client):
-            return [], "there is no coordinator in this cluster: drains can only be assumed"
-        return list((await ProxiedCoordinator(client).status())["drains"]), ""
-    except KubeError as error:
-        return [], str(error)
-    except (KeyError, TypeError):
-        return [], "the coordinator's status is not understood"
-
-
-async def _connections(client: KubeClient, shown: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Live connections of every shown endpoint, read by its node's agent."""
-    agents = ProxiedAgents(client)
-    entries = {entry["address"]: entry for one in shown for entry in one["endpoints"] if entry["node"]}
-
-    async def one(address: str, node: str, name: str) -> dict[str, Any]:
-        quiet = await agents.connections(node, (Endpoint.parse(address),))
-        clients = sorted({socket.remote.address for socket in quiet.live})
-        problem = "; ".join(str(unreadable) for unreadable in quiet.unreadable)
-        return {"pod": name, "address": address, "live": len(quiet.live), "clients": clients, "problem": problem}
-
-    found = (one(address, entry["node"], entry["pod"]) for address, entry in sorted(entries.items()))
-    return list(await asyncio.gather(*found))
-
-
-def _pod(subject: Pod, known: tuple[Service, ...]) -> dict[str, Any]:
-    record = _record(subject)
-    return {
-        "name": subject.name,
-        "node": subject.node,
-        "ready": subject.is_ready,
-        "terminating": subject.is_terminating,
-        "gated": subject.is_gated,
-        "selected": [str(selection) for selection in selections(subject, known)],
-        "drain": None if record is None else record.state,
-        "result": subject.annotations.get(DRAIN_RESULT, ""),
-        "suspected": list(suspects(subject, known)),
-    }
+def _named(subject: Subject, found: tuple[Any, ...]) -> Any:
+    one = next((one for one in found if (one.namespace, one.name) == (subject.namespace, subject.name)), None)
+    if one is None:
+        plural = RESOURCES[subject.kind].plural
+        raise ApiError(404, "NotFound", f'{plural} "{subject.name}" not found')
+    return one

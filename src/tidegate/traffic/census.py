@@ -14,7 +14,7 @@ from tidegate.model.pod import Pod
 from tidegate.model.service import Service
 from tidegate.model.workload import Workload
 from tidegate.traffic.listing import Listing, every_endpoint
-from tidegate.traffic.revision import Revision, owner_of, revision_of
+from tidegate.traffic.revision import Revision, labels_before, owner_of, revision_of
 
 Key = tuple[str, str]
 """(namespace, name)."""
@@ -45,6 +45,24 @@ class Census:
     def services_of(self, pod: Pod) -> tuple[Service, ...]:
         """The Services that select ``pod``."""
         return self._selecting.get(pod.uid, ())
+
+    def near(self, pod: Pod) -> tuple[Service, ...]:
+        """The Services that select ``pod``, or ask for at least one label that it has, or had before a verb changed it:
+        those it might be meant for."""
+        found = {
+            (one.namespace, one.name): one
+            for key, value in (*pod.labels.items(), *labels_before(pod).items())
+            for one in self._asking_for.get((pod.namespace, key, value), ())
+        }
+        return tuple(one for _, one in sorted(found.items()))
+
+    @cached_property
+    def _asking_for(self) -> dict[tuple[str, str, str], list[Service]]:
+        found: dict[tuple[str, str, str], list[Service]] = {}
+        for one in self.services:
+            for requirement in one.selector.requirements if one.selector is not None else ():
+                found.setdefault((one.namespace, requirement.key, requirement.values[0]), []).append(one)
+        return found
 
     @cached_property
     def _selected(self) -> dict[Key, tuple[Pod, ...]]:

@@ -111,7 +111,7 @@ def past_until(one: Held, now: datetime) -> Finding | None:
         return None
     by = f" by {one.record.by}" if one.record.by else ""
     sentence = f"it was {_PAST.get(one.verb, one.verb)}{by} until {one.record.until}, and that is over"
-    return Finding("past-until", f"pod/{one.pod}", sentence, " or ".join(f"`{step}`" for step in one.next_steps))
+    return Finding("past-until", f"pod/{one.pod}", sentence, "give it back, or retire it")
 
 
 def hold_warnings(one: Held, now: datetime) -> tuple[Finding, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from tidegate.model.names import TRAFFIC_PREFIX
+from tidegate.model.names import SYSTEM_NAMESPACE, TRAFFIC_PREFIX, fence_install
 from tidegate.model.pod import Pod
 from tidegate.model.service import Service
 from tidegate.traffic.census import Census
@@ -116,7 +116,11 @@ CHECKS: tuple[Check, ...] = (
 
 
 def warnings_of(service: Service, census: Census) -> tuple[Finding, ...]:
-    """Every warning about ``service``."""
+    """Every warning about ``service``. None about those that no pod stands behind and whose writers are known: the
+    API server's own Service, and a fence."""
+    is_fence = service.namespace == SYSTEM_NAMESPACE and fence_install(service.name) is not None
+    if is_fence or (service.namespace, service.name) == ("default", "kubernetes"):
+        return ()
     return tuple(found for check in CHECKS if (found := check(service, census)) is not None)
 
 
