@@ -1,15 +1,15 @@
 """The scheduler: gives each pending pod a node, the least loaded of those that will have it.
 
 Filters are those of the real one that a lab can be asked about (cordon, taints, nodeSelector, required node
-affinity, the pods a node takes); the score is the number of pods, then the node's name, so that a seed's run
-repeats. A pod no node will have waits for a node or a pod to change; nothing polls.
+affinity, host ports, the pods a node takes); the score is the number of pods, then the node's name, so that a seed's
+run repeats. A pod no node will have waits for a node or a pod to change; nothing polls.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from tidegate import vtime
@@ -34,6 +34,18 @@ _PODS_MAX = 110
 _BLIND_ALLEY = "Preemption is not helpful for scheduling."
 
 
+HostPorts = frozenset[tuple[str, int]]
+"""(protocol, port) on a node's own address: hostPort, and every port of a hostNetwork pod."""
+
+
+def host_ports(pod: JsonObject) -> HostPorts:
+    """The ports a pod takes of its node (plugins/nodeports)."""
+    spec = pod["spec"]
+    sidecars = [one for one in spec.get("initContainers") or () if one.get("restartPolicy") == "Always"]
+    declared = [port for one in (*spec.get("containers", ()), *sidecars) for port in one.get("ports") or ()]
+    return frozenset((port.get("protocol") or "TCP", port["hostPort"]) for port in declared if port.get("hostPort"))
+
+
 @dataclass(frozen=True, slots=True)
 class View:
     """One pod, the nodes, and how many pods each node has."""
@@ -42,6 +54,8 @@ class View:
     nodes: tuple[JsonObject, ...]
     load: Mapping[str, int]
     now: datetime
+    host_ports: Mapping[str, HostPorts] = field(default_factory=dict)
+    """What is taken on each node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +74,8 @@ def obstacle(view: View, node: JsonObject) -> str:
         return "node(s) were unschedulable" if unschedulable else "node(s) had untolerated taint(s)"
     if not fits_selectors(view.pod, node):
         return "node(s) didn't match Pod's node affinity/selector"
+    if host_ports(view.pod) & view.host_ports.get(node["metadata"]["name"], frozenset()):
+        return "node(s) didn't have free ports for the requested pod ports"
     allocatable = (node.get("status") or {}).get("allocatable") or {}
     if view.load.get(node["metadata"]["name"], 0) >= int(allocatable.get("pods") or _PODS_MAX):
         return "Too many pods"
@@ -133,7 +149,7 @@ class Scheduler(Controller):
         if pod is None or not is_pending(pod):
             self._stuck.pop(key, None)
             return None
-        choice = choose(View(pod, tuple(self._nodes.all()), self._load, vtime.now()))
+        choice = choose(View(pod, tuple(self._nodes.all()), self._load, vtime.now(), self._taken(pod)))
         if not choice.node:
             self._stuck[key] = None
             await self._refuse(key, pod, choice.message)
@@ -141,6 +157,16 @@ class Scheduler(Controller):
         self._stuck.pop(key, None)
         await self._bind(key, pod, choice.node)
         return None
+
+    def _taken(self, pod: JsonObject) -> dict[str, HostPorts]:
+        """Host ports in use by node; not worked out for a pod that wants none."""
+        taken: dict[str, HostPorts] = {}
+        if host_ports(pod):
+            for key, node in self._placed.items():
+                held = self._pods.get(key)
+                if held is not None:
+                    taken[node] = taken.get(node, frozenset()) | host_ports(held)
+        return taken
 
     async def _bind(self, key: Key, pod: JsonObject, node: str) -> None:
         self._place(key, node)
