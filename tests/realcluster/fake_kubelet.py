@@ -24,12 +24,14 @@ _NUMBERS = itertools.count(1)
 
 @dataclass
 class FakeKubelet:
-    """``ready``: whether pods become Ready; ``stop_seconds``: from a pod's deletion to its end."""
+    """``ready``: whether pods become Ready; ``stop_seconds``: from a pod's deletion to its end, ``start_seconds`` from
+    its creation to Ready."""
 
     api: Api
     namespace: str
     is_ready: bool = True
     stop_seconds: float = 0.2
+    start_seconds: float = 0.0
     node_address: str = ""
     """What pods in the node's network have."""
     _begun: set[str] = field(default_factory=set)
@@ -51,6 +53,7 @@ class FakeKubelet:
                         nursery.start(self._end(pod))
 
     async def _start(self, pod: JsonObject) -> None:
+        await asyncio.sleep(self.start_seconds)
         number = next(_NUMBERS)
         is_host = pod["spec"].get("hostNetwork") and self.node_address
         address = self.node_address if is_host else f"10.77.{number // 250}.{number % 250 + 1}"
@@ -76,13 +79,13 @@ class FakeKubelet:
 
 
 @contextlib.asynccontextmanager
-async def fake_kubelet(api: Api, namespace: str) -> AsyncIterator[FakeKubelet]:
+async def fake_kubelet(api: Api, namespace: str, start_seconds: float = 0.0) -> AsyncIterator[FakeKubelet]:
     """One that runs in the background, and its node."""
     ready = {"type": "Ready", "status": "True", "lastTransitionTime": stamp(vtime.now())}
     node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE}, "status": {"conditions": [ready]}}
     with contextlib.suppress(ApiError):
         await api.create(NODES, node)
-    kubelet = FakeKubelet(api, namespace)
+    kubelet = FakeKubelet(api, namespace, start_seconds=start_seconds)
     task = asyncio.get_running_loop().create_task(kubelet.run())
     try:
         yield kubelet

@@ -67,11 +67,11 @@ class Scene:
 
 
 @contextlib.asynccontextmanager
-async def scene(plane, namespace, replicas=3):
+async def scene(plane, namespace, replicas=3, start_seconds=0.0):
     kubeconfig = str(plane.kubeconfig)
     async with open_api(kubeconfig=kubeconfig) as api:
         await api.create(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
-        async with fake_kubelet(api, namespace):
+        async with fake_kubelet(api, namespace, start_seconds):
             wanted = deployment("web", replicas=replicas)
             wanted["spec"]["template"]["spec"]["nodeName"] = NODE
             await api.create(SERVICES, service("web"), namespace)
