@@ -205,3 +205,43 @@ def test_an_owner_that_is_gone_makes_no_replacement():
     assert (
         gate_exception(gate(("echo-1", LEAVING)), gone) == "last endpoint of demo/echo: Deployment demo/echo is deleted"
     )
+
+
+HELD = {"tidegate.dev/held": "cut"}
+CUT_AND_LISTED = slice_of(("echo-1", READY), name="draining-1", service_name="tidegate-draining")
+
+
+def draining(**spec):
+    return service("tidegate-draining", **{"selector": HELD, "clusterIP": "None", "ports": [], **spec})
+
+
+def held(the_service) -> Question:
+    cut = pod(labels={"app": "tidegate-cut", **HELD})
+    return Question(
+        Mode.LABEL, cut, (service(), the_service), (CUT_AND_LISTED,), ("demo/echo",), labels_before={"app": "echo"}
+    )
+
+
+def test_the_service_that_keeps_cut_pods_scrapeable_is_no_route():
+    assert look(held(draining())).is_clean
+    ending = gate(("echo-2", READY), the_pod=pod(labels=HELD, deleted=True), services=(draining(),), seen=())
+    assert look(replace(ending, slices=(CUT_AND_LISTED,))).is_clean
+    assert suspects(pod(labels=HELD), (draining(),)) == ()
+
+
+@pytest.mark.parametrize("spec", [
+    {"clusterIP": "10.96.1.2"},
+    {"selector": {"app": "tidegate-cut"}},
+    {"selector": {**HELD, "app": "tidegate-cut"}},
+    {"ports": [{"port": 80}]},
+    {"type": "ExternalName", "clusterIP": ""},
+])  # fmt: skip
+def test_an_imposter_that_merely_has_its_name_is_a_route_like_any(spec):
+    assert not look(held(draining(**spec))).is_clean
+
+
+def test_a_slice_that_merely_has_its_name_is_a_route_like_any():
+    stray = msgspec.structs.replace(CUT_AND_LISTED, name="tidegate-draining", service="")
+    assert not look(replace(held(draining()), slices=(stray,))).is_clean
+    elsewhere = msgspec.structs.replace(CUT_AND_LISTED, namespace="other")
+    assert not look(replace(held(draining()), slices=(elsewhere,))).is_clean

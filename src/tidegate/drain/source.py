@@ -50,14 +50,22 @@ class Source:
 
 def look(question: Question) -> Source:
     """Whether the slices are clean of the pod."""
-    found = listings(question.pod, question.slices)
+    routes = _routes(question.services)
+    draining = {str(service) for service in question.services if service.is_draining}
+    listed = listings(question.pod, question.slices)
+    found = [one for one in listed if not (one.slice.service and one.service in draining)]
     seen = tuple(sorted({*question.seen, *(listing.service for listing in found)}))
     if question.mode is Mode.LABEL:
         dirty = [str(listing) for listing in found]
-        dirty += [f"Service {service} selects it again" for service in selecting(question.pod, question.services)]
+        dirty += [f"Service {service} selects it again" for service in selecting(question.pod, routes)]
     else:
         dirty = [reason for listing in found for reason in _still_sends(question, listing)]
     return Source((*dirty, *_never_seen(question, seen)), seen)
+
+
+def _routes(services: tuple[Service, ...]) -> tuple[Service, ...]:
+    """All but those that keep cut pods scrapeable: they are no route (``Service.is_draining``)."""
+    return tuple(service for service in services if not service.is_draining)
 
 
 def _never_seen(question: Question, seen: tuple[str, ...]) -> tuple[str, ...]:
@@ -66,7 +74,7 @@ def _never_seen(question: Question, seen: tuple[str, ...]) -> tuple[str, ...]:
     if not pod.ips or pod.is_finished:
         return ()  # never in a slice, and never will be: nothing to wait for
     labels = pod.labels if question.labels_before is None else question.labels_before
-    joined = [service for service in question.services if service.selects(pod.namespace, labels)]
+    joined = [service for service in _routes(question.services) if service.selects(pod.namespace, labels)]
     return tuple(f"not seen in the EndpointSlices of {service} yet" for service in joined if str(service) not in seen)
 
 
@@ -107,7 +115,7 @@ def suspects(pod: Pod, services: tuple[Service, ...]) -> tuple[str, ...]:
     """Who may still hold the pod's address and cannot be asked, a sentence each: the result is ``assumed``."""
     return tuple(
         f"clients of the headless Service {service} keep its address for as long as DNS told them to"
-        for service in selecting(pod, services)
+        for service in selecting(pod, _routes(services))
         if service.is_headless
     )
 

@@ -26,7 +26,9 @@ PREPARED = "tidegate.dev/prepare"
 """On a Service that ``prepare`` gave a label of its own, and on a Deployment while that pauses it: a
 ``PrepareRecord``."""
 PREPARED_REVISION = "tidegate.dev/prepared-revision"
-"""On the template of an older ReplicaSet that ``prepare`` gave the label: without it, it could equal the newest one."""
+"""On the template of an older ReplicaSet: ``given`` where ``prepare`` gave it the label, ``kept`` where it had it.
+
+Without it, it could equal the newest one, and the Deployment would take the older of the two for its own."""
 ACTIVITY = "tidegate.dev/activity"
 """On a pod or its template, written by users: how to ask whether it is working though nobody is connected."""
 CORDONED = "tidegate.dev/cordoned"
@@ -35,6 +37,10 @@ CORDONED = "tidegate.dev/cordoned"
 # Labels
 HELD = "tidegate.dev/held"
 """On a pod that a verb has taken out and keeps: ``cut`` or ``isolated``. The draining Service selects on it."""
+HELD_CUT = "cut"
+"""Out of its Services, by whichever verb."""
+HELD_ISOLATED = "isolated"
+"""Let go by its owner, with its traffic."""
 TRAFFIC_PREFIX = "traffic.tidegate.dev/"
 """``prepare``'s own label: this and the Service's name."""
 TRAFFIC_VALUE = "on"
@@ -144,8 +150,8 @@ class PrepareRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """What stands on a Service that is given a label of its own: enough for another process to go on or to go back.
 
     ``phase`` is preparing, verifying (the selector asks for the label, stragglers are looked for), prepared, aborting;
-    on a Deployment paused or resuming. ``key`` and ``value`` are the label, ``deployments`` who gives it. ``by``, ``at``
-    and the lease (``holder``, ``lease_until``) are as in a ``DrainRecord``; the lease stands on the Service only.
+    on a Deployment paused or resuming. ``key`` and ``value`` are the label, ``deployments`` who gives it. ``by``,
+    ``at`` and the lease (``holder``, ``lease_until``) are as in a ``DrainRecord``; the lease stands on the Service.
 
     On a Deployment, in place: ``service`` says for which Service it is paused, ``history_limit`` is its own
     revisionHistoryLimit, ``round`` makes each text another, so that its copy on a ReplicaSet tells what was seen.

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from tidegate.model.decode import WireMeta, decode_wire, describe
+from tidegate.model.names import DRAINING_SERVICE, HELD, HELD_CUT
 from tidegate.model.selector import Selector, of_labels
 
 PROXY_NAME_LABEL = "service.kubernetes.io/service-proxy-name"
@@ -81,6 +82,13 @@ class Service(msgspec.Struct, frozen=True):
     def is_proxied(self) -> bool:
         """Whether kube-proxy routes it (cmd/kube-proxy/app/server.go leaves headless and foreign-proxied ones out)."""
         return self.type != "ExternalName" and not self.is_headless and PROXY_NAME_LABEL not in self.labels
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether it is the one that keeps pods scrapeable that were cut, and so is no route: nothing proxies it, it
+        has no port, and it selects what is out of traffic. Another of its name is a Service like any."""
+        is_ours = self.name == DRAINING_SERVICE and self.selector == of_labels({HELD: HELD_CUT})
+        return is_ours and self.type == "ClusterIP" and self.is_headless and not self.ports
 
     def selects(self, namespace: str, labels: dict[str, str]) -> bool:
         """Whether a pod with ``labels`` in ``namespace`` belongs to it."""
