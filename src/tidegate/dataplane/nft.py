@@ -1,0 +1,240 @@
+"""nftables rule sets, ``nft -j list ruleset`` or ``nft list ruleset`` -> ``Facts``.
+
+Every nat hook of every table is traced, not kube-proxy's alone: hostPorts, other proxies and the rules of a mode left
+behind translate too. Names prove nothing: an emptied endpoint chain keeps the pod's address in its name for long.
+
+Both layouts of kube-proxy are read by the same tracer: one ``dnat ... numgen ... map`` rule per Service (1.36), or a
+chain per endpoint behind a verdict map (1.31 to 1.35, and ClientIP affinity).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from tidegate.dataplane.facts import Facts, Unreadable
+from tidegate.dataplane.frontends import EVERYTHING, Asking, facts_of, service_of
+from tidegate.dataplane.nftexpr import Lowering, NamedSet, rewrites
+from tidegate.dataplane.nfttext import objects_of
+from tidegate.dataplane.rules import Chain, Lookup, Rule, Step, Table, Verdict
+
+SCHEMA = 1
+_FAMILIES = {"ip": (4,), "ip6": (6,), "inet": (4, 6)}
+_TRANSLATING_HOOKS = ("prerouting", "output")
+_HOOKS = ("prerouting", "input", "forward", "output", "postrouting")
+
+
+class _Named(msgspec.Struct):
+    family: str
+    name: str
+
+
+class _Chain(msgspec.Struct):
+    family: str
+    table: str
+    name: str
+    type: str = ""
+    hook: str = ""
+
+
+class _Rule(msgspec.Struct):
+    family: str
+    table: str
+    chain: str
+    expr: list[Any]
+    handle: int = 0
+    comment: str = ""
+
+
+class _Set(msgspec.Struct):
+    family: str
+    table: str
+    name: str
+    elem: list[Any] = []
+    flags: list[str] | str = []
+
+
+class _Metainfo(msgspec.Struct):
+    json_schema_version: int
+    version: str = ""
+
+
+class _Object(msgspec.Struct, forbid_unknown_fields=True):
+    """One of these; what no route depends on is taken as it comes."""
+
+    metainfo: _Metainfo | None = None
+    table: _Named | None = None
+    chain: _Chain | None = None
+    rule: _Rule | None = None
+    set: _Set | None = None
+    map: _Set | None = None
+    element: _Set | None = None
+    flowtable: Any = None
+    counter: Any = None
+    quota: Any = None
+    limit: Any = None
+    secmark: Any = None
+    synproxy: Any = None
+    tunnel: Any = None
+    ct_helper: Any = msgspec.field(default=None, name="ct helper")
+    ct_timeout: Any = msgspec.field(default=None, name="ct timeout")
+    ct_expectation: Any = msgspec.field(default=None, name="ct expectation")
+
+
+class _Ruleset(msgspec.Struct, forbid_unknown_fields=True):
+    nftables: list[_Object]
+
+
+_DECODER = msgspec.json.Decoder(_Ruleset)
+
+
+def parse(dump: str | bytes, source: str = "", asking: Asking = EVERYTHING) -> Facts:
+    """Facts from ``nft -j list ruleset`` (or ``list table``). Never raises."""
+    try:
+        return _understand(_DECODER.decode(dump).nftables, source, asking)
+    except (msgspec.DecodeError, UnicodeError, ValueError, RecursionError) as error:
+        return _garbage(source, error)
+
+
+def parse_text(dump: str, source: str = "", asking: Asking = EVERYTHING) -> Facts:
+    """Facts from ``nft list ruleset`` without ``-j``. Never raises."""
+    try:
+        objects = objects_of(dump)
+        return _understand(msgspec.convert({"nftables": objects}, _Ruleset).nftables, source, asking)
+    except (msgspec.ValidationError, ValueError, RecursionError) as error:
+        return _garbage(source, error)
+
+
+def _garbage(source: str, error: Exception) -> Facts:
+    return Facts(source, "nft", unreadable=(Unreadable(f"not a rule set of nft: {error}"),))
+
+
+class _Table:
+    """One table as it stands in the dump."""
+
+    def __init__(self, family: str, name: str) -> None:
+        self.family = family
+        self.name = name
+        self.chains: dict[str, tuple[_Chain, list[_Rule]]] = {}
+        self.sets: dict[str, NamedSet] = {}
+        self.is_declared = False
+
+    @property
+    def where(self) -> str:
+        return f"{self.family} {self.name}"
+
+
+def _understand(objects: list[_Object], source: str, asking: Asking) -> Facts:
+    if not objects or objects[0].metainfo is None:
+        raise ValueError("it does not begin with metainfo")
+    metainfo = objects[0].metainfo
+    if metainfo.json_schema_version != SCHEMA:
+        raise ValueError(f"JSON schema {metainfo.json_schema_version}, only {SCHEMA} is understood")
+    tables = _tables(objects)
+    unreadable: list[Unreadable] = []
+    traced: list[Table] = []
+    for table in tables.values():
+        if not table.is_declared and asking.services is None:
+            unreadable.append(Unreadable("only a part of it is in the dump", f"table {table.where}"))
+        if table.where in asking.elsewhere:
+            continue
+        unreadable += _untracked(table)
+        for family in _FAMILIES.get(table.family, ()):
+            traced.append(_traced(table, family, asking))
+    return facts_of(source, f"nft {metainfo.version}".strip(), traced, asking, tuple(unreadable))
+
+
+def _tables(objects: list[_Object]) -> dict[tuple[str, str], _Table]:
+    """The objects by table. Raises ``ValueError`` for what stands twice, or in no table or chain."""
+    tables: dict[tuple[str, str], _Table] = {}
+
+    def table_of(family: str, name: str) -> _Table:
+        return tables.setdefault((family, name), _Table(family, name))
+
+    for one in objects:
+        if one.rule is not None:
+            table = table_of(one.rule.family, one.rule.table)
+            if one.rule.chain not in table.chains:
+                raise ValueError(f"a rule of chain {one.rule.chain} in table {table.where}, which has no such chain")
+            table.chains[one.rule.chain][1].append(one.rule)
+        elif one.chain is not None:
+            table = table_of(one.chain.family, one.chain.table)
+            if one.chain.name in table.chains:
+                raise ValueError(f"chain {one.chain.name} stands twice in table {table.where}")
+            table.chains[one.chain.name] = (one.chain, [])
+        elif (named := one.set or one.map) is not None:
+            table = table_of(named.family, named.table)
+            if named.name in table.sets:
+                raise ValueError(f"set {named.name} stands twice in table {table.where}")
+            flags = [named.flags] if isinstance(named.flags, str) else named.flags
+            is_dynamic = "dynamic" in flags or "timeout" in flags
+            table.sets[named.name] = NamedSet(named.name, list(named.elem), is_dynamic)
+        elif one.element is not None:
+            table = table_of(one.element.family, one.element.table)
+            if one.element.name not in table.sets:
+                raise ValueError(f"elements of {one.element.name} in table {table.where}, which has no such set")
+            table.sets[one.element.name].elements.extend(one.element.elem)
+        elif one.table is not None:
+            table = table_of(one.table.family, one.table.name)
+            if table.is_declared:
+                raise ValueError(f"table {table.where} stands twice")
+            table.is_declared = True
+    return tables
+
+
+def _untracked(table: _Table) -> list[Unreadable]:
+    """Rules outside of nat that write another destination into packets, tracked by nobody."""
+    return [
+        Unreadable("rewrites packets without tracking them", _where(table, rule))
+        for _, rules in table.chains.values()
+        for rule in rules
+        if any(rewrites(expression) for expression in rule.expr)
+    ]
+
+
+def _where(table: _Table, rule: _Rule) -> str:
+    return f"table {table.where}, chain {rule.chain}, handle {rule.handle}"
+
+
+def _traced(table: _Table, family: int, asking: Asking) -> Table:
+    """The chains that a nat hook of ``table`` can lead to, in the tracer's shape."""
+    lowering = Lowering(family, table.sets)
+    traced = Table(table.where, family)
+    waiting: list[str] = []
+    for name, (chain, _) in table.chains.items():
+        if chain.hook and chain.type == "nat" and (chain.hook in _TRANSLATING_HOOKS or chain.hook not in _HOOKS):
+            traced.chains[name] = Chain(name, hook=chain.hook)
+            waiting.append(name)
+    while waiting:
+        name = waiting.pop()
+        chain_rules = traced.chains[name].rules
+        for raw in table.chains[name][1] if name in table.chains else ():
+            rule = Rule(_where(table, raw), lowering.steps_of(raw.expr), raw.comment)
+            if rule.is_inert:
+                continue
+            chain_rules.append(rule)
+            for target in _targets(rule.steps):
+                if target not in traced.chains and (target in table.chains or _is_vouched(target, asking)):
+                    traced.chains[target] = Chain(target)
+                    waiting.append(target)
+    return traced
+
+
+def _is_vouched(chain: str, asking: Asking) -> bool:
+    """Whether a chain that the dump leaves out is one of a Service that the asker did not ask for."""
+    service = service_of(chain).partition(":")[0]
+    return asking.services is not None and bool(service) and service not in asking.services
+
+
+def _targets(steps: tuple[Step, ...]) -> list[str]:
+    found: list[str] = []
+    for step in steps:
+        if isinstance(step, Verdict) and step.target:
+            found.append(step.target)
+        elif isinstance(step, Lookup):
+            for outcome in step.exact.values():
+                found += _targets(outcome)
+            for _, outcome in step.ranged:
+                found += _targets(outcome)
+    return found

@@ -1,0 +1,265 @@
+"""From a nat hook to every destination a packet may be sent to: the packet tracer.
+
+First the whole space of packets is walked once; a test narrows it on the side that passes, not on the side that does
+not. So every real path is among those found, and some that an earlier rule shadows. Then each frontend found is
+walked again as the one packet it is, where tests have definite answers: what that walk still finds is reported.
+Ranges of packets (a NodePort on any address) that rules split unevenly may be over-reported, never under-reported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from tidegate.dataplane.rules import (
+    ANY,
+    Box,
+    Chain,
+    Dnat,
+    Lookup,
+    Maybe,
+    Opaque,
+    Region,
+    Rule,
+    Step,
+    Table,
+    Target,
+    Test,
+    Verdict,
+    intersect,
+    the_point,
+)
+
+DEPTH_MAX = 64
+"""nft allows 16 nested jumps, iptables no loops; whatever is deeper is not what a kernel accepted."""
+STEPS_MAX = 4_000_000
+"""Ten thousand Services of five endpoints take some 300,000."""
+POINTS_MAX = 256
+"""A set of at most so many addresses is shown address by address, a larger one as a whole."""
+
+Trail = tuple[str, ...]
+"""Names of the chains and maps passed, and the comments of the rules that led there, from the hook on."""
+Ends = tuple[bool, bool]
+"""May a packet go on to the next rule? May it leave the chain for its caller?"""
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """Packets of ``box`` are sent to one of ``targets``, or ``problem`` says what nobody can tell, and where."""
+
+    box: Box
+    trail: Trail
+    targets: tuple[Target, ...] = ()
+    problem: str = ""
+    where: str = ""
+
+
+class TooMuch(Exception):
+    """More paths than anybody's rules have: the tracer gives up, which reads as unreadable."""
+
+
+def paths(table: Table, is_wanted: Callable[[Target], bool] | None = None) -> Iterator[Path]:
+    """All paths of all hooks of ``table``. With ``is_wanted``: those of the frontends that have at least one path to
+    a target it says yes to, or a problem. Raises ``TooMuch``.
+    """
+    matters = None if is_wanted is None else _leading(table, is_wanted)
+    for chain in table.chains.values():
+        if chain.hook and (matters is None or chain.name in matters):
+            yield from _paths(table, chain, matters)
+
+
+def _paths(table: Table, base: Chain, matters: set[str] | None) -> Iterator[Path]:
+    wide, narrow = _Walk(table, matters), _Walk(table)
+    seen: set[Box] = set()
+    for found in wide.of(base, ANY):
+        for box in _points(found.box):
+            if box not in seen:
+                seen.add(box)
+                # What is found for a part of the box only is, as a whole, a box of its own in ``wide``.
+                yield from (path for path in narrow.of(base, box) if path.box == box)
+
+
+def _points(box: Box) -> Iterator[Box]:
+    """A box over a few addresses as a box for each: so node addresses stand in a set."""
+    addresses = box[0]
+    if addresses is None or sum(high - low + 1 for low, high in addresses) > POINTS_MAX:
+        yield box
+        return
+    for low, high in addresses:
+        for address in range(low, high + 1):
+            yield ((address, address),), box[1], box[2]
+
+
+@dataclass(frozen=True, slots=True)
+class _At:
+    """Where a packet is: the rule, how it came there, and how many chains deep."""
+
+    rule: Rule
+    trail: Trail
+    depth: int
+
+
+@dataclass(slots=True)
+class _Walk:
+    """Walks packets through ``table``; chains outside ``matters`` are passed over as if they gave packets back."""
+
+    table: Table
+    matters: set[str] | None = None
+    steps: int = 0
+    found: list[Path] = field(default_factory=list)
+
+    def of(self, base: Chain, box: Box) -> list[Path]:
+        self.found = []
+        self._chain(base, box, (base.name,))
+        return self.found
+
+    def _chain(self, chain: Chain, box: Box, trail: Trail, depth: int = 0) -> bool:
+        """Whether a packet may come back from ``chain``."""
+        comes_back = False
+        for rule in chain.near(box):
+            goes_on, leaves = self._run(rule.steps, box, _At(rule, trail, depth))
+            comes_back |= leaves
+            if not goes_on:
+                return comes_back
+        return True
+
+    def _run(self, steps: tuple[Step, ...], box: Box, at: _At) -> Ends:
+        """The rest of a rule. What a step that is no test leaves undecided goes on, so nothing is missed."""
+        self.steps += 1
+        if self.steps > STEPS_MAX:
+            raise TooMuch(f"more than {STEPS_MAX} steps, last at {at.rule.where}")
+        goes_on = False
+        for index, step in enumerate(steps):
+            if isinstance(step, Test):
+                inside = intersect(box[step.field], step.region)
+                if inside == ():
+                    return True, False
+                if inside != box[step.field]:
+                    goes_on, box = True, _with(box, step.field, inside)
+            elif isinstance(step, Maybe):
+                goes_on = True
+            elif isinstance(step, Opaque):
+                goes_on = True
+                self.found.append(Path(box, at.trail, (), step.reason, at.rule.where))
+            elif isinstance(step, Dnat):
+                self.found.append(Path(box, _noted(at), step.targets, where=at.rule.where))
+                return goes_on, False
+            else:
+                on, leaves = (
+                    self._look(step, steps[index + 1 :], box, at)
+                    if isinstance(step, Lookup)
+                    else self._verdict(step, box, at)
+                )
+                return goes_on or on, leaves
+        return True, False
+
+    def _look(self, lookup: Lookup, rest: tuple[Step, ...], box: Box, at: _At) -> Ends:
+        hits, goes_on = _hits(lookup, box)
+        leaves = False
+        if lookup.name:
+            at = _At(at.rule, (*at.trail, lookup.name), at.depth)
+        for inner, outcome in hits:
+            on, out = self._run(outcome + rest, inner, at)
+            goes_on |= on
+            leaves |= out
+        return goes_on, leaves
+
+    def _verdict(self, verdict: Verdict, box: Box, at: _At) -> Ends:
+        if verdict.kind not in ("jump", "goto"):
+            return False, verdict.kind == "return"
+        comes_back = self._enter(verdict.target, box, at)
+        return (comes_back, False) if verdict.kind == "jump" else (False, comes_back)
+
+    def _enter(self, name: str, box: Box, at: _At) -> bool:
+        if self.matters is not None and name not in self.matters:
+            return True
+        chain = self.table.chains.get(name)
+        if chain is None or at.depth >= DEPTH_MAX:
+            problem = f"leads to chain {name}, " + ("too deep" if chain else "which the dump does not show")
+            self.found.append(Path(box, at.trail, (), problem, at.rule.where))
+            return True
+        return self._chain(chain, box, (*_noted(at), name), at.depth + 1)
+
+
+def _noted(at: _At) -> Trail:
+    return (*at.trail, at.rule.note) if at.rule.note else at.trail
+
+
+def _with(box: Box, which: int, region: Region) -> Box:
+    return (
+        region if which == 0 else box[0],
+        region if which == 1 else box[1],
+        region if which == 2 else box[2],
+    )
+
+
+def _hits(lookup: Lookup, box: Box) -> tuple[list[tuple[Box, tuple[Step, ...]]], bool]:
+    """What the rows of ``lookup`` say about packets of ``box``, and whether some packet may be in none of them."""
+    hits: list[tuple[Box, tuple[Step, ...]]] = []
+    values = tuple(the_point(box[which]) if which is not None else None for which in lookup.fields)
+    if None not in values:
+        outcome = lookup.exact.get(values)  # type: ignore[arg-type]
+        if outcome is not None:
+            return [(box, outcome)], False
+    else:
+        for key, outcome in lookup.exact.items():
+            fitted = _fitted(lookup.fields, tuple(((value, value),) for value in key), box)
+            if fitted is not None:
+                hits.append((fitted, outcome))
+    for columns, outcome in lookup.ranged:
+        fitted = _fitted(lookup.fields, columns, box)
+        if fitted is not None:
+            hits.append((fitted, outcome))
+            if fitted == box and None not in lookup.fields:
+                return hits, False
+    return hits, not lookup.is_certain
+
+
+def _fitted(fields: tuple[int | None, ...], columns: tuple[Region, ...], box: Box) -> Box | None:
+    for which, column in zip(fields, columns, strict=True):
+        if which is not None:
+            inside = intersect(box[which], column)
+            if inside == ():
+                return None
+            if inside != box[which]:
+                box = _with(box, which, inside)
+    return box
+
+
+def _leading(table: Table, is_wanted: Callable[[Target], bool]) -> set[str]:
+    """The chains from which a wanted target, or a problem, can be reached."""
+    callers: dict[str, set[str]] = {}
+    found: list[str] = []
+    for chain in table.chains.values():
+        is_end = False
+        for rule in chain.rules:
+            for step in _all_steps(rule.steps):
+                if isinstance(step, Verdict) and step.target:
+                    callers.setdefault(step.target, set()).add(chain.name)
+                    is_end |= step.target not in table.chains
+                elif isinstance(step, Dnat):
+                    is_end |= any(map(is_wanted, step.targets))
+                else:
+                    is_end |= isinstance(step, Opaque)
+        if is_end:
+            found.append(chain.name)
+    matters = set(found)
+    missing = [name for name in callers if name not in table.chains]
+    matters.update(missing)
+    while found:
+        for caller in callers.get(found.pop(), ()):
+            if caller not in matters:
+                matters.add(caller)
+                found.append(caller)
+    return matters
+
+
+def _all_steps(steps: tuple[Step, ...]) -> Iterator[Step]:
+    for step in steps:
+        if isinstance(step, Lookup):
+            for outcome in step.exact.values():
+                yield from outcome
+            for _, outcome in step.ranged:
+                yield from outcome
+        else:
+            yield step
