@@ -62,9 +62,9 @@ class Wish:
 @dataclass(frozen=True, slots=True)
 class Edition:
     """A ReplicaSet. ``is_current``: its revision is the Deployment's. ``is_observed``: its controller has seen the
-    template that stands there now, so the pods it makes from now on follow it. ``mark`` is our annotation on its template
-    ("" without). ``is_twin``: but for the label it equals the current one. ``copy`` is the text of our record that the
-    Deployment controller copied onto it."""
+    template that stands there now, so the pods it makes from now on follow it. ``mark`` is our annotation on its
+    template ("" without). ``is_twin``: but for the label it equals the current one. ``copy`` is the text of our record
+    that the Deployment controller copied onto it."""
 
     name: str
     labels: dict[str, str]
