@@ -13,6 +13,7 @@ from tidegate import vtime
 from tidegate.client.holding import Holding
 from tidegate.client.options import VerbOptions
 from tidegate.client.plan import PodPlan
+from tidegate.client.scraping import see_to
 from tidegate.dataplane.facts import Unreadable
 from tidegate.dataplane.sockets import Quiet
 from tidegate.drain.event import Cut, Event, Released, Restored, Tombstoned
@@ -24,7 +25,7 @@ from tidegate.engine.observe import PodSeen
 from tidegate.kube.api import Api
 from tidegate.kube.errors import KubeError
 from tidegate.model.endpoint import Endpoint
-from tidegate.model.names import TOMBSTONE, TOMBSTONE_VALUE, DrainRecord, DrainResult
+from tidegate.model.names import HELD, HELD_CUT, TOMBSTONE, TOMBSTONE_VALUE, DrainRecord, DrainResult
 from tidegate.model.pod import Pod
 from tidegate.observers.proxied import ProxiedAgents
 from tidegate.traffic import tombstone
@@ -56,8 +57,9 @@ class LabelGrip:
 
     async def cut(self) -> Event | None:
         """Flip the traffic labels and record the drain, in one patch on the pod exactly as it was seen."""
-        if not await self._relabel(self._cut):
+        if not await self._relabel({**self._cut, HELD: HELD_CUT}):
             return None
+        await see_to(self._api, self._pod.namespace)
         return Cut(at=asyncio.get_running_loop().time())
 
     async def seal(self) -> Event | None:
@@ -184,5 +186,5 @@ def origin_of(plan: PodPlan, options: VerbOptions, token: str) -> DrainRecord:
         verb=plan.verb,
         by=options.identity.by,
         until=act.instant(until) if options.ttl_seconds and plan.verb != "drain" else "",
-        forced=plan.forced(options),
+        forced=plan.forced(options) or (plan.record.forced if plan.record is not None else ""),
     )

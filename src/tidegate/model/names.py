@@ -55,6 +55,8 @@ ISOLATED_VALUE = "tidegate-isolated"
 TOMBSTONE_VALUE = "tidegate-tombstone"
 """What a tombstoned pod's own labels say, so that no selector, restored or rolled back, selects it again."""
 
+MANAGED_BY, TIDEGATE = "app.kubernetes.io/managed-by", "tidegate"
+"""The label of objects that Tidegate makes of itself, and takes away again."""
 DRAINING_SERVICE = "tidegate-draining"
 """The headless Service that keeps held pods scrapeable: no data plane routes it, so it is no route."""
 
