@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import pytest
-from tests.realcluster import stories_access, stories_ends, stories_reads, stories_writes
+from tests.realcluster import stories_access, stories_ends, stories_evictions, stories_reads, stories_writes
 from tests.realcluster.known import unknown
 from tests.realcluster.twin import told_apart
 
 pytestmark = pytest.mark.realcluster
 
-STORIES = [*stories_writes.STORIES, *stories_reads.STORIES, *stories_ends.STORIES, *stories_access.STORIES]
+STORIES = [
+    *stories_writes.STORIES,
+    *stories_reads.STORIES,
+    *stories_ends.STORIES,
+    *stories_access.STORIES,
+    *stories_evictions.STORIES,
+]
 
 
 @pytest.mark.parametrize("story", STORIES, ids=lambda story: story.__name__.replace("_", "-"))

@@ -42,7 +42,7 @@ def delete(verbs: Verbs, row: Row, place: tuple[str, str], asked: DeleteOptions,
     namespace, name = place
     old = verbs.get(row, namespace, name)
     row.strategy.check_deletion(row, old.object)
-    _check_preconditions(row, old.object["metadata"], asked)
+    check_preconditions(row, old.object["metadata"], asked)
     metadata = dict(old.object["metadata"])
     grace = row.strategy.grace_seconds(old.object, asked.grace_seconds)
     if grace is not None and not _begin_grace(metadata, grace, asked, verbs):
@@ -70,7 +70,8 @@ def delete(verbs: Verbs, row: Row, place: tuple[str, str], asked: DeleteOptions,
     return Deleted(verbs.remove(row, current), True)
 
 
-def _check_preconditions(row: Row, metadata: JsonObject, asked: DeleteOptions) -> None:
+def check_preconditions(row: Row, metadata: JsonObject, asked: DeleteOptions) -> None:
+    """Raise ``ApiError`` 409 unless the object is the one that is meant."""
     if asked.uid and asked.uid != metadata["uid"]:
         why = (
             f"the UID in the precondition ({asked.uid}) does not match the UID in record ({metadata['uid']}). "

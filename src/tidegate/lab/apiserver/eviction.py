@@ -7,6 +7,8 @@ itself and ``kubectl drain`` would print nothing.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tidegate.kube.api import JsonObject
 from tidegate.lab.apiserver import deletions, failures
 from tidegate.lab.apiserver.deletions import DeleteOptions
@@ -29,7 +31,10 @@ def evict(verbs: Verbs, row: Row, place: tuple[str, str], eviction: JsonObject, 
     if named != name:
         raise failures.bad_request("name in URL does not match name in Eviction object")
     pod = verbs.get(row, namespace, name)
-    asked = _delete_options(eviction.get("deleteOptions") or {})
+    body = eviction.get("deleteOptions") or {}
+    asked = _delete_options(body)
+    if body.get("dryRun"):
+        options = replace(options, dry_run=True)
     if not _is_exempt(pod.object):
         budgets = _budgets(verbs, pod.object)
         if len(budgets) > 1:
@@ -40,8 +45,36 @@ def evict(verbs: Verbs, row: Row, place: tuple[str, str], eviction: JsonObject, 
             )
         if budgets and not _is_unready_and_uncounted(pod.object, budgets[0].object):
             _take(verbs, budgets[0], pod.object, options)
+    deletions.check_preconditions(row, pod.object["metadata"], asked)  # nobody is marked for another's sake
+    if not options.dry_run:
+        _mark(verbs, row, pod)
+        asked = replace(asked, resource_version="")  # checked; the mark has made a new one
     deletions.delete(verbs, row, place, asked, options)
     return Version(SUCCESS, 0)
+
+
+def _mark(verbs: Verbs, row: Row, pod: Version) -> None:
+    """The condition DisruptionTarget: why the pod goes, for who looks at it while it ends."""
+    status = pod.object.get("status") or {}
+    now = stamp(verbs.world().now)
+    held = status.get("conditions") or []
+    made = {"type": "DisruptionTarget", "status": "True", "lastProbeTime": None, "lastTransitionTime": now}
+    made |= {"reason": "EvictionByEvictionAPI", "message": "Eviction API: evicting"}
+    for at, one in enumerate(held):
+        if one["type"] == made["type"]:
+            if one["status"] == "True":
+                made["lastTransitionTime"] = one["lastTransitionTime"]
+            conditions = [*held[:at], made, *held[at + 1 :]]
+            break
+    else:
+        conditions = [*held, made]
+    if conditions != held:
+        marked = {
+            **pod.object,
+            "metadata": dict(pod.object["metadata"]),
+            "status": {**status, "conditions": conditions},
+        }
+        verbs.store.replace(row, pod, marked)
 
 
 def _delete_options(body: JsonObject) -> DeleteOptions:
@@ -108,8 +141,7 @@ def _take(verbs: Verbs, budget: Version, pod: JsonObject, options: Options) -> N
             row, metadata["name"], "DisruptedPods map too big - too many evictions not confirmed by PDB controller"
         )
     if allowed == 0:
-        healthy, desired = status.get("currentHealthy", 0), status.get("desiredHealthy", 0)
-        why = f"The disruption budget {metadata['name']} needs {desired} healthy pods and has {healthy} currently"
+        why = f"The disruption budget {metadata['name']} {_reason(status)}"
         raise failures.too_many_requests(VIOLATES, 0, [{"reason": "DisruptionBudget", "message": why}])
     if options.dry_run:
         return
@@ -117,6 +149,20 @@ def _take(verbs: Verbs, budget: Version, pod: JsonObject, options: Options) -> N
     spent = {**status, "disruptionsAllowed": allowed - 1, "disruptedPods": disrupted}
     spent["conditions"] = _allowing(status, metadata, allowed - 1, stamp(verbs.world().now))
     verbs.store.replace(row, budget, {**budget.object, "metadata": dict(metadata), "status": spent})
+
+
+def _reason(status: JsonObject) -> str:
+    """Why a budget allows nothing; counts mean nothing after a sync that failed."""
+    verdict: JsonObject = next(
+        (one for one in status.get("conditions") or [] if one["type"] == "DisruptionAllowed"), {}
+    )
+    said = verdict.get("message") if verdict.get("status") == "False" else ""
+    healthy, desired = status.get("currentHealthy", 0), status.get("desiredHealthy", 0)
+    if said and verdict.get("reason") == "SyncFailed":
+        return f"does not allow evicting pods currently because it failed sync: {said}"
+    if healthy <= desired:
+        return f"needs {desired} healthy pods and has {healthy} currently"
+    return "does not allow evicting pods currently" + (f" ({verdict['reason']}): {said}" if said else "")
 
 
 def _allowing(status: JsonObject, metadata: JsonObject, allowed: int, now: str) -> list[JsonObject]:

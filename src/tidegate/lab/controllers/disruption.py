@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from tidegate import vtime
-from tidegate.kube.api import DEPLOYMENTS, PODDISRUPTIONBUDGETS, PODS, REPLICASETS, JsonObject
+from tidegate.kube.api import PODDISRUPTIONBUDGETS, PODS, JsonObject
 from tidegate.kube.reflector import Key
-from tidegate.lab.controllers.fenceposts import replicas, scaled
+from tidegate.lab.controllers.fenceposts import scaled
 from tidegate.lab.controllers.labels import labels_of, matches
-from tidegate.lab.controllers.owners import controller_of
 from tidegate.lab.controllers.pods import is_ready, is_terminating
+from tidegate.lab.controllers.scales import NoScaleError, Scales
 from tidegate.lab.controllers.shell import Controller, World
 from tidegate.lab.controllers.writes import Replace
 from tidegate.lab.events import Event
@@ -22,9 +22,16 @@ _EXPECTED_GONE_SECONDS = 120
 """An evicted pod that still has no deletionTimestamp after this long counts again (DeletionTimeout)."""
 
 
+_UNMANAGED = (
+    "Pods selected by this PodDisruptionBudget (selector: {}) were found to be unmanaged. As a result, the status of "
+    "the PDB cannot be calculated correctly, which may result in undefined behavior. To account for these pods please "
+    'set ".spec.minAvailable" field of the PDB to an integer value.'
+)
+
+
 @dataclass(frozen=True, slots=True)
 class View:
-    """The budget, the pods it selects, and the sum of what their controllers want."""
+    """The budget, the pods it selects, and the sum of what their controllers want (0 where nobody needs to know)."""
 
     budget: JsonObject
     pods: tuple[JsonObject, ...]
@@ -32,8 +39,14 @@ class View:
     now: datetime
 
 
+def needs_scale(budget: JsonObject) -> bool:
+    """Whether the controllers' replicas enter: not for a minAvailable that is a number."""
+    spec = budget["spec"]
+    return spec.get("maxUnavailable") is not None or isinstance(spec.get("minAvailable"), str)
+
+
 def expectation(view: View) -> tuple[int, int]:
-    """(expected pods, pods that must be healthy)."""
+    """(expected pods, pods that must be healthy); (0, 0) for a budget that says neither."""
     spec = view.budget["spec"]
     if spec.get("maxUnavailable") is not None:
         allowed = scaled(spec["maxUnavailable"], view.wanted, up=True)
@@ -41,7 +54,7 @@ def expectation(view: View) -> tuple[int, int]:
     least = spec.get("minAvailable")
     if isinstance(least, str):
         return view.wanted, scaled(least, view.wanted, up=True)
-    return len(view.pods), 1 if least is None else int(least)
+    return (0, 0) if least is None else (len(view.pods), int(least))
 
 
 def disrupted(view: View) -> dict[str, str]:
@@ -73,25 +86,51 @@ def status(view: View) -> JsonObject:
         "expectedPods": expected,
         "disruptionsAllowed": allowed,
         "observedGeneration": generation,
-        "conditions": [_condition(view, allowed)],
+        "conditions": [_condition(view.budget, _Verdict(bool(allowed)), generation, view.now)],
     }
     return result | ({"disruptedPods": leaving} if leaving else {})
 
 
-def _condition(view: View, allowed: int) -> JsonObject:
-    verdict = ("True", "SufficientPods") if allowed else ("False", "InsufficientPods")
-    since = stamp(view.now)
-    for old in (view.budget.get("status") or {}).get("conditions") or ():
-        if old["type"] == "DisruptionAllowed" and old["status"] == verdict[0]:
+def failed(budget: JsonObject, why: str, now: datetime) -> JsonObject:
+    """The status of a budget nobody can count for: no eviction, and the rest as it was last known (failSafe)."""
+    status = budget.get("status") or {}
+    seen = status.get("observedGeneration") or 0
+    conditions = [_condition(budget, _Verdict(False, why), seen, now)]
+    return {**status, "disruptionsAllowed": 0, "conditions": conditions}
+
+
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    is_allowed: bool
+    failure: str = ""
+
+    @property
+    def reason(self) -> str:
+        return "SyncFailed" if self.failure else "SufficientPods" if self.is_allowed else "InsufficientPods"
+
+
+def _condition(budget: JsonObject, verdict: _Verdict, generation: int | None, now: datetime) -> JsonObject:
+    value, since = "True" if verdict.is_allowed else "False", stamp(now)
+    for old in (budget.get("status") or {}).get("conditions") or ():
+        if old["type"] == "DisruptionAllowed" and old["status"] == value:
             since = old["lastTransitionTime"]
-    return {
-        "type": "DisruptionAllowed",
-        "status": verdict[0],
-        "observedGeneration": view.budget["metadata"].get("generation"),
-        "lastTransitionTime": since,
-        "reason": verdict[1],
-        "message": "",
-    }
+    made: JsonObject = {"type": "DisruptionAllowed", "status": value, "lastTransitionTime": since}
+    made |= {"reason": verdict.reason, "message": verdict.failure}
+    return made | ({"observedGeneration": generation} if generation else {})
+
+
+def _shown(selector: JsonObject | None) -> str:
+    """A selector as Go prints the pointer."""
+    if selector is None:
+        return "nil"
+    labels = "".join(f"{key}: {value}," for key, value in sorted((selector.get("matchLabels") or {}).items()))
+    terms = "".join(
+        f"LabelSelectorRequirement{{Key:{term['key']},Operator:{term['operator']},"
+        f"Values:[{' '.join(term.get('values') or ())}],}},"
+        for term in selector.get("matchExpressions") or ()
+    )
+    held = f"map[string]string{{{labels}}}"
+    return f"&LabelSelector{{MatchLabels:{held},MatchExpressions:[]LabelSelectorRequirement{{{terms}}},}}"
 
 
 class DisruptionController(Controller):
@@ -101,8 +140,8 @@ class DisruptionController(Controller):
 
     def __init__(self, world: World) -> None:
         super().__init__(world)
-        kinds = (PODDISRUPTIONBUDGETS, PODS, REPLICASETS, DEPLOYMENTS)
-        self._budgets, self._pods, self._sets, self._deployments = map(self.cache, kinds)
+        self._budgets, self._pods = map(self.cache, (PODDISRUPTIONBUDGETS, PODS))
+        self._scales = Scales(world)
         self._budgets.subscribe(self._budget_changed)
         self._pods.subscribe(self._pod_changed)
 
@@ -111,12 +150,25 @@ class DisruptionController(Controller):
             self.enqueue(new)
 
     def _pod_changed(self, old: JsonObject | None, new: JsonObject | None) -> None:
-        views = [labels_of(one) for one in (old, new) if one is not None]
+        """Wake the budgets of the pod as it is now.
+
+        Those it has left are not told, as in v1.36.2 (updatePod): a budget goes on counting a pod that lost its label
+        until another of its pods changes.
+        """
         pod = new or old
         assert pod is not None
-        for budget in self._budgets.within(pod["metadata"]["namespace"]):
-            if any(matches(budget["spec"].get("selector"), labels) for labels in views):
-                self.enqueue(budget)
+        found = [
+            budget
+            for budget in self._budgets.within(pod["metadata"]["namespace"])
+            if matches(budget["spec"].get("selector"), labels_of(pod))
+        ]
+        for budget in found:
+            self.enqueue(budget)
+        if len(found) > 1 and new is not None:
+            meta = pod["metadata"]
+            said = f'Pod "{meta["namespace"]}"/"{meta["name"]}" matches multiple PodDisruptionBudgets.'
+            said += f'  Chose "{found[0]["metadata"]["name"]}" arbitrarily.'
+            self.recorder.event(pod, Event("Warning", "MultiplePodDisruptionBudgets", said))
 
     async def reconcile(self, key: Key) -> float | None:
         budget = self._budgets.get(key)
@@ -126,24 +178,16 @@ class DisruptionController(Controller):
         pods = tuple(pod for pod in self._pods.within(key[0]) if matches(selector, labels_of(pod)))
         if not pods:
             self.recorder.event(budget, Event("Normal", "NoPods", "No matching pods found"))
-        view = View(budget, pods, self._wanted(pods), vtime.now())
-        now_true = status(view)
+        try:
+            wanted, unmanaged = self._scales.expected(pods) if needs_scale(budget) else (0, [])
+        except NoScaleError as error:
+            said = f"Failed to calculate the number of expected pods: {error}"
+            self.recorder.event(budget, Event("Warning", "CalculateExpectedPodCountFailed", said))
+            now_true = failed(budget, str(error), vtime.now())
+        else:
+            if unmanaged:
+                self.recorder.event(budget, Event("Warning", "UnmanagedPods", _UNMANAGED.format(_shown(selector))))
+            now_true = status(View(budget, pods, wanted, vtime.now()))
         if now_true != (budget.get("status") or {}):
             await self.carry_out(key, Replace(PODDISRUPTIONBUDGETS, {**budget, "status": now_true}, "status"))
         return float(_EXPECTED_GONE_SECONDS) if "disruptedPods" in now_true else None
-
-    def _wanted(self, pods: tuple[JsonObject, ...]) -> int:
-        """The replicas of the distinct controllers of the pods, seen through to the Deployment."""
-        scales: dict[str, int] = {}
-        for pod in pods:
-            ref = controller_of(pod)
-            if ref is None or ref["kind"] != "ReplicaSet":
-                continue
-            namespace = pod["metadata"]["namespace"]
-            found = self._sets.get((namespace, ref["name"]))
-            above = controller_of(found) if found is not None else None
-            if found is not None and above is not None and above["kind"] == "Deployment":
-                found = self._deployments.get((namespace, above["name"]))
-            if found is not None:
-                scales[found["metadata"]["uid"]] = replicas(found)
-        return sum(scales.values())
