@@ -18,6 +18,7 @@ from typing import Any
 
 from tests.realcluster.fake_kubelet import FakeKubelet, fake_kubelet
 
+from tidegate import vtime
 from tidegate.kube.api import (
     DEPLOYMENTS,
     ENDPOINTS,
@@ -39,13 +40,33 @@ from tidegate.kube.errors import ApiError
 from tidegate.lab.apiserver.local import LocalApi
 from tidegate.lab.apiserver.server import ApiServer
 from tidegate.lab.config import LabConfig
+from tidegate.lab.controllers.affinity import target_node
 from tidegate.lab.controllers.run import run_controllers
+from tidegate.lab.instants import stamp
 
-WATCHED = (DEPLOYMENTS, REPLICASETS, PODS, SERVICES, ENDPOINTSLICES, ENDPOINTS, PODDISRUPTIONBUDGETS)
+STATEFULSETS = Resource("apps", "v1", "statefulsets", "StatefulSet")
+DAEMONSETS = Resource("apps", "v1", "daemonsets", "DaemonSet")
+REVISIONS = Resource("apps", "v1", "controllerrevisions", "ControllerRevision")
+JOBS = Resource("batch", "v1", "jobs", "Job")
+CLAIMS = Resource("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim")
+WATCHED = (
+    DEPLOYMENTS,
+    REPLICASETS,
+    PODS,
+    SERVICES,
+    ENDPOINTSLICES,
+    ENDPOINTS,
+    PODDISRUPTIONBUDGETS,
+    STATEFULSETS,
+    DAEMONSETS,
+    REVISIONS,
+    JOBS,
+    CLAIMS,
+)
 REST_SECONDS = 0.3
-PASSING = ("TaintManagerEviction", "UnmanagedPods", "NoPods", "ClusterIPNotAllocated")
+PASSING = ("TaintManagerEviction", "UnmanagedPods", "NoPods", "ClusterIPNotAllocated", "FailedBinding")
 """Said or not by chance: of a node that nothing heartbeats, of a pod that nobody had adopted at that moment, of an
-address the API server's repair loop met before its own allocator."""
+address the API server's repair loop met before its own allocator; of claims, which the lab binds to nothing."""
 REVISION = "deployment.kubernetes.io/revision"
 
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
@@ -78,15 +99,57 @@ class World:
         listed.sort(key=lambda one: (one["metadata"]["creationTimestamp"], one["metadata"]["name"]))
         return [one["metadata"]["name"] for one in listed if not one["metadata"].get("deletionTimestamp")]
 
-    async def rest(self, what: str) -> None:
-        """Wait until nothing moves, then write down all that stands and what has come to pass since the last time."""
+    async def running(self) -> list[str]:
+        """The pods that have neither ended nor are about to."""
+        listed = {one["metadata"]["name"]: one for one in (await self.api.list(PODS, Selection(self.namespace))).items}
+        return [name for name in await self.pods() if listed[name]["status"]["phase"] == "Running"]
+
+    async def on(self, node: str) -> str:
+        """The first pod on a node."""
+        listed = (await self.api.list(PODS, Selection(self.namespace, fields=f"spec.nodeName={node}"))).items
+        return min(one["metadata"]["name"] for one in listed if not one["metadata"].get("deletionTimestamp"))
+
+    async def ended(self, name: str) -> None:
+        """Until a Job is over, whatever became of it."""
+        async with asyncio.timeout(15):
+            while not _is_over(await self.api.get(JOBS, name, self.namespace)):
+                await asyncio.sleep(0.05)
+
+    async def end(self, pod: str, phase: str = "Succeeded") -> None:
+        """The pod's containers have ended."""
+        now = {"type": "Ready", "status": "False", "lastTransitionTime": stamp(vtime.now())}
+        body = {"status": {"phase": phase, "conditions": [now]}}
+        await self.api.patch(PODS, pod, Patch(body, "strategic", "status"), self.namespace)
+
+    async def bind(self) -> None:
+        """Stand in for a scheduler, for pods that name their node."""
+        while True:
+            async for event in self.api.watch(PODS, Selection(self.namespace)):
+                pod, node = event.object, target_node(event.object)
+                if event.type != "ADDED" or pod["spec"].get("nodeName") or not node:
+                    continue
+                target = {"apiVersion": "v1", "kind": "Node", "name": node}
+                meta = {"name": pod["metadata"]["name"], "namespace": self.namespace}
+                binding = {"apiVersion": "v1", "kind": "Binding", "metadata": meta, "target": target}
+                with contextlib.suppress(ApiError):
+                    await self.api.create(PODS, binding, self.namespace, "binding")
+
+    async def rest(self, what: str, *, is_final: bool = True) -> None:
+        """Wait until nothing moves, then write down all that stands and what has come to pass since the last time.
+
+        Nothing is written down at a rest that is not ``is_final``: it may well go on by itself.
+        """
         loop = asyncio.get_running_loop()
         self._changed_at = loop.time()
         async with asyncio.timeout(15):
             while True:
                 await asyncio.sleep(0.05)
-                if loop.time() - self._changed_at >= REST_SECONDS and await self._is_settled():
+                if loop.time() - self._changed_at < REST_SECONDS or not await self._is_settled():
+                    continue
+                if loop.time() - self._changed_at >= REST_SECONDS:  # nothing came to pass while it was looked at
                     break
+        if not is_final:
+            return
         for resource in WATCHED:
             listed = (await self.api.list(resource, Selection(self.namespace))).items
             shown = sorted((self._stable(self._plain(one)) for one in listed), key=_key)
@@ -119,6 +182,10 @@ class World:
             ready.update({owner["uid"]: ready[uid] for owner in one["metadata"].get("ownerReferences") or ()})
         if any(_expected(one, listed[PODS]) != _listed(one, listed[ENDPOINTSLICES]) for one in listed[SERVICES]):
             return False  # kube-controller-manager waits a second where its own cache of slices is stale
+        if any(_is_to_be_claimed(pod, one) for one in listed[JOBS] for pod in listed[PODS]):
+            return False
+        if not all(_has_settled(one, ready) for one in (*listed[STATEFULSETS], *listed[DAEMONSETS], *listed[JOBS])):
+            return False
         return all(
             one["status"].get("observedGeneration") == one["metadata"]["generation"]
             and one["status"].get("availableReplicas", 0) == ready[one["metadata"]["uid"]]
@@ -156,6 +223,10 @@ class World:
         name, kind = obj["metadata"]["name"], obj["kind"]
         if kind == "ReplicaSet" and REVISION in (obj["metadata"].get("annotations") or {}):
             self._names.setdefault(name, f"<rs {obj['metadata']['annotations'][REVISION]}>")
+        elif kind == "ControllerRevision" and (digest := obj["metadata"]["labels"].get("controller-revision-hash")):
+            self._names.setdefault(digest, f"<hash {obj['revision']}>")
+        elif kind == "Pod" and "statefulset.kubernetes.io/pod-name" in (obj["metadata"].get("labels") or {}):
+            return  # its name is its own
         elif kind == "Pod" and obj["metadata"].get("generateName"):
             self._names.setdefault(name, "<pod>")
         elif kind == "EndpointSlice" and obj["metadata"].get("generateName"):
@@ -179,6 +250,8 @@ class World:
         metadata = {key: value for key, value in obj["metadata"].items() if key not in _DROPPED}
         if obj["kind"] == "EndpointSlice":
             metadata.pop("generation", None)  # how changes fall into one write is chance
+        if obj["kind"] == "PersistentVolumeClaim":
+            metadata.pop("finalizers", None)  # of a controller (pvc-protection) that the lab, without volumes, has not
         if obj["kind"] == "Endpoints":  # of a deprecated kind; the lab writes it on slices only
             metadata.pop("annotations", None)
         return {**obj, "metadata": metadata}
@@ -205,6 +278,29 @@ class World:
             return "<hash>" if key == "pod-template-hash" else re.sub(r"-[a-z0-9]{8,10}-$", "-<hash>-", value)
         value = _UID.sub("<uid>", _TIME.sub("<time>", _ADDRESS.sub("<ip>", value)))
         return value.replace(self.namespace, "<namespace>")
+
+
+def _is_over(job: JsonObject) -> bool:
+    return any(one["type"] in ("Complete", "Failed") for one in job["status"].get("conditions") or ())
+
+
+def _is_to_be_claimed(pod: JsonObject, job: JsonObject) -> bool:
+    """A Job looks at its pods once a second: one that it has yet to adopt or to let go."""
+    uid, metadata = job["metadata"]["uid"], pod["metadata"]
+    is_owned = any(one["uid"] == uid for one in metadata.get("ownerReferences") or ())
+    is_selected = (metadata.get("labels") or {}).get("batch.kubernetes.io/controller-uid") == uid
+    return is_owned != is_selected and not _is_over(job)
+
+
+def _has_settled(obj: JsonObject, ready: Counter[str]) -> bool:
+    """The status has counted the pods that are ready, and a Job those that have ended."""
+    status, count = obj["status"], ready[obj["metadata"]["uid"]]
+    if obj["kind"] == "Job":
+        noted = status.get("uncountedTerminatedPods") or {}
+        return not noted and (_is_over(obj) or (status.get("ready") == count and status.get("terminating") == 0))
+    names = ("numberReady", "numberMisscheduled") if obj["kind"] == "DaemonSet" else ("readyReplicas",)
+    counted = sum(status.get(name) or 0 for name in names)
+    return status.get("observedGeneration") == obj["metadata"]["generation"] and bool(counted == count)
 
 
 def _expected(service: JsonObject, pods: list[JsonObject]) -> dict[str, bool]:
@@ -238,6 +334,7 @@ async def world(api: Api, namespace: str) -> AsyncIterator[World]:
     async with fake_kubelet(api, namespace) as kubelet:
         found = World(api, namespace, kubelet)
         following = [asyncio.create_task(found.follow(resource)) for resource in WATCHED]
+        following.append(asyncio.create_task(found.bind()))
         try:
             yield found
         finally:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from tests.realcluster import stories_controllers, stories_services
+from tests.realcluster import stories_controllers, stories_services, stories_workloads
 from tests.realcluster.controllers_twin import tell_both
 from tests.realcluster.twin import leaves
 
-STORIES = (*stories_controllers.STORIES, *stories_services.STORIES)
+STORIES = (*stories_controllers.STORIES, *stories_services.STORIES, *stories_workloads.STORIES)
 
 pytestmark = pytest.mark.realcluster
 

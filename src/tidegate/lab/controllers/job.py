@@ -110,8 +110,7 @@ class JobController(PodKeeper):
         await self._count(key, view, tracking)
         if error is not None:
             raise error
-        waits = [one for one in (work.after_seconds, seconds_to_deadline(view)) if one is not None]
-        return min(waits, default=None)
+        return seconds_to_deadline(view)
 
     # -- pods
 
@@ -120,7 +119,10 @@ class JobController(PodKeeper):
     ) -> KubeError | None:
         """Carry out what is to be deleted or created, and correct the counts by it."""
         if work.after_seconds is not None:
-            counts.active = 0  # as the real one reports while it backs off
+            # As the real one: it reports no active pod while it backs off. With others ready the server refuses that
+            # status ("cannot set more ready pods than active"), and nothing is counted until the wait is over.
+            counts.active = 0
+            self.queue.add_after(key, work.after_seconds)
             return None
         if work.delete:
             if not is_decided:  # pods that are given up do not count as failures

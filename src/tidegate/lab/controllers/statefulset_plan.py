@@ -92,8 +92,10 @@ Act = Make | Furnish | Mend | End
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """The acts of one pass, for one pod each, in three stages; a stage with an error is the last.
+    """The acts of one pass, for one pod each (often none), in three stages; a stage with an error is the last.
 
+    A pod without acts keeps its place: Parallel works in batches of one, two, four... of all pods, and what comes
+    after the batch of a failure is not tried.
     ``status`` is right when all goes well, ``failed_status`` when an act failed.
     """
 
@@ -146,8 +148,7 @@ def _live(view: View, wanted: list[JsonObject], step: Step) -> tuple[Step, bool]
     acts = []
     for pod in wanted:
         of_pod, is_stopped = _for_replica(view, pod)
-        if of_pod:
-            acts.append(of_pod)
+        acts.append(of_pod)
         if is_stopped and view.is_ordered:
             return replace(step, replicas=tuple(acts)), True
     return replace(step, replicas=tuple(acts)), False
@@ -173,7 +174,7 @@ def _for_replica(view: View, pod: JsonObject) -> tuple[tuple[Act, ...], bool]:
 def _shrink(view: View, everyone: list[JsonObject], condemned: list[JsonObject], step: Step) -> tuple[Step, bool]:
     """The stage of the pods beyond the wanted ordinals; in order, one at a time, and none while another is unwell."""
     if not view.is_ordered:
-        ends = tuple((End(pod),) for pod in condemned if not is_terminating(pod))
+        ends: tuple[tuple[Act, ...], ...] = tuple(() if is_terminating(pod) else (End(pod),) for pod in condemned)
         return replace(step, condemned=ends), False
     if not condemned:
         return step, False

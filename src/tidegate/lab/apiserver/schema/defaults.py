@@ -159,6 +159,7 @@ def _stateful_set(obj: Json) -> None:
     retention.setdefault("whenDeleted", "Retain")
     retention.setdefault("whenScaled", "Retain")
     for claim in spec.get("volumeClaimTemplates") or ():
+        claim |= {"apiVersion": "v1", "kind": "PersistentVolumeClaim"}
         _claim(claim)
     defaults_pod.template(spec)
     obj.setdefault("status", {}).setdefault("replicas", 0)

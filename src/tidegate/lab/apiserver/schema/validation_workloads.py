@@ -7,6 +7,7 @@ from typing import Any
 
 from tidegate.lab.apiserver.schema import causes, names, validation_pod, validation_selectors
 from tidegate.lab.apiserver.schema.causes import Cause, invalid, non_negative, required
+from tidegate.lab.apiserver.schema.validation_jobs import job_spec
 
 Json = Mapping[str, Any]
 _REPLICA_SET_COUNTS = ("fullyLabeledReplicas", "readyReplicas", "availableReplicas")
@@ -172,30 +173,6 @@ def daemon_set(obj: Json, old: Json | None) -> list[Cause]:
     return found + _selector_kept(obj, old)
 
 
-def job(obj: Json, old: Json | None) -> list[Cause]:
-    found = _job_spec(obj.get("spec") or {}, "spec")
-    if old is not None:
-        for key in ("completions", "selector", "completionMode"):
-            found += causes.unchanged(f"spec.{key}", obj["spec"].get(key), old["spec"].get(key))
-        if not old["spec"].get("suspend"):
-            new, before = obj["spec"].get("template"), old["spec"].get("template")
-            found += causes.unchanged("spec.template", new, before)
-    return found
-
-
-def _job_spec(spec: Json, path: str) -> list[Cause]:
-    found: list[Cause] = []
-    for key in ("parallelism", "completions", "activeDeadlineSeconds", "backoffLimit", "ttlSecondsAfterFinished"):
-        found += non_negative(f"{path}.{key}", spec.get(key))
-    found += causes.one_of(f"{path}.completionMode", spec.get("completionMode"), ("NonIndexed", "Indexed"))
-    found += validation_pod.template(spec.get("template"), f"{path}.template")
-    policy = ((spec.get("template") or {}).get("spec") or {}).get("restartPolicy")
-    if policy == "Always":
-        field = f"{path}.template.spec.restartPolicy"
-        found.append(required(field, 'valid values: "OnFailure", "Never"'))
-    return found
-
-
 def cron_job(obj: Json, old: Json | None) -> list[Cause]:
     spec = obj.get("spec") or {}
     schedule = str(spec.get("schedule") or "")
@@ -210,7 +187,7 @@ def cron_job(obj: Json, old: Json | None) -> list[Cause]:
     found += causes.one_of("spec.concurrencyPolicy", spec.get("concurrencyPolicy"), policies)
     for key in ("startingDeadlineSeconds", "successfulJobsHistoryLimit", "failedJobsHistoryLimit"):
         found += non_negative(f"spec.{key}", spec.get(key))
-    found += _job_spec((spec.get("jobTemplate") or {}).get("spec") or {}, "spec.jobTemplate.spec")
+    found += job_spec((spec.get("jobTemplate") or {}).get("spec") or {}, "spec.jobTemplate.spec")
     name = str((obj.get("metadata") or {}).get("name") or "")
     if old is None and len(name) > 52:  # 11 letters for the job's suffix
         found.append(invalid("metadata.name", name, "must be no more than 52 characters"))
