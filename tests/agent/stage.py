@@ -24,7 +24,7 @@ from tidegate.rehearse.addons import TIDEGATE
 NS = "demo"
 
 
-def deployment(replicas=3, grace=60, gate=True, containers=("echo",), env=()):
+def deployment(replicas=3, grace=60, gate=True, containers=("echo",), env=(), annotations=()):
     def container(index, name):
         port = 8080 + index
         made = {
@@ -46,7 +46,7 @@ def deployment(replicas=3, grace=60, gate=True, containers=("echo",), env=()):
             "replicas": replicas,
             "selector": {"matchLabels": {"app": "echo"}},
             "template": {
-                "metadata": {"labels": {"app": "echo"}},
+                "metadata": {"labels": {"app": "echo"}, "annotations": dict(annotations)},
                 "spec": {
                     "terminationGracePeriodSeconds": grace,
                     "containers": [container(index, name) for index, name in enumerate(containers)],

@@ -19,16 +19,17 @@ from tidegate.drain.progress import Drain, begin
 from tidegate.drain.state import Mode
 from tidegate.engine import act
 from tidegate.engine.loop import Keeper, Ports
-from tidegate.engine.observe import PodSeen
+from tidegate.engine.observe import Connections, PodSeen
 from tidegate.kube.api import PODS, Api, JsonObject, Selection
 from tidegate.kube.errors import ApiError, KubeError
 from tidegate.kube.reflector import Reflector
 from tidegate.model import pod as pods
+from tidegate.model.activity import parse
 from tidegate.model.decode import Malformed
 from tidegate.model.endpoint import Endpoint, canonical
-from tidegate.model.names import DrainRecord, DrainResult, Ending
+from tidegate.model.names import ACTIVITY, DrainRecord, DrainResult, Ending
 from tidegate.model.pod import Pod
-from tidegate.observers import sockets
+from tidegate.observers import activity, sockets
 from tidegate.observers.coordinator import Coordinator, ask_of
 from tidegate.traffic.listing import every_endpoint
 
@@ -206,12 +207,24 @@ class PodDrains:
         drain = begin(str(seen.pod), Mode.GATE)
         ask = ask_of((held.uid, held.namespace, held.name), every_endpoint(seen.pod), Mode.GATE)
         token = f"{self.rng.getrandbits(48):012x}"
-        ports = Ports(self.coordinator, self.sockets, self.holds.journal)
+        ports = Ports(self.coordinator, self._connections(seen), self.holds.journal)
         grip = GateGrip(self.api, self.holds, self.budget)
         keeper = Keeper(drain, msgspec.structs.replace(ask, round=token), ports, grip, seen)
         task = asyncio.get_running_loop().create_task(self._run(keeper, held, token), name=f"drain {held.name}")
         self.running[held.uid] = PodDrain(keeper, grip, task)
         return self.running[held.uid]
+
+    def _connections(self, seen: PodSeen) -> Connections:
+        """The pod's sockets, and its own word where it names an activity probe."""
+        assert seen.pod is not None
+        text = seen.pod.annotations.get(ACTIVITY, "")
+        if not text:
+            return self.sockets
+        try:
+            probe: activity.ActivityProbe = activity.DialledActivity(parse(text), seen.pod.ips[0])
+        except (ValueError, IndexError) as error:
+            probe = activity.Unaskable(text, str(error))
+        return activity.Probed(self.sockets, probe)
 
     async def _run(self, keeper: Keeper, held: HeldPod, token: str) -> DrainResult:
         noting = asyncio.get_running_loop().create_task(self._note(keeper, token))

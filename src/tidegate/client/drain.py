@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import msgspec
 
+from tidegate.client.activity import annotate, is_probed, probed
 from tidegate.client.holding import HeldByOther, Holding
 from tidegate.client.labelled import LabelGrip, NoConnections, NodeConnections, is_tombstoned, origin_of
 from tidegate.client.options import VerbOptions
@@ -59,6 +60,7 @@ async def carry_out(
             refusal = await reserve(client, plan, options, origin.token) if plan.record is None else None
             if refusal is not None:
                 return DrainResult(Ending.REFUSED, refusal)
+            await annotate(client, holding.seen, options)
             nonce = f"{origin.token}-{rng.getrandbits(24):06x}"
             keeper = _keeper(client, plan, options, LabelGrip(client, plan, options, holding), nonce)
             keeper.told = told
@@ -75,7 +77,8 @@ def _keeper(client: KubeClient, plan: PodPlan, options: VerbOptions, grip: Label
     ask = ask_of((plan.pod.uid, plan.pod.namespace, plan.pod.name), endpoints, Mode.LABEL)
     ask = msgspec.structs.replace(ask, round=nonce, seen=grip.record.seen)
     # Nobody to read sockets: the app closes its own connections when told to stop, and the result says so.
-    policy = Policy.ABRUPT if plan.is_witnessed else Policy.GRACEFUL
+    # An activity probe is the workload's own word: it is waited for with or without agents.
+    policy = Policy.ABRUPT if plan.is_witnessed or is_probed(grip.seen) else Policy.GRACEFUL
     subject, forced = str(plan.pod), plan.forced(options)
     drain = begin(subject, Mode.LABEL, policy, forced)
     if plan.record is not None:
@@ -83,10 +86,11 @@ def _keeper(client: KubeClient, plan: PodPlan, options: VerbOptions, grip: Label
         record = msgspec.structs.replace(plan.record, sealed=plan.record.sealed and is_tombstoned(plan.pod))
         drain = replace(resume(subject, record, forced), policy=policy)
     if plan.is_witnessed:
-        connections = NodeConnections(ProxiedAgents(client), plan.pod.node, plan.serving)
-        ports = Ports(ProxiedCoordinator(client), connections, Journal())
+        sockets = NodeConnections(ProxiedAgents(client), plan.pod.node, plan.serving)
+        ports = Ports(ProxiedCoordinator(client), probed(client, grip.seen, sockets, True), Journal())
     else:
-        ports = Ports(SettleTime(client, options.settle_seconds), NoConnections(), Journal())
+        connections = probed(client, grip.seen, NoConnections(), False)
+        ports = Ports(SettleTime(client, options.settle_seconds), connections, Journal())
     keeper = Keeper(drain, ask, ports, grip, grip.seen)
     keeper.goal = State.GONE if plan.verb == "drain" else State.UNROUTED
     return keeper

@@ -44,6 +44,8 @@ class VerbOptions:
     """How long to wait where nobody can be asked. The result is then ``assumed``."""
     app_stop_seconds: float = 30.0
     """How long beyond the grace period to watch the deleted pod end."""
+    activity: str = ""
+    """How to ask the workload whether it is working (model.activity), instead of the pod's own annotation."""
     services: tuple[str, ...] = ()
     """Names of the Services to leave; empty for all that select the pod. A drain leaves all."""
     replace: bool = True

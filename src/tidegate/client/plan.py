@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tidegate import vtime
+from tidegate.client.activity import activity_of, unaskable
 from tidegate.client.guards import read_guards
 from tidegate.client.holding import is_at_work, told
 from tidegate.client.options import Verb, VerbOptions
@@ -105,6 +106,9 @@ class PodPlan:
         if self.verb == "drain":
             if self.is_witnessed:
                 found.append(Step(f"wait until no connection is in flight at {_names(self.serving)}"))
+            activity = activity_of(self.pod, options)
+            if activity is not None:
+                found.append(Step(f"wait until the pod itself says that it is idle: {activity}"))
             found.append(Step("put a tombstone on it, verify once more, then delete it by uid and resourceVersion"))
         found.append(Step(f"at the deadline, {options.timeout_seconds:g} s from the cut: {options.on_deadline}"))
         return tuple(found)
@@ -155,6 +159,7 @@ async def plan_pod(api: Api, target: tuple[str, str], verb: Verb, options: VerbO
     seen = tuple(sorted({found.service for found in listings(subject, slices)} | set(record.seen if record else ())))
     refusals = [
         *_of_itself(subject, verb, record),
+        *(Refusal(why) for why in unaskable(subject, options) if verb == "drain"),
         *_at_work(subject, record, options),
         *(Refusal(why) for why in await lacking(api, namespace, is_witnessed)),
     ]
@@ -166,7 +171,8 @@ async def plan_pod(api: Api, target: tuple[str, str], verb: Verb, options: VerbO
         refusals += [Refusal(reason, is_floor=True) for reason in guards.breached(subject)]
         refusals += [Refusal(reason, way_out=ANOTHER_LABEL) for reason in guards.severed(subject, planned.labels)]
         refusals += [Refusal(reason) for reason in guards.unread]
-    before = services if record is None else tuple(one for one in services if one.selects(namespace, record.labels))
+    labels = subject.labels if record is None else record.labels
+    before = tuple(one for one in services if one.selects(namespace, labels))
     return PodPlan(
         verb=verb,
         pod=subject,

@@ -1,8 +1,11 @@
 """The demo workload, image ``tidegate/echo:TAG``: an HTTP server that says who it is.
 
 ``GET /`` answers ``{"pod", "version", "node"}`` (version = the image's tag), ``/healthz`` answers ``ok``,
-``/sleep?ms=N`` answers after N ms. Environment: ``POD_IP`` (address to bind), ``PORT`` (8080),
-``STARTUP_SECONDS`` (before it listens), ``LATENCY_MS`` (of every answer but /healthz) and ``ON_SIGTERM``:
+``/sleep?ms=N`` answers after N ms. ``/work?seconds=N`` answers 202 at once and works on for N s with nobody
+connected, as a transcoder does: ``/activity`` is 503 while any such job runs, else 200, and ``/metrics`` counts them
+(``echo_jobs``) and the requests in flight (``echo_in_flight``) as Prometheus text.
+Environment: ``POD_IP`` (address to bind), ``PORT`` (8080), ``STARTUP_SECONDS`` (before it listens),
+``LATENCY_MS`` (of every answer but /healthz) and ``ON_SIGTERM``:
 
 - ``exit`` (default) - no handler: the process ends at once, as most programs do that nobody taught better;
 - ``drain`` - stop listening, close idle connections, finish what is in flight, exit 0;
@@ -63,6 +66,7 @@ class Site:
         self.health = Answer("200 OK", b"ok", "text/plain")
         self.missing = Answer("404 Not Found", b"not found\n", "text/plain")
         self.connections: dict[Connection, None] = {}
+        self.jobs_until: list[float] = []
         self.is_draining = False
         self.empty = asyncio.Event()
         self.empty.set()
@@ -77,7 +81,28 @@ class Site:
         if path == b"/sleep":
             milliseconds = float(parse_qs(query.decode()).get("ms", ["0"])[0])
             return Answer("200 OK", b"{}", delay_seconds=milliseconds / 1000)
+        if path == b"/work":
+            seconds = float(parse_qs(query.decode()).get("seconds", ["0"])[0])
+            self.jobs_until.append(asyncio.get_running_loop().time() + seconds)
+            return Answer("202 Accepted", b"{}")
+        if path == b"/activity":
+            jobs = self._jobs()
+            said = f"{len(jobs)} job{'s' * (len(jobs) > 1)}, {max(jobs):.0f} s to go\n" if jobs else "idle\n"
+            return Answer("503 Service Unavailable" if jobs else "200 OK", said.encode(), "text/plain")
+        if path == b"/metrics":
+            in_flight = sum(one.is_answering for one in self.connections)
+            lines = (
+                "# TYPE echo_jobs gauge", f"echo_jobs {len(self._jobs())}",
+                "# TYPE echo_in_flight gauge", f"echo_in_flight {in_flight}",
+            )  # fmt: skip
+            return Answer("200 OK", "\n".join(lines).encode() + b"\n", "text/plain; version=0.0.4")
         return self.missing
+
+    def _jobs(self) -> list[float]:
+        """Seconds that each job still takes."""
+        now = asyncio.get_running_loop().time()
+        self.jobs_until = [until for until in self.jobs_until if until > now]
+        return [until - now for until in self.jobs_until]
 
     def drain(self) -> None:
         """Close idle connections now, the others after the answer they owe."""
@@ -144,6 +169,11 @@ class Connection(asyncio.Protocol):
             if not keep_alive:
                 self._transport.close()
                 return
+
+    @property
+    def is_answering(self) -> bool:
+        """Whether an answer is owed."""
+        return bool(self._owed)
 
     def close_if_idle(self) -> None:
         """Close unless an answer is owed."""

@@ -20,7 +20,7 @@ from typing import Literal
 GRAMMAR = 'http:PORT/PATH, metric:PORT/PATH#NAME{label="value"} or exec:COMMAND'
 LINE_CHARACTERS_MAX = 120
 
-_TARGET = re.compile(r"(\d{1,5})(/[^#\s]*)?")
+_TARGET = re.compile(r"([0-9]{1,5})(/[^#\s]*)?")
 _METRIC = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(.*)\})?")
 _LABEL = re.compile(r'\s*([a-zA-Z_][a-zA-Z0-9_]*)\s*=\s*"((?:[^"\\]|\\.)*)"\s*(?:,|$)')
 _SAMPLE = re.compile(r'([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{((?:[^"}]|"(?:[^"\\]|\\.)*")*)\})?\s+(\S+)(?:\s+-?\d+)?\s*')

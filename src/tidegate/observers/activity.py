@@ -13,7 +13,7 @@ from typing import Protocol
 
 import msgspec
 
-from tidegate.dataplane.sockets import Quiet
+from tidegate.dataplane.sockets import NO_INBOUND, Quiet
 from tidegate.kube import wire
 from tidegate.kube.api import PODS
 from tidegate.kube.client import KubeClient
@@ -28,6 +28,7 @@ from tidegate.observers.proxied import ProxiedAgents
 
 ACTIVITY_PATH = "/v1/activity"
 ASK_SECONDS = 2.0
+AGAIN_SECONDS_MAX = 10.0
 EXEC_SECONDS = 10.0
 """A command has to be started in the container; Kubernetes' own exec probes are slow for the same reason."""
 BODY_BYTES_MAX = 4 * 1024 * 1024
@@ -158,20 +159,40 @@ class Probed:
         self._connections = connections
         self._probe = probe
         self._is_over = is_over
+        self._asked_at = 0.0
+        self._began_at = 0.0
+        self._busy: Answer | None = None
 
     async def read(self, endpoints: tuple[Endpoint, ...]) -> Quiet:
         """Never raises: what cannot be read is unreadable."""
         quiet = await self._connections.read(endpoints)
         if self._is_over():
-            return quiet
-        return merged(quiet, await self._probe.ask())
+            return settled(quiet)
+        return merged(quiet, await self._answer())
+
+    async def _answer(self) -> Answer:
+        """Who was busy is asked again after an eighth of what has been waited: hours of work are not polled twice a
+        second. Only that is remembered, never that it was idle."""
+        now = asyncio.get_running_loop().time()
+        pause = min((self._asked_at - self._began_at) / 8, AGAIN_SECONDS_MAX)
+        if self._busy is not None and now - self._asked_at < pause:
+            return self._busy
+        if self._busy is None:
+            self._began_at = now
+        self._asked_at = now
+        answer = await self._probe.ask()
+        self._busy = None if answer.is_idle else answer
+        return answer
 
 
 def merged(quiet: Quiet, answer: Answer) -> Quiet:
     """Busy or unreadable is not quiet. The probe's word settles what silent sockets leave in doubt."""
-    if answer.is_idle:
-        return replace(quiet, doubts=())
-    return replace(quiet, busy=(str(answer),))
+    return settled(quiet) if answer.is_idle else replace(quiet, busy=(str(answer),))
+
+
+def settled(quiet: Quiet) -> Quiet:
+    """Without the doubt that a pod which listens nowhere leaves."""
+    return replace(quiet, doubts=tuple(one for one in quiet.doubts if one != NO_INBOUND))
 
 
 # --- between processes ---
