@@ -16,6 +16,7 @@ from tidegate.cli import drain as drain_command
 from tidegate.cli import sim
 from tidegate.client import VerbOptions, status_of
 from tidegate.client.status import orphans_of
+from tidegate.client.trace import trace_pod
 from tidegate.kube.api import PODS, Patch
 from tidegate.kube.kubeconfig import Cluster
 from tidegate.lab.faults import Fault
@@ -162,6 +163,13 @@ async def address(stage, name):
         if pod["metadata"]["name"] == name:
             return pod["status"]["podIP"], 8080
     raise AssertionError(name)
+
+
+def test_a_traces_keys_are_those_of_the_page():
+    async def story(stage):
+        return (await trace_pod(stage.client, NS, await first(stage))).document
+
+    assert_as_listed("trace", play(story))
 
 
 def test_a_labs_keys_are_those_of_the_page():

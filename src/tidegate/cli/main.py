@@ -20,6 +20,7 @@ _COMMANDS = {
     "sim": "tidegate.cli.sim:sim",
     "lab": "tidegate.cli.lab:lab",
     "status": "tidegate.cli.status:status",
+    "trace": "tidegate.cli.trace:trace",
     "cut": "tidegate.cli.cut:cut",
     "drain": "tidegate.cli.drain:drain",
     "inspect": "tidegate.cli.inspect:inspect",
