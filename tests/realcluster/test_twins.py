@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from tests.realcluster import stories_access, stories_ends, stories_evictions, stories_reads, stories_writes
+from tests.realcluster import (
+    stories_access,
+    stories_ends,
+    stories_evictions,
+    stories_objects,
+    stories_reads,
+    stories_writes,
+)
 from tests.realcluster.known import unknown
 from tests.realcluster.twin import told_apart
 
@@ -15,6 +22,7 @@ STORIES = [
     *stories_ends.STORIES,
     *stories_access.STORIES,
     *stories_evictions.STORIES,
+    *stories_objects.STORIES,
 ]
 
 

@@ -7,6 +7,7 @@ From kubernetes/pkg/apis/*/v1/defaults.go (1.36). No package carries these, so t
 
 from __future__ import annotations
 
+import copy
 from base64 import b64encode
 from collections.abc import Callable
 from typing import Any
@@ -210,6 +211,18 @@ def _cron_job(obj: Json) -> None:
     obj.setdefault("status", {})
 
 
+_PERCENT_RULE: Json = {"type": "Percent", "value": 100, "periodSeconds": 15}
+_SCALING_RULES: dict[str, Json] = {
+    "scaleUp": {
+        "stabilizationWindowSeconds": 0,
+        "selectPolicy": "Max",
+        "policies": [{"type": "Pods", "value": 4, "periodSeconds": 15}, _PERCENT_RULE],
+    },
+    "scaleDown": {"selectPolicy": "Max", "policies": [_PERCENT_RULE]},
+}
+"""Of both directions as soon as one is spoken of (autoscaling/v2 defaults.go)."""
+
+
 def _autoscaler(obj: Json) -> None:
     spec = _spec(obj)
     spec.setdefault("minReplicas", 1)
@@ -218,6 +231,9 @@ def _autoscaler(obj: Json) -> None:
     if not spec.get("metrics"):
         target = {"type": "Utilization", "averageUtilization": 80}
         spec["metrics"] = [{"type": "Resource", "resource": {"name": "cpu", "target": target}}]
+    if spec.get("behavior") is not None:
+        for key, rules in _SCALING_RULES.items():
+            spec["behavior"][key] = {**copy.deepcopy(rules), **(spec["behavior"].get(key) or {})}
     obj.setdefault("status", {}).setdefault("desiredReplicas", 0)
 
 

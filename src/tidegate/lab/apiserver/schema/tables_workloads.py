@@ -190,7 +190,7 @@ def _target(metric: Json, measured: Json) -> str:
         value = current.get("averageUtilization")
         shown = UNKNOWN if value is None else f"{value}%"
         return f"{name}{shown}/{target['averageUtilization']}%"
-    wanted, suffix = target.get("averageValue"), " (avg)" if kind != "Resource" else ""
+    wanted, suffix = target.get("averageValue"), " (avg)" if kind in ("External", "Object") else ""
     value = current.get("averageValue")
     if wanted is None:
         wanted, value, suffix = target.get("value"), current.get("value"), ""
@@ -209,5 +209,5 @@ PRINTERS = {
     "CronJob": Printer("Name|Schedule|Timezone|Suspend|#Active|Last Schedule|Age" + _WIDE, _cron_job),
     "ControllerRevision": Printer("Name|Controller|#Revision|Age", _controller_revision),
     "PodDisruptionBudget": Printer("Name|Min Available|Max Unavailable|#Allowed Disruptions|Age", _disruption_budget),
-    "HorizontalPodAutoscaler": Printer("Name|Reference|Targets|MinPods|#MaxPods|#Replicas|Age", _autoscaler),
+    "HorizontalPodAutoscaler": Printer("Name|Reference|Targets|MinPods|MaxPods|Replicas|Age", _autoscaler),
 }

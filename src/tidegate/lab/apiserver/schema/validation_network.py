@@ -1,4 +1,4 @@
-"""Validation of services, endpoint slices, endpoints, ingresses and network policies."""
+"""Validation of services, endpoint slices and ingresses."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Mapping
 from typing import Any
 
-from tidegate.lab.apiserver.schema import causes, metadata, names, validation_selectors
+from tidegate.lab.apiserver.schema import causes, metadata, names
 from tidegate.lab.apiserver.schema.causes import Cause, invalid, one_of, required
 from tidegate.lab.apiserver.schema.validation_pod import PROTOCOLS
 
@@ -194,15 +194,4 @@ def _backend(backend: Json, path: str) -> list[Cause]:
     port = target.get("port") or {}
     if not port.get("name") and not port.get("number"):
         found.append(required(path, "port name or number is required"))
-    return found
-
-
-def network_policy(obj: Json, old: Json | None) -> list[Cause]:
-    spec = obj.get("spec") or {}
-    found = validation_selectors.validate(spec.get("podSelector"), "spec.podSelector")
-    for direction in ("ingress", "egress"):
-        for index, rule in enumerate(spec.get(direction) or ()):
-            for at, port in enumerate(rule.get("ports") or ()):
-                path = f"spec.{direction}[{index}].ports[{at}].protocol"
-                found += one_of(path, port.get("protocol"), PROTOCOLS)
     return found

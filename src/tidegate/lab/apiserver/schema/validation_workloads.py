@@ -194,20 +194,6 @@ def cron_job(obj: Json, old: Json | None) -> list[Cause]:
     return found
 
 
-def autoscaler(obj: Json, old: Json | None) -> list[Cause]:
-    spec = obj.get("spec") or {}
-    low, high = spec.get("minReplicas"), spec.get("maxReplicas") or 0
-    found: list[Cause] = []
-    if isinstance(low, int) and low < 1:
-        found.append(invalid("spec.minReplicas", low, "must be greater than or equal to 1"))
-    if high < 1:
-        found.append(invalid("spec.maxReplicas", high, "must be greater than 0"))
-    if isinstance(low, int) and high < low:
-        found.append(invalid("spec.maxReplicas", high, "must be greater than or equal to `minReplicas`"))
-    target = spec.get("scaleTargetRef") or {}
-    return found + [required(f"spec.scaleTargetRef.{key}") for key in ("kind", "name") if not target.get(key)]
-
-
 def disruption_budget(obj: Json, old: Json | None) -> list[Cause]:
     spec = obj.get("spec") or {}
     low, high = spec.get("minAvailable"), spec.get("maxUnavailable")
