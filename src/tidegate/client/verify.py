@@ -23,7 +23,7 @@ from tidegate.kube.errors import ApiError, KubeError
 from tidegate.model import endpointslice, pod, service
 from tidegate.model.decode import Malformed
 from tidegate.model.endpointslice import EndpointSlice
-from tidegate.model.names import DRAINING_SERVICE, DrainRecord, decode_drain
+from tidegate.model.names import DrainRecord, decode_drain
 from tidegate.model.pod import Pod
 from tidegate.model.service import Service
 from tidegate.observers.coordinator import Ask, View, ask_of
@@ -155,9 +155,10 @@ def _narrowed(subject: Subject, only: str) -> Subject:
         for one in subject.services
         if (one.name == only if only else one in now or one in before or str(one) in listing | seen)
     )
-    # What keeps held pods scrapeable is no route: no data plane forwards a headless Service.
-    wanted = tuple(one for one in wanted if one.name != DRAINING_SERVICE)
-    slices = tuple(one for one in subject.slices if one.service != DRAINING_SERVICE)
+    # What keeps cut pods scrapeable is no route: nothing proxies it.
+    no_routes = {(one.namespace, one.name) for one in subject.services if one.is_draining}
+    wanted = tuple(one for one in wanted if not one.is_draining)
+    slices = tuple(one for one in subject.slices if (one.namespace, one.service) not in no_routes)
     if only:
         slices = tuple(one for one in slices if (one.namespace, one.service) == (subject.pod.namespace, only))
     return Subject(subject.pod, subject.record, wanted, slices, subject.nodes)
