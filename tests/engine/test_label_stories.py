@@ -14,7 +14,8 @@ from tidegate.kube.api import PODDISRUPTIONBUDGETS, PODS, SERVICES, Patch
 from tidegate.kube.errors import ApiError
 from tidegate.model.names import RESERVATIONS, TOMBSTONE, Ending
 
-OPTIONS = VerbOptions(seed=0)
+OPTIONS = VerbOptions(seed=0, replace=False)
+"""What a drain does from the cut on; replacement before removal has stories of its own."""
 UNGATED = deployment(gate=False)
 
 
@@ -46,13 +47,13 @@ def test_a_frozen_node_is_waited_for_and_named_when_the_deadline_comes():
         name = await first(stage)
         straggler = await other_node(stage, name)
         stage.fault("proxy-freeze", straggler, 40)
-        result = await drain_pod(stage.client, NS, name, VerbOptions(timeout_seconds=10, seed=0))
+        result = await drain_pod(stage.client, NS, name, VerbOptions(replace=False, timeout_seconds=10, seed=0))
         assert result.result is Ending.TIMED_OUT
         assert result.stragglers == (straggler,)
         assert (await labels_of(stage, name))["app"] == "tidegate-cut", "hold: it stays cut"
         # A run again goes on from there, and may be done by somebody else.
         stage.fault("clear", straggler)
-        again = await drain_pod(stage.client, NS, name, VerbOptions(seed=1))
+        again = await drain_pod(stage.client, NS, name, VerbOptions(replace=False, seed=1))
         assert again.result is Ending.VERIFIED
         with pytest.raises(ApiError):
             await stage.api.get(PODS, name, NS)
@@ -70,7 +71,7 @@ def test_a_drain_killed_anywhere_is_continued_by_the_next(after):
         with contextlib.suppress(asyncio.CancelledError):
             await running
         try:
-            result = await drain_pod(stage.client, NS, name, VerbOptions(seed=1))
+            result = await drain_pod(stage.client, NS, name, VerbOptions(replace=False, seed=1))
         except ApiError as error:
             assert error.is_not_found and after > 2
         else:
@@ -102,7 +103,9 @@ def test_a_second_service_that_starts_to_select_the_pod_starts_it_over():
     async def story(stage):
         name = await first(stage)
         stage.fault("proxy-freeze", await other_node(stage, name), 5)
-        running = asyncio.create_task(drain_pod(stage.client, NS, name, VerbOptions(timeout_seconds=12, seed=0)))
+        running = asyncio.create_task(
+            drain_pod(stage.client, NS, name, VerbOptions(replace=False, timeout_seconds=12, seed=0))
+        )
         await asyncio.sleep(2)
         service = {
             "apiVersion": "v1", "kind": "Service", "metadata": {"name": "sneaky", "namespace": NS},
@@ -120,7 +123,7 @@ def test_the_floor_refuses_and_changes_nothing():
     async def story(stage):
         name = await first(stage)
         before = await stage.api.get(PODS, name, NS)
-        result = await drain_pod(stage.client, NS, name, VerbOptions(floor=3, seed=0))
+        result = await drain_pod(stage.client, NS, name, VerbOptions(replace=False, floor=3, seed=0))
         assert result.result is Ending.REFUSED
         assert "would keep 2 other ready endpoints" in result.reason
         assert await stage.api.get(PODS, name, NS) == before
@@ -131,7 +134,9 @@ def test_the_floor_refuses_and_changes_nothing():
 
 def test_force_overrides_a_floor_and_the_result_says_so():
     async def story(stage):
-        result = await drain_pod(stage.client, NS, await first(stage), VerbOptions(floor=3, force=True, seed=0))
+        result = await drain_pod(
+            stage.client, NS, await first(stage), VerbOptions(replace=False, floor=3, force=True, seed=0)
+        )
         assert result.result is Ending.FORCED
         assert "the floor is 3" in result.reason
 
@@ -205,7 +210,7 @@ def test_restore_gives_the_labels_back_at_the_deadline():
         name = await first(stage)
         stage.fault("proxy-freeze", await other_node(stage, name), 60)
         before = await labels_of(stage, name)
-        options = VerbOptions(timeout_seconds=5, on_deadline="restore", seed=0)
+        options = VerbOptions(replace=False, timeout_seconds=5, on_deadline="restore", seed=0)
         result = await drain_pod(stage.client, NS, name, options)
         assert result.result is Ending.TIMED_OUT
         assert await labels_of(stage, name) == before
@@ -218,7 +223,7 @@ def test_proceed_deletes_at_the_deadline_and_does_not_call_it_verified():
         name = await first(stage)
         straggler = await other_node(stage, name)
         stage.fault("proxy-freeze", straggler, 60)
-        options = VerbOptions(timeout_seconds=5, on_deadline="proceed", seed=0)
+        options = VerbOptions(replace=False, timeout_seconds=5, on_deadline="proceed", seed=0)
         result = await drain_pod(stage.client, NS, name, options)
         assert (result.result, result.stragglers) == (Ending.TIMED_OUT, (straggler,))
         with pytest.raises(ApiError):
@@ -245,7 +250,9 @@ def test_a_connection_in_flight_is_waited_for_by_the_hour_if_need_be():
 def test_a_cluster_without_tidegate_gets_the_settle_time_and_assumed():
     async def story(stage):
         began = stage.now
-        result = await drain_pod(stage.client, NS, await first(stage), VerbOptions(settle_seconds=9, seed=0))
+        result = await drain_pod(
+            stage.client, NS, await first(stage), VerbOptions(replace=False, settle_seconds=9, seed=0)
+        )
         assert result.result is Ending.ASSUMED
         assert "9 s of settle time" in result.reason
         assert result.epoch is None

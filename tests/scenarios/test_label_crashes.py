@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import pytest
 from scene import play
 from stage import NS, deployment, first, other_node
 
 from tidegate.client import VerbOptions, drain_pod
-from tidegate.kube.api import PODS, SERVICES, Patch
+from tidegate.client.options import Identity
+from tidegate.kube.api import PODS, SERVICES, Patch, Selection
 from tidegate.kube.client import KubeClient
 from tidegate.kube.errors import ApiError
-from tidegate.model.names import DRAIN_RESULT, TOMBSTONE, Ending
+from tidegate.model.names import DRAIN_RESULT, DRAINING_SERVICE, RESERVATIONS, TOMBSTONE, Ending
 
 UNGATED = deployment(gate=False)
-WRITES = 16
-"""PATCHes of the pod and its Service and the DELETE, in a drain that nothing disturbs."""
+WRITES = {False: 18, True: 19}
+"""PATCHes of the pod and its Service, the Service that keeps cut pods scrapeable, and the DELETE, in a drain that
+nothing disturbs; by whether the replacement comes first."""
+KILLED, NEXT = Identity("ann@desk", "killed"), Identity("ann@desk", "next", lambda holder: False)
+EVERY = [(replace, last) for replace in (False, True) for last in range(1, WRITES[replace] + 1)]
 
 
 class Mortal:
@@ -31,7 +36,7 @@ class Mortal:
         if self.died.is_set():
             await asyncio.get_running_loop().create_future()
         answer = await self.exchange(request)
-        if request.method in ("PATCH", "DELETE"):
+        if request.method in ("PATCH", "DELETE") or (request.method == "POST" and request.path.endswith("/services")):
             self.writes.append(f"{request.method} {request.path}")
             if len(self.writes) == self.last:
                 self.died.set()
@@ -39,39 +44,61 @@ class Mortal:
         return answer
 
 
-async def killed_after(stage, name, last):
+async def killed_after(stage, name, last, replace):
     """Run a drain that dies after its ``last`` write; True when it did."""
     mortal = Mortal(stage.lab.lab.exchange, last)
-    running = asyncio.create_task(drain_pod(KubeClient(mortal, "lab"), NS, name, VerbOptions(seed=0)))
+    options = VerbOptions(replace=replace, seed=0, identity=KILLED)
+    running = asyncio.create_task(drain_pod(KubeClient(mortal, "lab"), NS, name, options))
     dying = asyncio.create_task(mortal.died.wait())
     await asyncio.wait((running, dying), return_when=asyncio.FIRST_COMPLETED)
     dying.cancel()
     return mortal.died.is_set(), mortal.writes
 
 
-def test_an_undisturbed_drain_writes_as_often_as_it_is_killed_here():
+async def leftovers(stage):
+    """What a drain that is over must not leave: records, holds, reservations, the Service for scrapers."""
+    found = []
+    for obj in (await stage.api.list(PODS, Selection(NS))).items:
+        metadata = obj["metadata"]
+        keys = [*(metadata.get("annotations") or {}), *(metadata.get("labels") or {})]
+        found += [f"{metadata['name']}: {key}" for key in keys if key.startswith("tidegate.dev/")]
+    for obj in (await stage.api.list(SERVICES, Selection(NS))).items:
+        if obj["metadata"]["name"] == DRAINING_SERVICE:
+            found.append(DRAINING_SERVICE)
+        if json.loads((obj["metadata"].get("annotations") or {}).get(RESERVATIONS, "{}")):
+            found.append(f"{obj['metadata']['name']}: {RESERVATIONS}")
+    return found
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_an_undisturbed_drain_writes_as_often_as_it_is_killed_here(replace):
     async def story(stage):
-        _, writes = await killed_after(stage, await first(stage), 10**6)
-        assert len(writes) == WRITES
-        assert sum(write.startswith("DELETE") for write in writes) == 1
+        _, writes = await killed_after(stage, await first(stage), 10**6, replace)
+        assert len(writes) == WRITES[replace], writes
+        assert sum(write.startswith("DELETE") and "/pods/" in write for write in writes) == 1
 
     play(story, UNGATED)
 
 
-@pytest.mark.parametrize("last", range(1, WRITES + 1))
-def test_a_drain_killed_after_any_write_is_finished_by_the_next_run(last):
+@pytest.mark.parametrize(("replace", "last"), EVERY)
+def test_a_drain_killed_after_any_write_is_finished_by_the_next_run(replace, last):
     async def story(stage):
         name = await first(stage)
-        is_dead, writes = await killed_after(stage, name, last)
+        is_dead, writes = await killed_after(stage, name, last, replace)
         assert is_dead
         await asyncio.sleep(2)
-        if any(write.startswith("DELETE") for write in writes):
+        again = VerbOptions(replace=replace, seed=1, identity=NEXT)
+        if any(write.startswith("DELETE") and "/pods/" in write for write in writes):
             with pytest.raises(ApiError):
-                await drain_pod(stage.client, NS, name, VerbOptions(seed=1))
+                await drain_pod(stage.client, NS, name, again)
         else:
-            result = await drain_pod(stage.client, NS, name, VerbOptions(seed=1))
+            result = await drain_pod(stage.client, NS, name, again)
             assert result.result is Ending.VERIFIED
         assert stage.result(name)["result"] == "verified"
+        await asyncio.sleep(5)
+        assert len(await stage.pods()) == 3, "one replacement, and one only"
+        assert len(stage.names) == 4
+        assert await leftovers(stage) == []
 
     play(story, UNGATED)
 
@@ -80,12 +107,12 @@ def test_two_people_who_drain_the_same_pod_end_it_once_and_honestly():
     async def story(stage):
         name = await first(stage)
         stage.fault("proxy-freeze", await other_node(stage, name), 3)
-        one = asyncio.create_task(drain_pod(stage.client, NS, name, VerbOptions(seed=0)))
+        one = asyncio.create_task(drain_pod(stage.client, NS, name, VerbOptions(replace=False, seed=0)))
         await asyncio.sleep(1)
-        other = asyncio.create_task(drain_pod(stage.client, NS, name, VerbOptions(seed=1)))
+        other = asyncio.create_task(drain_pod(stage.client, NS, name, VerbOptions(replace=False, seed=1)))
         results = {(await one).result, (await other).result}
         assert Ending.VERIFIED in results
-        assert results <= {Ending.VERIFIED, Ending.BYPASSED}
+        assert results <= {Ending.VERIFIED, Ending.REFUSED}
         assert (await stage.gone(name)) < 1
 
     play(story, UNGATED)
@@ -96,8 +123,8 @@ def test_labels_given_back_during_a_second_run_are_taken_off_again():
         name = await first(stage)
         straggler = await other_node(stage, name)
         stage.fault("proxy-freeze", straggler, 60)
-        await drain_pod(stage.client, NS, name, VerbOptions(timeout_seconds=3, seed=0))
-        running = asyncio.create_task(drain_pod(stage.client, NS, name, VerbOptions(seed=1)))
+        await drain_pod(stage.client, NS, name, VerbOptions(replace=False, timeout_seconds=3, seed=0))
+        running = asyncio.create_task(drain_pod(stage.client, NS, name, VerbOptions(replace=False, seed=1)))
         await asyncio.sleep(2)
         await stage.api.patch(PODS, name, Patch({"metadata": {"labels": {"app": "echo"}}}), NS)
         await asyncio.sleep(1)
@@ -121,7 +148,7 @@ def test_a_label_given_back_in_the_last_moment_stops_the_delete(is_second_run):
             if request.method == "PATCH" and DRAIN_RESULT.encode() in request.body and not self.is_done:
                 self.is_done = True
                 await self.stage.api.patch(PODS, self.name, Patch({"metadata": {"labels": {"app": "echo"}}}), NS)
-            if request.method == "DELETE":
+            if request.method == "DELETE" and "/pods/" in request.path:
                 pod = await self.stage.api.get(PODS, self.name, NS)
                 self.deleted_with = pod["metadata"]["labels"]
             return await self.exchange(request)
@@ -130,14 +157,18 @@ def test_a_label_given_back_in_the_last_moment_stops_the_delete(is_second_run):
         name = await first(stage)
         if is_second_run:
             mortal = Mortal(stage.lab.lab.exchange, 10**6)
-            running = asyncio.create_task(drain_pod(KubeClient(mortal, "lab"), NS, name, VerbOptions(seed=0)))
+            running = asyncio.create_task(
+                drain_pod(KubeClient(mortal, "lab"), NS, name, VerbOptions(replace=False, seed=0, identity=KILLED))
+            )
             while TOMBSTONE not in (await stage.api.get(PODS, name, NS))["metadata"]["labels"]:
                 await asyncio.sleep(0.01)
             await asyncio.sleep(0.1)
             mortal.died.set()
             running.cancel()
         meddling = Meddling(stage.lab.lab.exchange, stage, name)
-        result = await asyncio.wait_for(drain_pod(KubeClient(meddling, "lab"), NS, name, VerbOptions(seed=1)), 60)
+        result = await asyncio.wait_for(
+            drain_pod(KubeClient(meddling, "lab"), NS, name, VerbOptions(replace=False, seed=1, identity=NEXT)), 60
+        )
         assert meddling.is_done
         assert result.result is Ending.VERIFIED
         assert meddling.deleted_with["app"] != "echo"
@@ -152,7 +183,7 @@ def test_a_pod_without_an_address_is_refused():
             "spec": {"nodeSelector": {"no": "such"}, "containers": [{"name": "a", "image": "tidegate/echo:v1"}]},
         }  # fmt: skip
         await stage.api.create(PODS, pod)
-        result = await asyncio.wait_for(drain_pod(stage.client, NS, "nowhere", VerbOptions(seed=0)), 10)
+        result = await asyncio.wait_for(drain_pod(stage.client, NS, "nowhere", VerbOptions(replace=False, seed=0)), 10)
         assert result.result is Ending.REFUSED
         assert "no address" in result.reason
 
@@ -169,7 +200,7 @@ def test_a_host_network_pod_is_drained_by_the_port_its_service_sends_to_although
         name = await first(stage)
         service = await stage.api.get(SERVICES, "echo", NS)
         assert service["spec"]["ports"][0]["targetPort"] == 8080
-        result = await asyncio.wait_for(drain_pod(stage.client, NS, name, VerbOptions(seed=0)), 60)
+        result = await asyncio.wait_for(drain_pod(stage.client, NS, name, VerbOptions(replace=False, seed=0)), 60)
         assert result.result is Ending.VERIFIED
 
     play(story, manifest)

@@ -297,7 +297,7 @@ def test_a_container_that_is_restarted_while_its_pod_is_drained_by_labels_is_wai
     async def story(stage):
         name = await first(stage)
         stage.fault("proxy-freeze", await other_node(stage, name), 3)
-        running = asyncio.create_task(drain_pod(stage.client, NS, name, VerbOptions(seed=0)))
+        running = asyncio.create_task(drain_pod(stage.client, NS, name, VerbOptions(replace=False, seed=0)))
         await asyncio.sleep(2.9)
         stage.kill(f"{name}/echo")
         result = await asyncio.wait_for(running, 60)

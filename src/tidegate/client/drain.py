@@ -13,7 +13,9 @@ from tidegate.client.holding import HeldByOther, Holding
 from tidegate.client.labelled import LabelGrip, NoConnections, NodeConnections, is_tombstoned, origin_of
 from tidegate.client.options import VerbOptions
 from tidegate.client.plan import PodPlan, plan_pod
-from tidegate.client.reservation import reserve, unreserve
+from tidegate.client.replacement import make_way
+from tidegate.client.reservation import sweep, unreserve
+from tidegate.client.scraping import see_to
 from tidegate.drain.progress import Drain, begin, resume
 from tidegate.drain.state import Mode, Policy, State
 from tidegate.engine.journal import Journal
@@ -22,8 +24,9 @@ from tidegate.engine.observe import PodSeen
 from tidegate.engine.settle import UNFENCED, SettleTime
 from tidegate.kube.api import PODS, JsonObject, Selection
 from tidegate.kube.client import KubeClient
+from tidegate.kube.errors import ApiError
 from tidegate.kube.reflector import Reflector
-from tidegate.model.names import DrainResult, Ending
+from tidegate.model.names import DrainResult, Ending, decode_drain
 from tidegate.observers.coordinator import ask_of
 from tidegate.observers.proxied import ProxiedAgents, ProxiedCoordinator, is_installed
 from tidegate.traffic import every_endpoint
@@ -41,7 +44,13 @@ async def drain_pod(
     Idempotent: a drain that was interrupted anywhere is continued. Raises ``KubeError`` (404: no such pod).
     """
     chosen = options or VerbOptions()
-    plan = await plan_pod(client, (namespace, name), "drain", chosen, await is_installed(client))
+    try:
+        plan = await plan_pod(client, (namespace, name), "drain", chosen, await is_installed(client))
+    except ApiError as error:
+        if error.is_not_found:
+            await sweep(client, namespace)
+            await see_to(client, namespace)
+        raise
     return await carry_out(client, plan, chosen, told)
 
 
@@ -57,18 +66,22 @@ async def carry_out(
     holding = Holding(client, PodSeen(plan.pod.uid, plan.pod), origin, options.identity)
     try:
         async with holding.leased():
-            refusal = await reserve(client, plan, options, origin.token) if plan.record is None else None
-            if refusal is not None:
-                return DrainResult(Ending.REFUSED, refusal)
+            ready = await make_way(client, plan, options, holding, told)
+            if isinstance(ready, DrainResult):
+                return ready
             await annotate(client, holding.seen, options)
             nonce = f"{origin.token}-{rng.getrandbits(24):06x}"
-            keeper = _keeper(client, plan, options, LabelGrip(client, plan, options, holding), nonce)
+            keeper = _keeper(client, ready, options, LabelGrip(client, ready, options, holding), nonce)
             keeper.told = told
             return await _keep(client, keeper, options)
     except HeldByOther as other:
         return DrainResult(Ending.REFUSED, str(other))
     finally:
-        await unreserve(client, plan.services, plan.pod.uid, origin.token)
+        # A run before ours may have made the reservation and died: whoever holds the pod takes it back.
+        found = decode_drain(holding.pod.annotations)
+        is_ours = found is not None and found.token == holding.record.token
+        await unreserve(client, plan.services, plan.pod.uid, "" if is_ours else origin.token)
+        await see_to(client, plan.pod.namespace)
 
 
 def _keeper(client: KubeClient, plan: PodPlan, options: VerbOptions, grip: LabelGrip, nonce: str) -> Keeper:
@@ -79,7 +92,7 @@ def _keeper(client: KubeClient, plan: PodPlan, options: VerbOptions, grip: Label
     # Nobody to read sockets: the app closes its own connections when told to stop, and the result says so.
     # An activity probe is the workload's own word: it is waited for with or without agents.
     policy = Policy.ABRUPT if plan.is_witnessed or is_probed(grip.seen) else Policy.GRACEFUL
-    subject, forced = str(plan.pod), plan.forced(options)
+    subject, forced = str(plan.pod), grip.record.forced
     drain = begin(subject, Mode.LABEL, policy, forced)
     if plan.record is not None:
         # The record may say sealed of labels that somebody has given back since.

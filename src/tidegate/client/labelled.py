@@ -12,7 +12,7 @@ import msgspec
 from tidegate import vtime
 from tidegate.client.holding import Holding
 from tidegate.client.options import VerbOptions
-from tidegate.client.plan import PodPlan
+from tidegate.client.plan import ISOLATED, PodPlan
 from tidegate.client.scraping import see_to
 from tidegate.dataplane.facts import Unreadable
 from tidegate.dataplane.sockets import Quiet
@@ -121,12 +121,17 @@ class LabelGrip:
         return True
 
     async def _restore(self) -> None:
+        """Labels back. Where another pod stands in for it the owner's stay off: given back, the owner would have one too
+        many and delete one that serves, whichever."""
         held = self._holding.record
         touched = {*self._wanted, *held.changed, TOMBSTONE}
-        labels = {key: held.labels.get(key) for key in sorted(touched | set(held.labels))}
-        restored = DrainRecord(held.token, State.RESTORED.name, held.mode, act.instant(vtime.now()), by=held.by)
+        labels = {key: held.labels.get(key) for key in sorted(touched | set(held.labels))} | held.isolated
+        at = act.instant(vtime.now())
+        restored = DrainRecord(held.token, State.RESTORED.name, held.mode, at, by=held.by, verb="restore")
+        if held.isolated:
+            restored = msgspec.structs.replace(held, state=ISOLATED, changed=held.isolated, sealed=False, epoch="")
         for _ in range(20):
-            if await self._holding.write(labels, msgspec.structs.replace(restored, verb="restore")):
+            if await self._holding.write(labels, restored):
                 return
             await asyncio.sleep(0.1)
         raise NotAsSeen(f"{self._pod} changes too often to be given its labels back")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 OnDeadline = Literal["hold", "proceed", "restore"]
-Verb = Literal["drain", "cut", "isolate"]
+Verb = Literal["drain", "cut", "isolate", "restore"]
 
 
 def nobody_knows(holder: str) -> bool | None:
@@ -48,8 +48,9 @@ class VerbOptions:
     """How to ask the workload whether it is working (model.activity), instead of the pod's own annotation."""
     services: tuple[str, ...] = ()
     """Names of the Services to leave; empty for all that select the pod. A drain leaves all."""
-    replace: bool = True
-    """Where labels allow: let the owner make the replacement, and see it routed, before the cut."""
+    replace: bool | None = None
+    """Where labels allow: let the owner make the replacement, and see it routed, before the cut. None: a drain does, a
+    cut does not."""
     reason: str = ""
     """Why, in the caller's words: recorded on the pod."""
     ttl_seconds: float = 24 * 3600.0
@@ -58,3 +59,7 @@ class VerbOptions:
     """Who asks."""
     seed: int | None = None
     """Of the drain's token; ``None`` draws one."""
+
+    def replaces(self, verb: Verb) -> bool:
+        """Whether ``verb`` lets the owner make the replacement first, where labels allow."""
+        return verb == "drain" if self.replace is None else self.replace

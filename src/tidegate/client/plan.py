@@ -27,8 +27,21 @@ from tidegate.model.endpoint import Endpoint
 from tidegate.model.names import DrainRecord, decode_drain
 from tidegate.model.pod import Pod
 from tidegate.model.service import Service
-from tidegate.traffic import LabelCut, cut, floors, listings, selecting, serving_endpoints
+from tidegate.model.workload import Workload
+from tidegate.traffic import (
+    Floor,
+    LabelCut,
+    cut,
+    floors,
+    isolation,
+    listings,
+    not_isolated,
+    selecting,
+    serving_endpoints,
+)
 
+ISOLATED = "ISOLATED"
+"""State of a record: its owner has let go of the pod, its traffic has not."""
 ANOTHER_LABEL = "give the Service a label that nothing else looks at: `tidegate prepare`"
 
 
@@ -76,6 +89,16 @@ class PodPlan:
     owner: str = ""
     record: DrainRecord | None = None
 
+    @property
+    def is_uncut(self) -> bool:
+        """Whether its traffic is as it was before the verb."""
+        return self.record is None or self.record.state == ISOLATED
+
+    def awaits(self, options: VerbOptions) -> bool:
+        """Whether its replacement is seen routed before it is cut."""
+        is_isolated = self.record is not None and self.record.state == ISOLATED
+        return self.isolation is not None or (is_isolated and options.replaces(self.verb))
+
     def refused(self, options: VerbOptions) -> tuple[str, ...]:
         """What stands against it under ``options``."""
         return tuple(str(one) for one in self.refusals if not (one.is_floor and options.force))
@@ -94,6 +117,11 @@ class PodPlan:
                     f"it stands at {self.record.state}",
                 )
             )
+        if self.isolation is not None:
+            changes = ", ".join(label(key, value) for key, value in sorted(self.isolation.labels.items()))
+            found.append(Step(f"isolate: set {changes}", "; ".join(self.isolation.reasons)))
+        if self.awaits(options):
+            found.append(_replacement_step(self, options))
         changes = ", ".join(label(key, value) for key, value in sorted(self.cut.labels.items()))
         because = "; ".join(self.cut.reasons) or "no Service selects it"
         found.append(Step(f"cut: set {changes}" if changes else "cut: nothing to change", because))
@@ -148,13 +176,17 @@ async def plan_pod(api: Api, target: tuple[str, str], verb: Verb, options: VerbO
     """
     namespace, name = target
     subject = pod.decode(await api.get(PODS, name, namespace))
-    services = tuple(service.decode(obj) for obj in (await api.list(SERVICES, Selection(namespace))).items)
+    listed = (service.decode(obj) for obj in (await api.list(SERVICES, Selection(namespace))).items)
+    services = tuple(one for one in listed if not one.is_draining)
     slices = tuple(endpointslice.decode(obj) for obj in (await api.list(ENDPOINTSLICES)).items)
-    controllers = tuple(one for one in await owners.of(api, subject) if not one.is_ending)
     record = _continued(subject)
+    controllers = tuple(one for one in await owners.of(api, subject) if not one.is_ending)
     chosen = tuple(one for one in selecting(subject, services) if not options.services or one.name in options.services)
-    owner = controllers[0].selector if controllers else None
-    planned = cut(subject, services, owner)
+    is_uncut = record is None or record.state == ISOLATED
+    planned = cut(subject, services, controllers[0].selector if controllers else None)
+    isolated = _isolation(subject, services, controllers) if record is None and options.replaces(verb) else None
+    is_replaced = isolated is not None or (record is not None and is_uncut and options.replaces(verb))
+    touched = {**(isolated.labels if isolated else {}), **planned.labels}
     guards = await read_guards(api, namespace, controllers)
     seen = tuple(sorted({found.service for found in listings(subject, slices)} | set(record.seen if record else ())))
     refusals = [
@@ -163,13 +195,14 @@ async def plan_pod(api: Api, target: tuple[str, str], verb: Verb, options: VerbO
         *_at_work(subject, record, options),
         *(Refusal(why) for why in await lacking(api, namespace, is_witnessed)),
     ]
-    if record is None:
+    if is_uncut:
         refusals += _not_seen(chosen, seen)
         leaving = {uid for one in chosen for uid in reservations(one) if uid != subject.uid}
         kept = floors(subject, chosen, slices, options.floor, leaving)
-        refusals += [Refusal(str(floor), is_floor=True) for floor in kept if not floor.is_kept]
-        refusals += [Refusal(reason, is_floor=True) for reason in guards.breached(subject)]
-        refusals += [Refusal(reason, way_out=ANOTHER_LABEL) for reason in guards.severed(subject, planned.labels)]
+        refusals += [Refusal(str(floor), is_floor=True) for floor in kept if not _holds(floor, is_replaced)]
+        # A replacement is one more healthy pod to every budget: whether that is enough is asked once it is there.
+        refusals += [Refusal(reason, is_floor=True) for reason in guards.breached(subject) if not is_replaced]
+        refusals += [Refusal(reason, way_out=ANOTHER_LABEL) for reason in guards.severed(subject, touched)]
         refusals += [Refusal(reason) for reason in guards.unread]
     labels = subject.labels if record is None else record.labels
     before = tuple(one for one in services if one.selects(namespace, labels))
@@ -177,14 +210,15 @@ async def plan_pod(api: Api, target: tuple[str, str], verb: Verb, options: VerbO
         verb=verb,
         pod=subject,
         cut=planned,
-        isolation=None,
-        services=chosen,
+        isolation=isolated,
+        services=chosen if record is None else _left(before, options),
         serving=serving_endpoints(subject, slices) or _declared(subject, before),
         seen=seen,
         refusals=tuple(refusals),
         consequences=(
-            *_consequences(planned, controllers),
-            *guards.consequences(subject, planned.labels, planned.releases),
+            *_consequences(planned, controllers, is_replaced),
+            *(() if is_replaced or not is_uncut else _dips(subject, services, controllers, options.replaces(verb))),
+            *guards.consequences(subject, touched, planned.releases or isolated is not None),
         ),
         is_witnessed=is_witnessed,
         owner="" if subject.owner is None else f"{subject.owner.kind}/{subject.owner.name}/{subject.owner.uid}",
@@ -236,7 +270,51 @@ def _declared(subject: Pod, services: Iterable[Service]) -> tuple[Endpoint, ...]
     return tuple(Endpoint(ip, number) for ip in subject.ips for number in sorted(numbers))
 
 
-def _consequences(planned: LabelCut, controllers: tuple[Any, ...]) -> tuple[str, ...]:
+def _left(services: Iterable[Service], options: VerbOptions) -> tuple[Service, ...]:
+    """The Services that selected a pod before an earlier run: its reservations stand there."""
+    return tuple(one for one in services if not options.services or one.name in options.services)
+
+
+def _isolation(subject: Pod, services: tuple[Service, ...], controllers: tuple[Workload, ...]) -> LabelCut | None:
+    """An owner that wants no pods makes no replacement."""
+    if not controllers or not controllers[0].replicas:
+        return None
+    return isolation(subject, services, controllers[0])
+
+
+def _holds(floor: Floor, is_replaced: bool) -> bool:
+    """Where its replacement comes to be is not known yet, so what is bound to a node or a zone it does not mend."""
+    return floor.is_kept or (is_replaced and not floor.scope and floor.left + 1 >= floor.needed)
+
+
+def _replacement_step(plan: PodPlan, options: VerbOptions) -> Step:
+    kind, _, rest = (plan.record.owner if plan.record is not None else plan.owner).partition("/")
+    owner = f"{kind} {rest.partition('/')[0]}" if kind else "its owner"
+    where = ", routed on every node" if plan.is_witnessed else f", listed for {options.settle_seconds:g} s"
+    services = ", ".join(str(one) for one in plan.services)
+    what = f"wait until {owner} has as many ready pods as it wants{where if services else ''}"
+    return Step(what, f"then floors and budgets are checked{f', and {services} reserved' if services else ''}")
+
+
+def _dips(
+    subject: Pod, services: tuple[Service, ...], controllers: tuple[Workload, ...], is_wanted: bool
+) -> tuple[str, ...]:
+    """That there is one pod less until its replacement is ready, why, and what would help."""
+    owner = controllers[0] if controllers else None
+    chosen = selecting(subject, services)
+    if owner is None or not is_wanted:
+        return ("capacity dips by one",) if chosen else ()
+    why = not_isolated(subject, services, owner) or f"{owner} wants no pods"
+    offer = ""
+    if controllers[-1].kind == "Deployment" and chosen and owner.replicas:
+        name = f"deploy/{controllers[-1].name}"
+        offer = "; " + " and ".join(f"`tidegate prepare {name} --service {one.name}`" for one in chosen) + " mends that"
+    return (f"capacity dips by one: {why}{offer}",)
+
+
+def _consequences(planned: LabelCut, controllers: tuple[Workload, ...], is_replaced: bool) -> tuple[str, ...]:
+    if is_replaced:
+        return (f"{controllers[0]} makes the replacement first: capacity does not dip",) if controllers else ()
     if planned.releases and controllers:
         return (f"{controllers[0]} lets go of the pod and makes a replacement at once",)
     return (f"{controllers[0]} replaces it when it is deleted",) if controllers else ("nothing makes a replacement",)

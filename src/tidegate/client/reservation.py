@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from tidegate.client.budgets import denied
 from tidegate.client.options import VerbOptions
 from tidegate.client.plan import PodPlan
 from tidegate.engine import act
 from tidegate.kube.api import ENDPOINTSLICES, PODS, SERVICES, Selection
 from tidegate.kube.client import KubeClient
 from tidegate.kube.errors import ApiError, KubeError
-from tidegate.model import endpointslice, service
+from tidegate.model import endpointslice, pod, service
 from tidegate.model.service import Service
 from tidegate.traffic import floors
 
@@ -22,7 +23,10 @@ TRIES = 10
 
 
 async def reserve(client: KubeClient, plan: PodPlan, options: VerbOptions, token: str) -> str | None:
-    """Count this drain against the floor of every Service before anything is cut; a sentence when one forbids it."""
+    """Count this drain against the floor of every Service before anything is cut; a sentence when one forbids it, or a
+    budget does."""
+    if not plan.services:
+        return "; ".join(await denied(client, plan.pod, ())) or None if not options.force else None
     done: list[Service] = []
     for planned in plan.services:
         refusal = await _reserve_one(client, plan, options, planned, token)
@@ -39,13 +43,17 @@ async def _reserve_one(
     for _ in range(TRIES):
         current = service.decode(await client.get(SERVICES, planned.name, planned.namespace))
         slices = [endpointslice.decode(obj) for obj in (await client.list(ENDPOINTSLICES)).items]
-        alive = {obj["metadata"]["uid"] for obj in (await client.list(PODS, Selection(planned.namespace))).items}
+        alive = {obj["metadata"]["uid"]: obj for obj in (await client.list(PODS, Selection(planned.namespace))).items}
         held = {uid: held_by for uid, held_by in act.reservations(current).items() if uid in alive}
         kept = floors(plan.pod, [current], slices, options.floor, held)
         breached = [str(floor) for floor in kept if not floor.is_kept]
+        others = tuple(pod.decode(alive[uid]) for uid in sorted(held) if uid != plan.pod.uid)
+        if breached and others:
+            breached[-1] += f" ({len(others)} other drains in flight count)"
+        if not options.force:
+            breached += await denied(client, plan.pod, others)
         if breached and not options.force:
-            others = len(held) - (plan.pod.uid in held)
-            return "; ".join(breached) + (f" ({others} other drains in flight count)" if others else "")
+            return "; ".join(breached)
         try:
             await act.reserve(client, current, {plan.pod.uid: token, **held})
             return None
@@ -55,14 +63,15 @@ async def _reserve_one(
     return f"{planned} changes too often to be reserved: try again"
 
 
-async def unreserve(client: KubeClient, services: Iterable[Service], uid: str, token: str) -> None:
-    """Take our reservation back; one that stays counts only for as long as the pod exists."""
+async def unreserve(client: KubeClient, services: Iterable[Service], uid: str, token: str = "") -> None:
+    """Take the reservation of ``token`` back (of whoever made it, for none); one that stays counts only for as long as
+    the pod exists."""
     for planned in services:
         for _ in range(TRIES):
             try:
                 current = service.decode(await client.get(SERVICES, planned.name, planned.namespace))
                 held = act.reservations(current)
-                if held.get(uid) == token:
+                if uid in held and (not token or held[uid] == token):
                     del held[uid]
                     await act.reserve(client, current, held)
                 break
@@ -71,3 +80,14 @@ async def unreserve(client: KubeClient, services: Iterable[Service], uid: str, t
                     break
             except KubeError:
                 break
+
+
+async def sweep(client: KubeClient, namespace: str) -> None:
+    """Take off what killed runs left: reservations of pods that are no more. They count for nothing; they look bad."""
+    services = [service.decode(obj) for obj in (await client.list(SERVICES, Selection(namespace))).items]
+    stale = [(one, uid) for one in services for uid in act.reservations(one)]
+    if stale:
+        alive = {obj["metadata"]["uid"] for obj in (await client.list(PODS, Selection(namespace))).items}
+        for one, uid in stale:
+            if uid not in alive:
+                await unreserve(client, (one,), uid)

@@ -15,7 +15,7 @@ def waiting_for(drain: Drain) -> tuple[str, ...]:
     """What keeps the drain in its state, a sentence each, naming every straggler and every client."""
     match drain.state:
         case State.SERVING:
-            return ("the cut",)
+            return drain.reasons or ("the cut",)
         case State.CUT:
             return drain.reasons or ("a complete list of EndpointSlices",)
         case State.CLEAN:

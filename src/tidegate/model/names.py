@@ -101,9 +101,11 @@ class DrainRecord(msgspec.Struct, frozen=True, omit_defaults=True):
 
     Label mode only: ``verb`` is what was asked for (drain, cut, isolate), ``by`` who asked (user@host), ``reason``
     why, in their words. ``changed`` are the labels that were set, None where one was removed (what is another value
-    now was changed by somebody else), ``owner`` the controller that had the pod (kind/name/uid). ``until`` is when a
+    now was changed by somebody else), ``isolated`` those by which its owner let go of it before the cut (another pod
+    stands in for it since), ``owner`` the controller that had the pod (kind/name/uid). ``until`` is when a
     held pod is nobody's any more (RFC 3339, empty for never), ``forced`` which guard was overridden. ``holder`` names
-    the process at work and ``lease_until`` how long it is believed to be; both empty at rest.
+    the process at work and ``lease_until`` how long it is believed to be; both empty at rest. ``peers`` (name/uid) are
+    the pods that go in the place of one that is given back.
     """
 
     token: str
@@ -121,11 +123,13 @@ class DrainRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     by: str = ""
     reason: str = ""
     changed: dict[str, str | None] = {}
+    isolated: dict[str, str | None] = {}
     owner: str = ""
     until: str = ""
     forced: str = ""
     holder: str = ""
     lease_until: str = ""
+    peers: tuple[str, ...] = ()
 
     @property
     def is_at_rest(self) -> bool:
