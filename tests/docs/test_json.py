@@ -15,6 +15,7 @@ from stage import NS, deployment, first, other_node, play
 from tidegate.cli import drain as drain_command
 from tidegate.cli import sim
 from tidegate.client import VerbOptions, status_of
+from tidegate.client.doctor import examine
 from tidegate.client.status import orphans_of
 from tidegate.client.trace import trace_pod
 from tidegate.kube.api import PODS, Patch
@@ -170,6 +171,13 @@ def test_a_traces_keys_are_those_of_the_page():
         return (await trace_pod(stage.client, NS, await first(stage))).document
 
     assert_as_listed("trace", play(story))
+
+
+def test_the_doctors_keys_are_those_of_the_page():
+    async def story(stage):
+        return {"context": "lab", **(await examine(stage.client, NS)).document}  # as cli/doctor.py adds it
+
+    assert_as_listed("doctor", play(story))
 
 
 def test_a_labs_keys_are_those_of_the_page():

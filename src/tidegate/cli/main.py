@@ -21,6 +21,7 @@ _COMMANDS = {
     "lab": "tidegate.cli.lab:lab",
     "status": "tidegate.cli.status:status",
     "trace": "tidegate.cli.trace:trace",
+    "doctor": "tidegate.cli.doctor:doctor",
     "cut": "tidegate.cli.cut:cut",
     "drain": "tidegate.cli.drain:drain",
     "inspect": "tidegate.cli.inspect:inspect",
