@@ -121,8 +121,8 @@ class LabelGrip:
         return True
 
     async def _restore(self) -> None:
-        """Labels back. Where another pod stands in for it the owner's stay off: given back, the owner would have one too
-        many and delete one that serves, whichever."""
+        """Labels back. Where another pod stands in for it the owner's stay off: given back, the owner would have one
+        too many and delete one that serves, whichever."""
         held = self._holding.record
         touched = {*self._wanted, *held.changed, TOMBSTONE}
         labels = {key: held.labels.get(key) for key in sorted(touched | set(held.labels))} | held.isolated

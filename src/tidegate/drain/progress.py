@@ -43,9 +43,9 @@ class Drain:
 
     ``pod`` names it in sentences (``namespace/name``). ``forced``: which guard was overridden, empty for none.
     ``observers`` is None until they were enumerated. ``unrouted_at`` is when the last of them was known to have let go;
-    ``quiet`` is what was read since. ``reasons`` say why it is not cut yet, why the source is dirty, why
-    the drain was bypassed or refused. ``result`` is set when the drain has come to a conclusion; ``regressions`` are what was seen
-    to be untrue of it after the release.
+    ``quiet`` is what was read since. ``reasons`` say why it is not cut yet, why the source is dirty, why the
+    drain was bypassed or refused. ``result`` is set when the drain has come to a conclusion; ``regressions`` are what
+    was seen to be untrue of it after the release.
     """
 
     pod: str
