@@ -23,6 +23,7 @@ _COMMANDS = {
     "trace": "tidegate.cli.trace:trace",
     "doctor": "tidegate.cli.doctor:doctor",
     "cut": "tidegate.cli.cut:cut",
+    "prepare": "tidegate.cli.prepare:prepare",
     "drain": "tidegate.cli.drain:drain",
     "inspect": "tidegate.cli.inspect:inspect",
     "verify": "tidegate.cli.verify:verify",

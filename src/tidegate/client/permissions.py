@@ -73,7 +73,12 @@ _WRITES: dict[str, tuple[_Row, ...]] = {
     "restore": (*_HOLD, *_END),
     "drain": (*_HOLD, *_END),
     "drain node": (*_HOLD, *_END, ("get patch", "nodes", _ALL)),
-    "prepare": (*_HOLD, ("patch", "deployments.apps", _OWN), ("patch", "replicasets.apps", _OWN)),
+    "prepare": (
+        *_HOLD,
+        ("create delete", "services", _OWN),
+        ("patch", "deployments.apps", _OWN),
+        ("patch", "replicasets.apps", _OWN),
+    ),
 }
 _READS: dict[str, tuple[_Row, ...]] = {
     "trace": (("list watch", "events", _OWN), ("watch", "endpointslices.discovery.k8s.io", _OWN)),

@@ -232,6 +232,12 @@ class _Preparation:
                 self._record = None
             case Act.FINISH:
                 await self._write(sight, PREPARED)
+            case Act.REHEARSE:
+                assert sight.service is not None and sight.scene.record is not None
+                await writes.rehearse(self._api, sight.service, sight.scene.record.token, wish)
+            case Act.DISMISS:
+                assert sight.rehearsal is not None
+                await writes.dismiss(self._api, sight.rehearsal)
             case Act.PAUSE:
                 record = self._record or sight.scene.record or sight.scene.subjects[0].record
                 assert record is not None

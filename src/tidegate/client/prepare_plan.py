@@ -26,6 +26,7 @@ from tidegate.traffic.preparation import PREPARED, Act, Move, Wish
 
 _TEMPLATE_FIELD = ("spec", "template", "metadata", "labels")
 _SELECTOR_FIELD = ("spec", "selector")
+_WRITES = ("patch", "create", "delete")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +114,7 @@ async def plan_prepare(api: Api, about: About, options: PrepareOptions) -> Prepa
         refusals += [*_claimed(about, sight, wish), *await _used(api, about, wish, guards)]
     refusals += _stuck(moves, wish)
     if moves and not own:
-        asked = [deed for deed in deeds_of("prepare", about.namespace, is_witnessed=False) if deed.verb == "patch"]
+        asked = [deed for deed in deeds_of("prepare", about.namespace, is_witnessed=False) if deed.verb in _WRITES]
         answers = await review(api, asked)
         refusals += [Refusal(f"these credentials may not {deed}") for deed, may in answers.items() if may is False]
     is_claimed = any(claim for _, claim in _claims(about, sight))

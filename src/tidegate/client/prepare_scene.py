@@ -7,7 +7,7 @@ pod that a template without the label made is in the second list, or its templat
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tidegate.engine.owners import KINDS
@@ -23,13 +23,16 @@ from tidegate.kube.api import (
 from tidegate.kube.errors import ApiError
 from tidegate.model import endpointslice, pod
 from tidegate.model.decode import Malformed
-from tidegate.model.endpointslice import EndpointSlice
+from tidegate.model.endpointslice import SERVICE_LABEL, EndpointSlice
 from tidegate.model.names import CUT_VALUE, PREPARED, PREPARED_REVISION, PrepareRecord, decode_drain, decode_prepare
 from tidegate.model.pod import Pod
 from tidegate.model.workload import HASH_LABEL, REVISION_ANNOTATION
 from tidegate.traffic import listings
 from tidegate.traffic.preparation import Edition, Member, Scene, Subject
 from tidegate.traffic.revision import owner_of
+
+_MANAGED_BY = "endpointslice.kubernetes.io/managed-by"
+_CONTROLLER = "endpointslice-controller.k8s.io"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,7 @@ class Sight:
 
     service: JsonObject | None
     deployments: dict[str, JsonObject]
+    rehearsal: JsonObject | None = None
     editions: dict[str, JsonObject] = field(default_factory=dict)
     pods: dict[str, JsonObject] = field(default_factory=dict)
     scene: Scene = field(default_factory=lambda: Scene({}, (), ()))
@@ -56,31 +60,54 @@ async def look(api: Api, about: About, key: str) -> Sight:
     """Everything as it stands. Raises ``KubeError`` (404 for an unknown Deployment) and ``Malformed``."""
     space = Selection(about.namespace)
     found = {name: await api.get(DEPLOYMENTS, name, about.namespace) for name in about.deployments}
-    sight = Sight(await _service(api, about), found)
+    sight = Sight(await _get(api, about.service, about), found)
     workloads = {kind: (await api.list(resource, space)).items for kind, resource in KINDS.items()}
     selector = dict(((sight.service or {}).get("spec") or {}).get("selector") or {})
     base = {name: value for name, value in selector.items() if name != key}
     subjects = tuple(_subject(obj, workloads["ReplicaSet"], sight, key) for obj in found.values())
-    slices = [endpointslice.decode(obj) for obj in (await api.list(ENDPOINTSLICES, space)).items]
+    listed = (await api.list(ENDPOINTSLICES, space)).items
+    slices = [endpointslice.decode(obj) for obj in listed]
     own = [one for one in slices if one.service == about.service]
+    record = record_of(sight.service)
+    sight.rehearsal = await _get(api, rehearsal_name(record.token), about) if record is not None else None
+    other = [one for one in slices if sight.rehearsal is not None and one.service == _name(sight.rehearsal)]
     names = _owners(workloads)
     members = []
     for obj in (await api.list(PODS, space)).items:
         one = pod.decode(obj)
-        member = _member(one, names, own, key)
+        member = _member(one, names, key)
         # Of a Service that is gone, nothing tells which pods it selected: those of the Deployments.
         is_selected = _selects(base, one.labels) if sight.service else member.workload.partition("/")[2] in found
         if is_selected and not one.is_finished:
             sight.pods[one.name] = obj
-            members.append(member)
+            is_silent = not one.is_ready or one.is_terminating
+            is_listed, is_rehearsed = (is_silent or _is_ready_in(one, them) for them in (own, other))
+            members.append(replace(member, is_listed=is_listed, is_rehearsed=is_rehearsed))
     sight.scene = Scene(
         selector=selector,
         subjects=subjects,
         members=tuple(members),
         sources=tuple(_sources(workloads, about, base)),
-        record=record_of(sight.service),
+        record=record,
+        rehearsal=dict(sight.rehearsal["spec"].get("selector") or {}) if sight.rehearsal is not None else None,
+        is_shown=_is_shown(sight.service, listed),
     )
     return sight
+
+
+def rehearsal_name(token: str) -> str:
+    """Of the Service that nobody asks, in the Service's namespace."""
+    return f"tidegate-prepare-{token}"
+
+
+def _is_shown(obj: JsonObject | None, slices: Iterable[JsonObject]) -> bool:
+    """Whether its slices bear the label it got with its selector: its controller copies a Service's labels."""
+    if obj is None:
+        return False
+    wanted = (obj["metadata"].get("labels") or {}).get(PREPARED)
+    labels = [one["metadata"].get("labels") or {} for one in slices]
+    own = [one for one in labels if one.get(SERVICE_LABEL) == _name(obj) and one.get(_MANAGED_BY) == _CONTROLLER]
+    return wanted is not None and bool(own) and all(one.get(PREPARED) == wanted for one in own)
 
 
 def record_of(obj: JsonObject | None) -> PrepareRecord | None:
@@ -97,9 +124,13 @@ def template_labels(obj: JsonObject) -> dict[str, str]:
     return dict(((((obj.get("spec") or {}).get("template") or {}).get("metadata")) or {}).get("labels") or {})
 
 
-async def _service(api: Api, about: About) -> JsonObject | None:
+def _name(obj: JsonObject) -> str:
+    return str(obj["metadata"]["name"])
+
+
+async def _get(api: Api, name: str, about: About) -> JsonObject | None:
     try:
-        return await api.get(SERVICES, about.service, about.namespace)
+        return await api.get(SERVICES, name, about.namespace)
     except ApiError as error:
         if not error.is_not_found:
             raise
@@ -127,16 +158,18 @@ def _owners(workloads: dict[str, list[JsonObject]]) -> dict[str, str]:
     return found
 
 
-def _member(one: Pod, names: dict[str, str], slices: Iterable[EndpointSlice], key: str) -> Member:
+def _is_ready_in(one: Pod, slices: Iterable[EndpointSlice]) -> bool:
+    return any(entry.endpoint.is_ready for entry in listings(one, slices))
+
+
+def _member(one: Pod, names: dict[str, str], key: str) -> Member:
     owner = owner_of(one)
     workload = "pod" if owner is None else names.get(owner.uid, f"{owner.kind}/{owner.name}")
-    is_listed = any(entry.endpoint.is_ready for entry in listings(one, slices))
     return Member(
         name=one.name,
         workload=workload,
         labels=one.labels,
         is_leaving=one.is_terminating,
-        is_listed=is_listed or not one.is_ready or one.is_terminating,
         is_kept_out=_is_kept_out(one, key),
     )
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import msgspec
 
-from tidegate.client.prepare_scene import Sight, annotations_of, template_labels
+from tidegate.client.prepare_scene import Sight, annotations_of, rehearsal_name, template_labels
 from tidegate.engine.act import Step, pointer
-from tidegate.kube.api import DEPLOYMENTS, PODS, REPLICASETS, SERVICES, Api, JsonObject, Patch, Resource
+from tidegate.kube.api import DEPLOYMENTS, PODS, REPLICASETS, SERVICES, Api, Deletion, JsonObject, Patch, Resource
 from tidegate.model.names import PREPARED, PREPARED_REVISION, PrepareRecord, encode_prepare
-from tidegate.traffic.preparation import PAUSED, RESUMING, Wish
+from tidegate.traffic.preparation import ABORTING, PAUSED, RESUMING, Wish
 
 GIVEN, KEPT = "given", "kept"
 """What our annotation on an older template says: whether the label is ours."""
@@ -44,11 +44,49 @@ async def write(api: Api, resource: Resource, obj: JsonObject, steps: list[Step]
 async def write_service(
     api: Api, service: JsonObject, record: PrepareRecord | None, selector: Mapping[str, str | None] | None = None
 ) -> JsonObject:
-    """The record (None takes it off), and in the same write a change of the selector."""
+    """The record (None takes it off), and in the same write a change of the selector.
+
+    With a selector of before it gets a label too, a new one each time: its EndpointSlices show when that is known.
+    """
     changes = encode_prepare(record) if record is not None else {PREPARED: None}
-    steps = _set("/metadata/annotations", service["metadata"].get("annotations"), changes)
+    labels, mark = service["metadata"].get("labels") or {}, service["metadata"]["resourceVersion"]
+    steps: list[Step] = []
+    if any(value is None for value in (selector or {}).values()):
+        steps = _set("/metadata/labels", labels, {PREPARED: mark})
+    elif selector or record is None:
+        steps = _set("/metadata/labels", labels, {PREPARED: None})
+    elif record.phase == ABORTING and PREPARED not in labels:
+        steps = _set("/metadata/labels", labels, {PREPARED: mark})
+    steps += _set("/metadata/annotations", service["metadata"].get("annotations"), changes)
     steps += _set("/spec/selector", service["spec"].get("selector"), selector or {})
     return await write(api, SERVICES, service, steps)
+
+
+async def rehearse(api: Api, service: JsonObject, token: str, wish: Wish) -> None:
+    """A Service that nobody asks, with the selector to come: headless and without a port, so that no data plane routes
+    it. It goes with the Service it is about."""
+    metadata = service["metadata"]
+    owner = {"apiVersion": "v1", "kind": "Service", "name": metadata["name"], "uid": metadata["uid"]}
+    await api.create(
+        SERVICES,
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {
+                "name": rehearsal_name(token),
+                "namespace": metadata["namespace"],
+                "labels": {PREPARED: token},
+                "ownerReferences": [owner],
+            },
+            "spec": {"clusterIP": "None", "selector": {**service["spec"]["selector"], wish.key: wish.value}},
+        },
+        metadata["namespace"],
+    )
+
+
+async def dismiss(api: Api, rehearsal: JsonObject) -> None:
+    metadata = rehearsal["metadata"]
+    await api.delete(SERVICES, metadata["name"], metadata["namespace"], Deletion(uid=metadata["uid"]))
 
 
 async def label_pod(api: Api, sight: Sight, name: str, wish: Wish) -> None:

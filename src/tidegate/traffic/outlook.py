@@ -48,6 +48,10 @@ def after(scene: Scene, move: Move, wish: Wish) -> Scene:
         case Act.WAIT:
             awaited = scene if move.subject else _listed(scene)
             return awaited if not move.subject else _settled(scene, move.subject, wish)
+        case Act.REHEARSE:
+            return replace(scene, rehearsal={**scene.selector, wish.key: wish.value})
+        case Act.DISMISS:
+            return replace(scene, rehearsal=None)
         case Act.CLAIM | Act.EXTEND | Act.SHRINK | Act.FINISH:
             return _service(scene, move.act, wish)
         case _:
@@ -82,7 +86,9 @@ def _members(scene: Scene, is_meant: Callable[[Member], bool], wish: Wish) -> Sc
 
 
 def _listed(scene: Scene) -> Scene:
-    return replace(scene, members=tuple(replace(one, is_listed=True) for one in scene.members))
+    """The EndpointSlice controller knows everything as it is."""
+    found = tuple(replace(one, is_listed=True, is_rehearsed=scene.rehearsal is not None) for one in scene.members)
+    return replace(scene, members=found, is_shown=True)
 
 
 def _subject(subject: Subject, move: Move, wish: Wish) -> Subject:

@@ -4,6 +4,12 @@ Level-triggered: ``next_move`` looks at everything as it stands (``Scene``) and 
 a run that was killed anywhere, or undone halfway, goes on from what it finds. The rule behind the order: the Service's
 selector asks for the label LAST, when whoever makes pods gives it and every pod has it; and it stops asking FIRST.
 No move can then take a ready endpoint from the Service.
+
+Objects are not enough, though: the EndpointSlice controller reads Services and pods from two caches, and one may be
+behind the other. Told to select by a label that it has not seen on the pods yet, it drops them for a moment (seen on
+1.36.2: all of them). So the selector to come is *rehearsed* first, on a Service that nobody asks: once its slices list
+every ready pod, the labels are known. On the way back the labels go once the slices show, by a label copied from the
+Service, that its selector of now is known.
 """
 
 from __future__ import annotations
@@ -26,6 +32,8 @@ class Act(Enum):
     CLAIM = "record it on the Service"
     EXTEND = "extend the Service's selector"
     SHRINK = "take the label out of the Service's selector"
+    REHEARSE = "make a Service that nobody asks, with the selector to come"
+    DISMISS = "delete the Service that nobody asks"
     LABEL_REVISIONS = "label the template of ReplicaSets"
     LABEL_PODS = "label pods"
     LABEL_TEMPLATE = "label the Deployment's template"
@@ -79,13 +87,15 @@ class Edition:
 @dataclass(frozen=True, slots=True)
 class Member:
     """A pod that the Service selects, or would without our label. ``workload`` is ``Kind/name`` or ``pod`` for a bare
-    one, ``is_kept_out``: a verb or a person took it out by labels."""
+    one, ``is_kept_out``: a verb or a person took it out by labels. ``is_listed``: the Service's slices list it as ready
+    (or it is not ready); ``is_rehearsed``: so do those of the selector to come."""
 
     name: str
     workload: str
     labels: dict[str, str]
     is_leaving: bool = False
     is_listed: bool = True
+    is_rehearsed: bool = False
     is_kept_out: bool = False
 
 
@@ -117,13 +127,16 @@ class Subject:
 @dataclass(frozen=True, slots=True)
 class Scene:
     """Everything as it stands. ``sources`` are workloads that are not to be prepared and whose template the Service
-    would select: (name, labels of the template)."""
+    would select: (name, labels of the template). ``rehearsal`` is the selector of the Service that nobody asks;
+    ``is_shown``: the slices show that the Service's selector of now is known."""
 
     selector: dict[str, str]
     subjects: tuple[Subject, ...]
     members: tuple[Member, ...]
     sources: tuple[tuple[str, dict[str, str]], ...] = ()
     record: PrepareRecord | None = None
+    rehearsal: dict[str, str] | None = None
+    is_shown: bool = False
 
     @property
     def phase(self) -> str:
@@ -148,18 +161,34 @@ def _forward(scene: Scene, wish: Wish) -> Iterator[Move]:
     rest = _bare(scene, wish)
     if rest:
         yield Move(Act.LABEL_PODS, "they were made before the template had it, and are served still", names=rest)
+    yield from _rehearsed(scene, wish)
     yield Move(Act.EXTEND, "every pod it selects has the label, and all that makes pods gives it")
+
+
+def _rehearsed(scene: Scene, wish: Wish) -> Iterator[Move]:
+    """Does the EndpointSlice controller know the labels?"""
+    if scene.rehearsal is not None and scene.rehearsal != {**scene.selector, wish.key: wish.value}:
+        yield Move(Act.DISMISS, "the Service's selector has changed since")
+    if scene.rehearsal is None:
+        yield Move(Act.REHEARSE, "its EndpointSlices tell when the labels are known")
+    missing = tuple(one.name for one in scene.members if not one.is_rehearsed)
+    if missing:
+        yield Move(Act.WAIT, f"until its EndpointSlices list {', '.join(missing)}", names=missing)
 
 
 def _verified(scene: Scene, wish: Wish) -> Iterator[Move]:
     """The selector asks for the label already: does anything that gives no label make pods, has any been missed?"""
+    kept = tuple(f"pod/{one.name}" for one in scene.members if _is_other(one, wish) and not one.is_leaving)
     barren = (*(one.name for one in scene.subjects if _lacks(one, wish)), *_strange_sources(scene, wish))
+    if barren and kept:
+        reason = f"{', '.join(barren)} makes pods without the label, and only the label keeps {', '.join(kept)} out"
+        yield Move(Act.STUCK, reason, names=kept)
     if barren:
         yield Move(Act.SHRINK, f"{', '.join(barren)} makes pods without the label", names=barren)
     if scene.phase == PREPARED:
         yield Move(Act.DONE, "already prepared")
     strangers = _strange_members(scene, wish)
-    if strangers:
+    if strangers and not kept:
         yield Move(Act.SHRINK, f"{', '.join(strangers)} came meanwhile, without the label", names=strangers)
     bare = _bare(scene, wish)
     if bare:
@@ -167,6 +196,8 @@ def _verified(scene: Scene, wish: Wish) -> Iterator[Move]:
     missing = tuple(one.name for one in scene.members if not one.is_listed and not one.is_kept_out)
     if missing:
         yield Move(Act.WAIT, f"until the EndpointSlices list {', '.join(missing)}", names=missing)
+    if scene.rehearsal is not None:
+        yield Move(Act.DISMISS, "it has told what it was made for")
     yield Move(Act.FINISH, "the EndpointSlices list every ready pod that they listed before")
 
 
@@ -252,6 +283,10 @@ def _backward(scene: Scene, wish: Wish) -> Iterator[Move]:
         yield Move(Act.SHRINK, "then nothing depends on the label any more")
     if scene.record is not None and scene.phase != ABORTING:
         yield Move(Act.CLAIM, "whoever comes later can go on or go back")
+    if scene.rehearsal is not None:
+        yield Move(Act.DISMISS, "it is not needed any more")
+    if scene.record is not None and not scene.is_shown:
+        yield Move(Act.WAIT, "until the EndpointSlices show that the selector of now is known")
     for subject in scene.subjects:
         yield from (_unplaced if wish.in_place else _rolled_back)(scene, subject, wish)
     if scene.record is not None:
@@ -303,6 +338,10 @@ def _gives(labels: dict[str, str], wish: Wish) -> bool:
     return labels.get(wish.key) == wish.value
 
 
+def _is_other(member: Member, wish: Wish) -> bool:
+    return member.labels.get(wish.key, wish.value) != wish.value
+
+
 def _is_bare(member: Member, wish: Wish) -> bool:
     return wish.key not in member.labels
 
@@ -332,7 +371,10 @@ def _strange_members(scene: Scene, wish: Wish) -> tuple[str, ...]:
     """Pods of others that the Service would lose."""
     ours = {one.workload for one in scene.subjects}
     lost = (one for one in scene.members if one.workload not in ours and _is_bare(one, wish))
-    return tuple(dict.fromkeys(f"pod/{one.name}" if one.workload == "pod" else one.workload for one in lost))
+    found = [f"pod/{one.name}" if one.workload == "pod" else one.workload for one in lost]
+    if wish.key not in scene.selector:
+        found += [f"pod/{one.name}" for one in scene.members if _is_other(one, wish) and not one.is_leaving]
+    return tuple(dict.fromkeys(found))
 
 
 def _strange_sources(scene: Scene, wish: Wish) -> tuple[str, ...]:
