@@ -7,6 +7,7 @@ it answers with ``None`` in the set: cannot tell.
 
 from __future__ import annotations
 
+import functools
 import json
 import shlex
 from dataclasses import dataclass
@@ -22,14 +23,7 @@ class Packet:
 
 def through_iptables(dump: str, packet: Packet) -> set[str | None]:
     """``ip:port`` of every destination ``packet`` may get, None among them when it cannot be told."""
-    chains: dict[str, list[list[str]]] = {}
-    is_nat = False
-    for line in dump.splitlines():
-        if line.startswith("*"):
-            is_nat = line == "*nat"
-        elif is_nat and "-A " in line:
-            _, name, *words = shlex.split(line[line.index("-A ") :])
-            chains.setdefault(name, []).append(words)
+    chains = _iptables_chains(dump)
     found: set[str | None] = set()
 
     def walk(name: str, depth: int) -> bool:
@@ -70,6 +64,22 @@ def through_iptables(dump: str, packet: Packet) -> set[str | None]:
     return found
 
 
+@functools.lru_cache(maxsize=8)
+def _iptables_chains(dump: str) -> dict[str, list[list[str]]]:
+    chains: dict[str, list[list[str]]] = {}
+    is_nat = False
+    for line in dump.splitlines():
+        if line.startswith("*"):
+            is_nat = line == "*nat"
+        elif is_nat and "-A " in line:
+            _, name, *words = shlex.split(line[line.index("-A ") :])
+            chains.setdefault(name, []).append(words)
+    return chains
+
+
+_covering = functools.lru_cache(maxsize=4096)(lambda address, network: ip_address(address) in ip_network(network))
+
+
 def _iptables_matches(words: list[str], packet: Packet) -> str:
     certainty = "yes"
     at = 0
@@ -81,7 +91,7 @@ def _iptables_matches(words: list[str], packet: Packet) -> str:
             word = words[at]
         value = words[at + 1] if at + 1 < len(words) else ""
         if word == "-d":
-            hit = ip_address(packet.address) in ip_network(value)
+            hit = _covering(packet.address, value)
         elif word == "-p":
             hit = packet.protocol == value
         elif word == "--dport":
@@ -89,10 +99,7 @@ def _iptables_matches(words: list[str], packet: Packet) -> str:
             hit = int(low) <= packet.port <= int(high or low)
         elif word == "--dports":
             hit = str(packet.port) in value.split(",")
-        elif word == "-m" and value in ("comment", "tcp", "udp", "multiport"):
-            at += 2
-            continue
-        elif word == "--comment":
+        elif (word == "-m" and value in ("comment", "tcp", "udp", "multiport")) or word == "--comment":
             at += 2
             continue
         else:
@@ -115,6 +122,15 @@ def _at(text: str, packet: Packet) -> str:
 
 def through_nft(dump: str, packet: Packet) -> set[str | None]:
     """The same for the IPv4 tables of ``nft -j list ruleset``."""
+    tables, sets, hooks = _nft_tables(dump)
+    found: set[str | None] = set()
+    for table, name in hooks:
+        _Nft(packet, tables[table], {key[1]: value for key, value in sets.items() if key[0] == table}, found).walk(name)
+    return found
+
+
+@functools.lru_cache(maxsize=8)
+def _nft_tables(dump: str) -> tuple[dict, dict, list[tuple[str, str]]]:
     tables: dict[str, dict[str, list[list[dict]]]] = {}
     sets: dict[tuple[str, str], list] = {}
     hooks: list[tuple[str, str]] = []
@@ -130,10 +146,7 @@ def through_nft(dump: str, packet: Packet) -> set[str | None]:
             tables.setdefault(given["table"], {}).setdefault(given["chain"], []).append(given["expr"])
         elif kind in ("set", "map"):
             sets[given["table"], given["name"]] = given.get("elem", [])
-    found: set[str | None] = set()
-    for table, name in hooks:
-        _Nft(packet, tables[table], {key[1]: value for key, value in sets.items() if key[0] == table}, found).walk(name)
-    return found
+    return tables, sets, hooks
 
 
 class _Nft:
@@ -201,7 +214,10 @@ class _Nft:
 
     def matches(self, given: dict) -> bool | None:
         left, right = given["left"], given["right"]
-        if left.get("payload", {}).get("protocol") in ("tcp", "udp") and self.packet.protocol != left["payload"]["protocol"]:
+        if (
+            left.get("payload", {}).get("protocol") in ("tcp", "udp")
+            and self.packet.protocol != left["payload"]["protocol"]
+        ):
             return False
         value = self.value(left)
         if value is None:
@@ -259,5 +275,5 @@ class _Nft:
 def _covers(element: object, value: object) -> bool:
     if isinstance(element, dict) and "prefix" in element:
         prefix = element["prefix"]
-        return isinstance(value, str) and ip_address(value) in ip_network(f"{prefix['addr']}/{prefix['len']}")
+        return isinstance(value, str) and _covering(value, f"{prefix['addr']}/{prefix['len']}")
     return element == value

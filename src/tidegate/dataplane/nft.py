@@ -9,7 +9,7 @@ chain per endpoint behind a verdict map (1.31 to 1.35, and ClientIP affinity).
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -20,39 +20,70 @@ from tidegate.dataplane.nfttext import objects_of
 from tidegate.dataplane.rules import Chain, Lookup, Rule, Step, Table, Verdict
 
 SCHEMA = 1
+Family = Literal["ip", "ip6", "inet", "arp", "bridge", "netdev"]
 _FAMILIES = {"ip": (4,), "ip6": (6,), "inet": (4, 6)}
+"""Those that translate, and for which packets."""
 _TRANSLATING_HOOKS = ("prerouting", "output")
 _HOOKS = ("prerouting", "input", "forward", "output", "postrouting")
 
 
-class _Named(msgspec.Struct):
-    family: str
+class _Table(msgspec.Struct, forbid_unknown_fields=True):
+    family: Family
     name: str
+    handle: int = 0
+    comment: str = ""
+    flags: Any = None
 
 
-class _Chain(msgspec.Struct):
-    family: str
+class _Chain(msgspec.Struct, forbid_unknown_fields=True):
+    family: Family
     table: str
     name: str
-    type: str = ""
+    type: Literal["", "filter", "nat", "route"] = ""
     hook: str = ""
+    handle: int = 0
+    prio: Any = None
+    dev: Any = None
+    policy: str = ""
+    comment: str = ""
+
+    def __post_init__(self) -> None:
+        if bool(self.type) != bool(self.hook):
+            raise ValueError(f"chain {self.name} has a type and no hook, or a hook and no type")
 
 
-class _Rule(msgspec.Struct):
-    family: str
+class _Rule(msgspec.Struct, forbid_unknown_fields=True):
+    family: Family
     table: str
     chain: str
     expr: list[Any]
     handle: int = 0
+    index: int = 0
     comment: str = ""
 
 
-class _Set(msgspec.Struct):
-    family: str
+class _Set(
+    msgspec.Struct, forbid_unknown_fields=True, rename={"auto_merge": "auto-merge", "gc_interval": "gc-interval"}
+):
+    """A set, a map, or more elements of one. Were an unknown field let pass, a misspelt ``elem`` would empty it."""
+
+    family: Family
     table: str
     name: str
     elem: list[Any] = []
     flags: list[str] | str = []
+    type: Any = None
+    map: Any = None
+    handle: int = 0
+    policy: Any = None
+    size: Any = None
+    timeout: Any = None
+    gc_interval: Any = None
+    auto_merge: Any = None
+    stmt: Any = None
+    comment: str = ""
+    desc: Any = None
+    count: Any = None
 
 
 class _Metainfo(msgspec.Struct):
@@ -64,7 +95,7 @@ class _Object(msgspec.Struct, forbid_unknown_fields=True):
     """One of these; what no route depends on is taken as it comes."""
 
     metainfo: _Metainfo | None = None
-    table: _Named | None = None
+    table: _Table | None = None
     chain: _Chain | None = None
     rule: _Rule | None = None
     set: _Set | None = None
@@ -110,7 +141,7 @@ def _garbage(source: str, error: Exception) -> Facts:
     return Facts(source, "nft", unreadable=(Unreadable(f"not a rule set of nft: {error}"),))
 
 
-class _Table:
+class _Content:
     """One table as it stands in the dump."""
 
     def __init__(self, family: str, name: str) -> None:
@@ -145,12 +176,12 @@ def _understand(objects: list[_Object], source: str, asking: Asking) -> Facts:
     return facts_of(source, f"nft {metainfo.version}".strip(), traced, asking, tuple(unreadable))
 
 
-def _tables(objects: list[_Object]) -> dict[tuple[str, str], _Table]:
+def _tables(objects: list[_Object]) -> dict[tuple[str, str], _Content]:
     """The objects by table. Raises ``ValueError`` for what stands twice, or in no table or chain."""
-    tables: dict[tuple[str, str], _Table] = {}
+    tables: dict[tuple[str, str], _Content] = {}
 
-    def table_of(family: str, name: str) -> _Table:
-        return tables.setdefault((family, name), _Table(family, name))
+    def table_of(family: str, name: str) -> _Content:
+        return tables.setdefault((family, name), _Content(family, name))
 
     for one in objects:
         if one.rule is not None:
@@ -183,7 +214,7 @@ def _tables(objects: list[_Object]) -> dict[tuple[str, str], _Table]:
     return tables
 
 
-def _untracked(table: _Table) -> list[Unreadable]:
+def _untracked(table: _Content) -> list[Unreadable]:
     """Rules outside of nat that write another destination into packets, tracked by nobody."""
     return [
         Unreadable("rewrites packets without tracking them", _where(table, rule))
@@ -193,11 +224,11 @@ def _untracked(table: _Table) -> list[Unreadable]:
     ]
 
 
-def _where(table: _Table, rule: _Rule) -> str:
+def _where(table: _Content, rule: _Rule) -> str:
     return f"table {table.where}, chain {rule.chain}, handle {rule.handle}"
 
 
-def _traced(table: _Table, family: int, asking: Asking) -> Table:
+def _traced(table: _Content, family: int, asking: Asking) -> Table:
     """The chains that a nat hook of ``table`` can lead to, in the tracer's shape."""
     lowering = Lowering(family, table.sets)
     traced = Table(table.where, family)

@@ -107,6 +107,7 @@ class Lowering:
         if kind == "dnat":
             return self._dnat(given)
         if kind == "redirect":
+            _only_keys(given or {}, "port", "flags")
             return [Dnat((Target(None, None, _port((given or {}).get("port")), is_here=True),))]
         if kind in ("masquerade", "snat"):
             return [Verdict("accept")]
@@ -121,7 +122,8 @@ class Lowering:
         raise NotUnderstood(f"{kind} {str(given)[:120]}")
 
     def _match(self, given: Any) -> list[Step]:
-        left, op, right = given["left"], given.get("op", "=="), given["right"]
+        _only_keys(given, "left", "op", "right")
+        left, op, right = given["left"], given["op"], given["right"]
         if isinstance(left, dict) and left.get("meta") == {"key": "nfproto"}:
             return self._family(op, right)
         if isinstance(left, dict) and "concat" in left:
@@ -154,6 +156,7 @@ class Lowering:
         return [*implied, _certain(lookup, given["key"], given["data"])]
 
     def _dnat(self, given: Any) -> list[Step]:
+        _only_keys(given, "family", "addr", "port", "flags", "type_flags")
         family = given.get("family")
         if family is not None and family != ("ip" if self.family == 4 else "ip6"):
             return [Test(PROTO, NEVER)]
@@ -313,6 +316,12 @@ class Lowering:
         )
 
 
+def _only_keys(given: dict[str, Any], *known: str) -> None:
+    """A key that is not known may change what the others mean. Raises ``NotUnderstood``."""
+    if not given.keys() <= set(known):
+        raise NotUnderstood(f"not understood in {str(given)[:120]}")
+
+
 def _compared(op: str, region: Region, highest: int) -> Region:
     if op == "!=":
         return complement(region, highest)
@@ -353,6 +362,7 @@ def _certain(lookup: Lookup, key: Any, data: Any) -> Lookup:
     generator = key.get("numgen") if isinstance(key, dict) else None
     if generator is None or not isinstance(data, dict):
         return lookup
+    _only_keys(generator, "mode", "mod", "offset")
     first, count = generator.get("offset", 0), generator["mod"]
     keys = {element[0] for element in data["set"] if type(element[0]) is int}
     is_certain = count > 0 and len(keys) >= count and keys.issuperset(range(first, first + count))
@@ -376,8 +386,7 @@ def rewrites(expression: Any) -> bool:
 
 
 def _mangle(given: Any) -> list[Step]:
-    if rewrites({"mangle": given}):
-        raise NotUnderstood(f"rewrites the packet: {str(given)[:120]}")
+    """A mark, or a field of the packet; ``nft.py`` reports destinations rewritten in any chain."""
     if (
         isinstance(given, dict)
         and isinstance(given.get("key"), dict)

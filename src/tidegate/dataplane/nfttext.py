@@ -26,6 +26,7 @@ _BARE_META = frozenset([
     "iif", "oif", "iifname", "oifname", "iiftype", "oiftype", "iifgroup", "oifgroup", "skuid", "skgid", "mark",
     "cpu", "pkttype",
 ])  # fmt: skip
+_PROPERTIES = frozenset(["type", "typeof", "timeout", "gc-interval", "size", "policy", "auto-merge", "comment", "counter", "quota", "limit"])
 _WORDS = frozenset(["accept", "drop", "return", "continue"])
 
 Json = dict[str, Any]
@@ -107,7 +108,7 @@ def _chain(lines: _Lines, named: Json, objects: list[Json], rules: list[Json]) -
         if hook:
             chain.update(type=hook[1], hook=hook[2])
             continue
-        if text.startswith("type "):
+        if text.startswith("type ") or ";" in re.sub(r'"[^"]*"', "", text):
             raise Unreadable(f"line {lines.number}: not a hook: {text[:80]!r}")
         rule = {"family": named["family"], "table": named["table"], "chain": named["name"], "handle": lines.number}
         handle = _HANDLE.search(text)
@@ -121,13 +122,17 @@ def _chain(lines: _Lines, named: Json, objects: list[Json], rules: list[Json]) -
 def _set(lines: _Lines, kind: str) -> Json:
     """The elements and the flags of a set or a map."""
     found: Json = {"elem": [], "flags": []}
-    body = " ".join(line.strip() for line in lines.block())
-    before, separator, elements = body.partition("elements = ")
-    flags = re.search(r"flags ([\w,]+)", before)
-    if flags:
-        found["flags"] = flags[1].split(",")
-    if separator:
-        words = _Words(_split(elements))
+    elements: list[str] = []
+    for line in lines.block():
+        text = line.strip()
+        if elements or text.startswith("elements = "):
+            elements.append(text.removeprefix("elements = "))
+        elif text.startswith("flags "):
+            found["flags"] = text.removeprefix("flags ").replace(" ", "").split(",")
+        elif text and text.split()[0] not in _PROPERTIES:
+            raise Unreadable(f"line {lines.number}: not understood in {kind}: {text[:80]!r}")
+    if elements:
+        words = _Words(_split(" ".join(elements)))
         found["elem"] = _elements(words, is_map=kind == "map")
         if words.more():
             raise Unreadable(f"line {lines.number}: after the elements: {words.rest()[:80]!r}")
