@@ -101,9 +101,9 @@ def lines(document: dict[str, Any]) -> list[str]:
     shown = [f"pod/{document['pod']} {document['result']}: {_WORDS[document['result']]}"]
     shown += [f"  {reason}" for reason in document["reasons"]]
     for one in document["nodes"]:
-        shown.append(
-            f"node {one['node']:<12} {one['verdict']:<9} {one['detail']}  [{one['evidence'] or 'no dump'}, {one['at']}]"
-        )
+        detail = f"{one['detail']}  " if one["verdict"] == "no-route" else ""  # else it stands among the reasons
+        evidence = f"[{one['evidence'] or 'no dump'}{', ' + one['at'] if one['at'] else ''}]"
+        shown.append(f"node {one['node']:<12} {one['verdict']:<9} {detail}{evidence}")
     live = document["connections"]
     clients = f": {', '.join(live['clients'])}" if live["clients"] else ""
     shown.append(f"connections {live['problem'] or str(live['live']) + ' live' + clients}")

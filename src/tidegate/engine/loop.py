@@ -110,7 +110,7 @@ class Keeper:
         self._sockets_at = 0.0
         self._pause = SOCKETS_SECONDS_MIN
         self._rounds = 0
-        self._noted: State | None = None
+        self._noted: tuple[State, bool] | None = None
         self._denied: dict[Act, float] = {}
 
     def wake(self) -> None:
@@ -158,8 +158,9 @@ class Keeper:
         """Observe, decide, act once. True when the drain is over for this keeper."""
         self._woken.clear()
         self._observe()
-        if self._noted is not self.drain.state:
-            self._noted = self.drain.state
+        standing = (self.drain.state, self.drain.quiet is not None)
+        if self._noted != standing:  # what is in flight is told once it was read: it may take hours from there
+            self._noted = standing
             self.told(self.drain)
             await self.grip.note(self.drain)
         act = decide.next_act(self.drain, self._is_looked_again())
