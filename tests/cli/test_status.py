@@ -31,7 +31,7 @@ def scrubbed(text):
 
     text = re.sub(r"\b((?:echo|biz1-4\d)-[a-z0-9]{8,10})-[a-z0-9]{5}\b", numbered, text)
     text = re.sub(r"\b(echo|biz1-4\d)-[a-z0-9]{8,10}\b(?!-[a-z])", r"\1-HASH", text)
-    return "\n".join(re.sub(r" {2,}", "  ", line).rstrip() if "-HASH" in line else line for line in text.splitlines())
+    return "\n".join(re.sub(r"(?<=\S) {2,}", "  ", line) for line in text.splitlines())
 
 
 async def shown(subject=None, **given):

@@ -41,6 +41,7 @@ class Sight:
         self.census = census
         self.heard = heard
         self.now = now
+        self._by_service: dict[str, dict[str, list[Route]]] = {}
 
     # --- a Service ---
 
@@ -82,7 +83,7 @@ class Sight:
     def _node_of(self, one: Service, facts: Facts) -> Document:
         """Which revisions a node sends this Service's new connections to."""
         found: dict[Revision, set[Endpoint]] = {}
-        for route in facts.routes:
+        for route in self._routes_of(facts, one):
             if leads(route, one):
                 for to in route.endpoints:
                     found.setdefault(self._revision_of(self.census.pod_at(to.address)), set()).add(to)
@@ -93,6 +94,16 @@ class Sight:
             ],
             "problem": _problem(facts),
         }
+
+    def _routes_of(self, facts: Facts, one: Service) -> Iterable[Route]:
+        """The routes that may be ``one``'s: those that name it, and those that name nobody."""
+        if facts.source not in self._by_service:
+            found: dict[str, list[Route]] = {}
+            for route in facts.routes:
+                found.setdefault(_service_of(route), []).append(route)
+            self._by_service[facts.source] = found
+        found = self._by_service[facts.source]
+        return (*found.get(str(one), ()), *found.get("", ()))
 
     def _revision_of(self, pod: Pod | None) -> Revision:
         return Revision("", "", "") if pod is None else self.census.revision_of(pod)
@@ -265,10 +276,12 @@ def asked_about(census: Census, scope: Scope) -> tuple[Endpoint, ...]:
         return tuple(Endpoint(ip) for ip in scope.only.ips)
     spaces = {one.namespace for one in scope.services} | {pod.namespace for pod in scope.pods}
     found = {at for pod in census.pods if pod.namespace in spaces for at in every_endpoint(pod) if not pod.is_finished}
+    whole = {at.address for at in found if not at.port}
     for one in scope.services:
-        found |= {
+        listed = {
             at for slice_ in census.slices_of(one) for entry in slice_.endpoints for at in slice_.endpoints_of(entry)
         }
+        found |= {at for at in listed if at.address not in whole}
     return tuple(sorted(found))
 
 
