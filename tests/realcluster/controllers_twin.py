@@ -71,7 +71,7 @@ REVISION = "deployment.kubernetes.io/revision"
 
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 _UID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
-_ADDRESS = re.compile(r"\b(10\.77|10\.96|127\.18)\.\d+\.\d+\b")
+_ADDRESS = re.compile(r"\b(10\.77|10\.96|127\.18)\.\d+\.\d+\b|\bfd(00:10:(96|77)|74:6964:6567:12)::[0-9a-f]+\b")
 _DROPPED = ("resourceVersion", "managedFields", "creationTimestamp", "uid", "selfLink")
 
 

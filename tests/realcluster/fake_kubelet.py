@@ -34,6 +34,8 @@ class FakeKubelet:
     start_seconds: float = 0.0
     node_address: str = ""
     """What pods in the node's network have."""
+    is_dual: bool = False
+    """Pods list an IPv6 address too."""
     _begun: set[str] = field(default_factory=set)
     _ending: set[str] = field(default_factory=set)
 
@@ -57,7 +59,8 @@ class FakeKubelet:
         number = next(_NUMBERS)
         is_host = pod["spec"].get("hostNetwork") and self.node_address
         address = self.node_address if is_host else f"10.77.{number // 250}.{number % 250 + 1}"
-        status = {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}]}
+        second = [{"ip": f"fd00:10:77::{number:x}"}] if self.is_dual else []
+        status = {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}, *second]}
         value = "True" if self.is_ready else "False"
         kinds = ("PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled")
         now = stamp(vtime.now())

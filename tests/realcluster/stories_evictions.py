@@ -68,13 +68,13 @@ async def allowed_evictions(side: Side) -> None:
     exact = {"preconditions": {"resourceVersion": live.rv, "uid": live.uid}}
     await side.quietly("POST", "pods/a/eviction", {"metadata": {"name": "a"}, "deleteOptions": exact})
     evicted = (await side.quietly("GET", "pods/a")).body
-    side.tell("evicted", (evicted["status"], "deletionTimestamp" in evicted["metadata"]))
+    side.tell("evicted", [evicted["status"], "deletionTimestamp" in evicted["metadata"]])
     spent = (await side.quietly("GET", f"{BUDGETS}/web")).body["status"]
     side.tell("spent", {**spent, "disruptedPods": sorted(spent["disruptedPods"])})
     await _evict(side, "a")
     await _evict(side, "unready", deleteOptions={"gracePeriodSeconds": 5})
     gone = (await side.quietly("GET", "pods/unready")).body
-    side.tell("unready", (gone["status"], gone["metadata"]["deletionGracePeriodSeconds"]))
+    side.tell("unready", [gone["status"], gone["metadata"]["deletionGracePeriodSeconds"]])
     await _status(side, disruptionsAllowed=0, currentHealthy=0, desiredHealthy=1)
     await _pods(side, "sick", status=UNREADY)
     await _evict(side, "sick")

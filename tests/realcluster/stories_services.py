@@ -151,4 +151,26 @@ async def evicted(world: World) -> None:
     await world.rest("replaced")
 
 
-STORIES = (zones, budgets, unmanaged, share_of_bare_pods, without_scale, evicted)
+async def families(world: World) -> None:
+    """Services of one family, of the other, of both, headless; pods with an address of each."""
+    world.kubelet.is_dual = True
+    for name, spec in (
+        ("four", {}),
+        ("six", {"ipFamilies": ["IPv6"]}),
+        ("both", {"ipFamilyPolicy": "RequireDualStack"}),
+        ("prefers", {"ipFamilyPolicy": "PreferDualStack", "ipFamilies": ["IPv6", "IPv4"]}),
+        ("headless", {"clusterIP": "None"}),
+        ("headless-both", {"clusterIP": "None", "ipFamilyPolicy": "PreferDualStack"}),
+    ):
+        await world.create(SERVICES, service(name, **spec))
+    for name in ("a", "b"):
+        await world.create(PODS, pod(name, nodeName=NODE))
+    await world.rest("made")
+    await world.patch(SERVICES, "four", {"spec": {"ipFamilyPolicy": "PreferDualStack"}})
+    await world.patch(SERVICES, "both", {"spec": {"ipFamilyPolicy": "SingleStack"}})
+    await world.rest("changed")
+    await unready(world, "a")
+    await world.rest("one is not ready")
+
+
+STORIES = (families, zones, budgets, unmanaged, share_of_bare_pods, without_scale, evicted)

@@ -7,6 +7,7 @@ from tests.realcluster import (
     stories_access,
     stories_ends,
     stories_evictions,
+    stories_families,
     stories_objects,
     stories_reads,
     stories_writes,
@@ -23,6 +24,7 @@ STORIES = [
     *stories_access.STORIES,
     *stories_evictions.STORIES,
     *stories_objects.STORIES,
+    *stories_families.STORIES,
 ]
 
 

@@ -33,7 +33,7 @@ METADATA = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
 
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 _UID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
-_ADDRESS = re.compile(r"\b(?:10\.96|127\.18)\.\d+\.\d+\b")
+_ADDRESS = re.compile(r"\b(?:10\.96|127\.18)\.\d+\.\d+\b|\bfd(?:00:10:96|74:6964:6567:12)::[0-9a-f]+\b")
 _TOKEN_VOLUME = re.compile(r"kube-api-access-[a-z0-9]{5}")
 _SHOWN_VERSION = re.compile(r"(resourceVersion|continue)=[^&]*")
 _AGE = re.compile(r"^\d+s$")

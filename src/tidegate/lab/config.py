@@ -44,6 +44,16 @@ class Addressing:
         """First two octets of ClusterIPs."""
         return f"127.{self.block + 2}"
 
+    @property
+    def service_prefix6(self) -> str:
+        """What IPv6 ClusterIPs begin with (a /112). Nothing listens there: a lab's data path is IPv4."""
+        return f"fd74:6964:6567:{self.block + 2:x}:"
+
+    def pod6(self, address: str) -> str:
+        """The IPv6 address that a dual-stack lab lists beside a pod's own; nothing listens there."""
+        node, host = address.split(".")[2:]
+        return f"fd74:6964:6567:{self.block + 1:x}::{int(node):x}:{int(host):x}"
+
 
 @dataclass(frozen=True, slots=True)
 class LabFacts:
@@ -80,6 +90,9 @@ class LabConfig:
     addons: tuple[Addon, ...] = ()
     zones: int = 0
     """Zones the nodes are dealt out to in turn ("zone-1", "zone-2", ...); 0 labels no node with one."""
+
+    dual_stack: bool = False
+    """Pods list an IPv6 address too, which nothing listens on. Services may have both families in any lab."""
 
     def zone(self, index: int) -> str:
         """The zone of node ``index`` (1, 2, ...), "" in a lab without zones."""

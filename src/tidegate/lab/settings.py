@@ -20,6 +20,7 @@ class LabSettings:
     min_sync_seconds: float = 1.0
     addons: tuple[str, ...] = ()
     zones: int = 0
+    dual_stack: bool = False
 
     def config(self) -> LabConfig:
         """The configuration, with the add-ons loaded."""
@@ -31,6 +32,7 @@ class LabSettings:
             min_sync_seconds=self.min_sync_seconds,
             addons=tuple(_load(name) for name in self.addons),
             zones=self.zones,
+            dual_stack=self.dual_stack,
         )
 
 

@@ -41,6 +41,7 @@ class Kubelet:
             images=Images(config.addons),
             addresses=PodAddresses(prefix),
             environment=Environment(seams.api, base),
+            addressing=addressing if config.dual_stack else None,
         )
         labels = zone_labels(config.zone(index))
         self._heart = NodeHeart(seams.api, NodeIdentity(self.name, self.address, f"{prefix}.0/24", labels))

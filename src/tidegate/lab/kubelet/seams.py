@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from tidegate.kube.api import Api, JsonObject
+from tidegate.lab.config import Addressing
 from tidegate.lab.events import Event, Severity
 from tidegate.lab.images import Images
 from tidegate.lab.journal import Journal
@@ -51,6 +52,14 @@ class Ground:
     images: Images
     addresses: PodAddresses
     environment: Environment
+    addressing: Addressing | None = None
+    """Of a dual-stack lab: where second addresses come from."""
+
+    def second_ip(self, pod_ip: str) -> str:
+        """What a pod lists beside its address; nothing for one that has the node's (hostNetwork)."""
+        if self.addressing is None or not pod_ip or pod_ip == self.node_address:
+            return ""
+        return self.addressing.pod6(pod_ip)
 
     def place(self, pod_ip: str) -> Place:
         return Place(pod_ip, self.node_name, self.node_address)

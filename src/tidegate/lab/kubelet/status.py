@@ -21,6 +21,8 @@ class PodFacts:
     containers: Sequence[ContainerFacts]
     host_ip: str
     ip: str = ""
+    second_ip: str = ""
+    """Of the other family, in a dual-stack lab."""
     started_at: datetime | None = None
     has_ended: bool = False
     was_initialized: bool = False
@@ -62,7 +64,8 @@ def pod_status(pod: dict[str, Any], facts: PodFacts, now: datetime) -> dict[str,
     if facts.started_at is not None:
         status["startTime"] = stamp(facts.started_at)
     if facts.ip:
-        status |= {"podIP": facts.ip, "podIPs": [{"ip": facts.ip}]}
+        both = [{"ip": ip} for ip in (facts.ip, facts.second_ip) if ip]
+        status |= {"podIP": facts.ip, "podIPs": both}
     if facts.reason:
         status |= {"reason": facts.reason, "message": facts.message}
     return status

@@ -251,6 +251,7 @@ class PodWorker:
             containers=[container.facts for container in self._containers.values()],
             host_ip=self._ground.node_address,
             ip=self._ip,
+            second_ip=self._ground.second_ip(self._ip),
             started_at=self._started_at,
             has_ended=self._is_over,
             was_initialized=self._was_initialized,

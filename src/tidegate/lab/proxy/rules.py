@@ -83,7 +83,7 @@ def entries(services: Iterable[JsonObject], slices: Iterable[JsonObject], place:
     by_service = _by_service(slices)
     found: list[ServiceEntry] = []
     for service in sorted(services, key=_identity):
-        if not is_proxied(service):
+        if not is_proxied(service) or not cluster_ip(service):
             continue
         mine = sorted(by_service.get(_identity(service), ()), key=_identity)
         for port in service["spec"].get("ports") or ():
@@ -100,7 +100,7 @@ def health_checks(
     found: dict[tuple[str, str], Check] = {}
     for service in sorted(services, key=_identity):
         port = service["spec"].get("healthCheckNodePort")
-        if port and is_proxied(service):
+        if port and is_proxied(service) and cluster_ip(service):
             ready = {
                 raw["addresses"][0]
                 for one in by_service.get(_identity(service), ())
@@ -128,6 +128,13 @@ def is_proxied(service: JsonObject) -> bool:
     if spec.get("type") == "ExternalName" or spec.get("clusterIP") in (None, "", "None"):
         return False
     return not (labels.keys() & {"service.kubernetes.io/headless", "service.kubernetes.io/service-proxy-name"})
+
+
+def cluster_ip(service: JsonObject) -> str:
+    """The Service's IPv4 address, "" without one: a lab has the IPv4 proxy of a dual-stack node alone."""
+    spec = service["spec"]
+    addresses = spec.get("clusterIPs") or [spec.get("clusterIP") or ""]
+    return next((str(address) for address in addresses if ":" not in address), "")
 
 
 def service_of(endpoint_slice: JsonObject) -> tuple[str, str] | None:
@@ -221,16 +228,14 @@ def _port_entries(
     external = categories.local if policy.is_external_local else categories.cluster
     is_one = not node_port or internal == external
 
-    def entry(
-        cluster_ip: str, outer_port: int, targets: tuple[str, ...], is_local: bool | Unset = UNSET
-    ) -> ServiceEntry:
+    def entry(address: str, outer_port: int, targets: tuple[str, ...], is_local: bool | Unset = UNSET) -> ServiceEntry:
         namespace, name = _identity(service)
         return ServiceEntry(
             namespace=namespace,
             name=name,
             port_name=port.get("name") or "",
             protocol="TCP",
-            cluster_ip=cluster_ip,
+            cluster_ip=address,
             port=int(port["port"]),
             node_port=outer_port,
             endpoints=targets,
@@ -239,9 +244,9 @@ def _port_entries(
         )
 
     if is_one:
-        return [entry(spec["clusterIP"], node_port, internal)]
+        return [entry(cluster_ip(service), node_port, internal)]
     is_local = True if policy.is_external_local else UNSET
-    return [entry(spec["clusterIP"], 0, internal), entry("", node_port, external, is_local)]
+    return [entry(cluster_ip(service), 0, internal), entry("", node_port, external, is_local)]
 
 
 def _affinity_seconds(spec: Mapping[str, Any]) -> int:

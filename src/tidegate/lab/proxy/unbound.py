@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from tidegate.lab.events import Event, Recorder
+from tidegate.lab.proxy.rules import cluster_ip
 
 JsonObject = dict[str, Any]
 
@@ -74,7 +75,7 @@ def _by_address(services: Iterable[JsonObject]) -> dict[str, JsonObject]:
     for service in services:
         spec = service["spec"]
         for port in spec.get("ports") or []:
-            found[f"{spec.get('clusterIP')}:{port['port']}"] = service
+            found[f"{cluster_ip(service)}:{port['port']}"] = service
             if port.get("nodePort"):
                 found[f":{port['nodePort']}"] = service
     return found

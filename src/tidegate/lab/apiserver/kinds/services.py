@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from tidegate.kube.api import JsonObject
 from tidegate.lab.apiserver import failures
+from tidegate.lab.apiserver.kinds import families
 from tidegate.lab.apiserver.schema import validation
 from tidegate.lab.apiserver.strategy import Strategy, World
 
@@ -26,6 +27,7 @@ class ServiceStrategy(Strategy):
     def __init__(self) -> None:
         super().__init__()
         self._next_offset = FIRST_OFFSET
+        self._next_offset6 = FIRST_OFFSET
         self._next_port = 0
 
     def prepare_create(self, obj: JsonObject, world: World) -> None:
@@ -50,7 +52,11 @@ class ServiceStrategy(Strategy):
         if spec.get("type") == "ExternalName":
             return
         taken = _taken(world, obj["metadata"].get("uid", ""))
-        self._allocate_address(obj, taken[0], world)
+        wrong = families.settle(obj, old)
+        if wrong:
+            row = world.registry.named("", "services")
+            raise validation.invalid(row.resource, obj["metadata"]["name"], wrong)
+        self._allocate_addresses(obj, taken[0], world)
         if spec.get("type") in EXTERNAL:
             for index, port in enumerate(spec.get("ports") or []):
                 self._allocate_node_port(obj, index, port, (taken[1], world))
@@ -63,22 +69,42 @@ class ServiceStrategy(Strategy):
         else:
             spec.pop("healthCheckNodePort", None)
 
-    def _allocate_address(self, obj: JsonObject, taken: set[str], world: World) -> None:
+    def _allocate_addresses(self, obj: JsonObject, taken: set[str], world: World) -> None:
+        """One address of each family; those that are there stay. Headless Services draw none."""
         spec = obj["spec"]
-        address = spec.get("clusterIP") or next(iter(spec.get("clusterIPs") or []), "")
+        addresses = spec["clusterIPs"]
+        if addresses[:1] != ["None"]:
+            for index, family in enumerate(spec["ipFamilies"]):
+                if index == len(addresses):
+                    addresses.append("")
+                addresses[index] = self._address(obj, family, index, (taken, world))
+                taken.add(addresses[index])
+        spec["clusterIP"] = addresses[0]
+
+    def _address(self, obj: JsonObject, family: str, index: int, ground: tuple[set[str], World]) -> str:
+        """The address asked for, or the next free one."""
+        taken, world = ground
+        asked = obj["spec"]["clusterIPs"]
+        address = str(asked[index])
         if not address:
-            address = self._free_address(taken, world)
-        elif address != "None":
-            if address in taken:
-                raise _refused(world, obj, "spec.clusterIPs", [address],
-                               f"failed to allocate IP {address}: provided IP is already allocated")  # fmt: skip
-            if not address.startswith(world.addressing.service_prefix + "."):
-                raise _refused(world, obj, "spec.clusterIPs", [address], "failed to allocate IP "
-                               f"{address}: the provided network does not match the current range")  # fmt: skip
-        spec["clusterIP"] = address
-        spec["clusterIPs"] = [address]
-        spec.setdefault("ipFamilies", ["IPv4"])
-        spec.setdefault("ipFamilyPolicy", "SingleStack")
+            return self._free_address(taken, world) if family == "IPv4" else self._free_address6(taken, world)
+        addressing = world.addressing
+        prefix = f"{addressing.service_prefix}." if family == "IPv4" else f"{addressing.service_prefix6}:"
+        if address in taken:
+            raise _refused(world, obj, "spec.clusterIPs", asked,
+                           f"failed to allocate IP {address}: provided IP is already allocated")  # fmt: skip
+        if not address.startswith(prefix):
+            raise _refused(world, obj, "spec.clusterIPs", asked, "failed to allocate IP "
+                           f"{address}: the provided network does not match the current range")  # fmt: skip
+        return address
+
+    def _free_address6(self, taken: set[str], world: World) -> str:
+        for _ in range(1 << 16):
+            address = f"{world.addressing.service_prefix6}:{self._next_offset6:x}"
+            self._next_offset6 = FIRST_OFFSET if self._next_offset6 >= 0xFFFD else self._next_offset6 + 1
+            if address not in taken:
+                return address
+        raise failures.internal("failed to allocate a serviceIP: range is full")
 
     def _free_address(self, taken: set[str], world: World) -> str:
         for _ in range(1 << 16):
@@ -128,6 +154,8 @@ def _drop_of_the_former_type(spec: JsonObject, before: JsonObject) -> None:
         for key in ("externalTrafficPolicy", "allocateLoadBalancerNodePorts", "loadBalancerClass"):
             if spec.get(key) == before.get(key):
                 spec.pop(key, None)
+    if spec.get("type") == "ExternalName" and spec.get("internalTrafficPolicy") == before.get("internalTrafficPolicy"):
+        spec.pop("internalTrafficPolicy", None)
     unchanged = spec.get("healthCheckNodePort") == before.get("healthCheckNodePort")
     if unchanged and _wants_health_port(before) and not _wants_health_port(spec):
         spec.pop("healthCheckNodePort", None)
