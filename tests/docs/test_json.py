@@ -18,6 +18,7 @@ from tidegate.client import VerbOptions, status_of
 from tidegate.client.doctor import examine
 from tidegate.client.status import orphans_of
 from tidegate.client.trace import trace_pod
+from tidegate.client.verify import VerifyOptions, verify_pod
 from tidegate.kube.api import PODS, Patch
 from tidegate.kube.kubeconfig import Cluster
 from tidegate.lab.faults import Fault
@@ -178,6 +179,26 @@ def test_the_doctors_keys_are_those_of_the_page():
         return {"context": "lab", **(await examine(stage.client, NS)).document}  # as cli/doctor.py adds it
 
     assert_as_listed("doctor", play(story))
+
+
+def test_a_verifys_keys_are_those_of_the_page():
+    async def story(stage):
+        name = await first(stage)
+        node = next(pod["spec"]["nodeName"] for pod in await stage.pods() if pod["metadata"]["name"] == name)
+        _, writer = await asyncio.open_connection(*await address(stage, name), local_addr=("127.16.0.11", 0))
+        options = VerifyOptions(timeout_seconds=5, probes=3, path="/", seed=0)
+        found = [(await verify_pod(stage.client, NS, name, options)).document]
+        await stage.api.patch(PODS, name, Patch({"metadata": {"labels": {"app": "mine"}}}), NS)
+        found.append((await verify_pod(stage.client, NS, name, options)).document)
+        stage.fault("proxy-freeze", node, 30)
+        found.append((await verify_pod(stage.client, NS, name, options)).document)
+        writer.close()
+        return found
+
+    documents = play(story, deployment(gate=False))
+    assert_as_listed("verify", *documents, {"suspected": ["clients of the headless Service keep its address"]})
+    optional = {key.replace("?", "") for key in listed("verify") if "?" in key}
+    assert optional <= {path for document in documents for path, _ in leaves(document)} | {"suspected[]"}
 
 
 def test_a_labs_keys_are_those_of_the_page():
