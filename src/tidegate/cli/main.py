@@ -24,6 +24,8 @@ _COMMANDS = {
     "doctor": "tidegate.cli.doctor:doctor",
     "cut": "tidegate.cli.cut:cut",
     "prepare": "tidegate.cli.prepare:prepare",
+    "isolate": "tidegate.cli.isolate:isolate",
+    "restore": "tidegate.cli.restore:restore",
     "drain": "tidegate.cli.drain:drain",
     "inspect": "tidegate.cli.inspect:inspect",
     "verify": "tidegate.cli.verify:verify",

@@ -9,7 +9,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -83,36 +83,88 @@ def deed(verb: Verb, about: Targets, options: VerbOptions) -> Deed:
     return Deed(verb, about, options, plan, act)
 
 
-def run(verb: Verb, pods: tuple[tuple[str, str], ...], options: VerbOptions, given: dict[str, Any]) -> None:
-    """Carry ``verb`` out on the pods of the command line, and leave with the exit code of what came of it."""
-    from tidegate.client.targets import Targets
+def run(
+    verb: Verb,
+    pods: tuple[tuple[str, str], ...],
+    options: VerbOptions,
+    given: dict[str, Any],
+    made: Callable[[Targets], Deed] | None = None,
+) -> None:
+    """Carry ``verb`` out on the pods of the command line, and leave with the exit code of what came of it.
+
+    ``made``: the deed, where it is another than ``plan_pod`` and ``carry_out``.
+    """
+    from tidegate.client.targets import TooFewPods
     from tidegate.kube.kubeconfig import load
 
-    if bool(pods) is bool(given["selector"]):
-        raise click.UsageError("name pods (pod/NAME ...) or choose them with -l SELECTOR, one of both")
+    about = targets(given["namespace"], pods, given)
     cluster = load(given["kubeconfig"], given["context"])
-    namespace = given["namespace"] or cluster.namespace
-    about = Targets(namespace, tuple(name for _, name in pods), given["selector"], given["count"])
-    with asking(cluster, namespace):
-        documents, codes = asyncio.run(_run(cluster, deed(verb, about, options), given))
+    about = replace(about, namespace=about.namespace or cluster.namespace)
+    with asking(cluster, about.namespace):
+        asked = deed(verb, about, options) if made is None else made(about)
+        try:
+            documents, codes = asyncio.run(_run(cluster, asked, given))
+        except TooFewPods as error:
+            fail(f"{error}; nothing was changed", REFUSED)
     if given["output"] == "json" and documents:
         click.echo(json.dumps(documents[0] if len(documents) == 1 else {"items": documents}, indent=2))
     sys.exit(worst(codes))
 
 
+def targets(namespace: str, named: tuple[tuple[str, str], ...], given: dict[str, Any]) -> Targets:
+    """What the command line names: pods, one workload, or a selector. Raises ``UsageError``."""
+    from tidegate.client.targets import Targets
+
+    kinds = {kind for kind, _ in named}
+    if bool(named) is bool(given["selector"]):
+        raise click.UsageError("name pods (pod/NAME ...) or choose them with -l SELECTOR, one of both")
+    if kinds - {"pod"} and len(named) > 1:
+        raise click.UsageError("name several pods, or one workload")
+    if kinds == {"pod"} and given["count"]:
+        raise click.UsageError("--count chooses among what -l selects or a workload owns; pods named are all meant")
+    if kinds - {"pod"}:
+        return Targets(namespace, count=given["count"], workload=named[0])
+    return Targets(namespace, tuple(name for _, name in named), given["selector"], given["count"])
+
+
+async def _plans(client: KubeClient, deed: Deed, names: tuple[str, ...], is_witnessed: bool) -> list[PodPlan]:
+    """Of several that are named, one that is gone already is passed over: the run before this one may have ended it."""
+    from tidegate.kube.errors import ApiError
+
+    plans, missing = [], []
+    for name in names:
+        try:
+            plans.append(await deed.plan(client, name, is_witnessed))
+        except ApiError as error:
+            if not error.is_not_found:
+                raise
+            missing.append((name, error))
+    if missing and not plans:
+        raise missing[0][1]
+    for name, _ in missing:
+        click.echo(f"pod/{name}: there is no such pod, or no more: passed over", err=True)
+    return plans
+
+
 async def _run(cluster: Cluster, deed: Deed, given: dict[str, Any]) -> tuple[list[dict[str, Any]], list[int]]:
     """A document and an exit code for each pod."""
+    from tidegate.client.many import in_turn, mark, run_of, whole_again
+    from tidegate.client.reservation import sweep
     from tidegate.client.targets import pods_of
     from tidegate.kube.connect import open_cluster
     from tidegate.observers.proxied import is_installed
 
     async with open_cluster(cluster) as client:
-        names = await pods_of(client, deed.targets)
+        is_run = deed.verb == "drain" and bool(deed.targets.subject)
+        marked = await run_of(client, deed.targets) if is_run else None
+        names = await pods_of(client, deed.targets) if marked is None else marked.names
         is_witnessed = await is_installed(client)
         click.echo(
             f"context {cluster.context or '-'}, server {cluster.server}, namespace {deed.targets.namespace}", err=True
         )
-        plans = [await deed.plan(client, name, is_witnessed) for name in names]
+        if marked is not None and marked.is_continued:
+            click.echo(f"continue the drain of {marked.mark.rpartition(' ')[0]}: {len(names)} pods are left", err=True)
+        plans = await _plans(client, deed, names, is_witnessed)
         for plan in plans:
             show(plan, deed.options)
         if given["dry_run"]:
@@ -120,16 +172,37 @@ async def _run(cluster: Cluster, deed: Deed, given: dict[str, Any]) -> tuple[lis
         is_wanted = any(not plan.refused(deed.options) for plan in plans)
         if is_wanted and not given["yes"] and sys.stdin.isatty() and not click.confirm("Do it?", err=True):
             fail("nothing was changed", FAILED)
-        documents, codes = [], []
-        for number, plan in enumerate(plans):
-            # What was planned for a later pod was seen before the earlier ones had left.
-            current = await deed.plan(client, plan.pod.name, is_witnessed) if number else plan
-            result = await deed.carry_out(client, current, Progress(plan.pod.name if len(plans) > 1 else ""))
-            documents.append(document(current, result))
-            codes.append(exit_code(result))
+        if marked is not None:
+            await mark(client, marked)
+        elif deed.verb == "drain":
+            await sweep(client, deed.targets.namespace)
+        count = len(plans)
+
+        async def carry_out(current: PodPlan, place: int) -> DrainResult:
+            name = current.pod.name
+            result = await deed.carry_out(client, current, Progress(f"{name} ({place}/{count})" if count > 1 else ""))
             if given["output"] == "text":
-                click.echo(sentence(plan.pod.name, result))
-        return documents, codes
+                click.echo(sentence(name, result))
+            return result
+
+        async def whole(before: PodPlan) -> str:
+            if deed.verb != "drain":
+                return ""
+            return await whole_again(client, before, deed.options, Progress(f"after {before.pod.name}"))
+
+        def is_enough(result: DrainResult) -> bool:
+            return deed.verb != "drain" or bool(given.get("keep_going")) or exit_code(result) == DONE
+
+        outcomes = await in_turn(
+            tuple(plan.pod.name for plan in plans),
+            lambda name: deed.plan(client, name, is_witnessed), carry_out, whole, is_enough,
+        )  # fmt: skip
+        left = [plan.pod.name for plan in plans[len(outcomes) :]]
+        if left:
+            click.echo(
+                f"stopped: not begun are {', '.join(f'pod/{name}' for name in left)}; --keep-going goes on", err=True
+            )
+        return [document(one.plan, one.result) for one in outcomes], [exit_code(one.result) for one in outcomes]
 
 
 def show(plan: PodPlan, options: VerbOptions) -> None:

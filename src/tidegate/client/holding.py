@@ -64,6 +64,7 @@ class Holding:
     def __init__(self, api: Api, seen: PodSeen, record: DrainRecord, identity: Identity) -> None:
         self.seen = seen
         self.record = msgspec.structs.replace(record, holder=identity.holder or record.token)
+        self._known = {"", record.holder, self.record.holder}
         self._api = api
         self._is_written = decode_drain(self.pod.annotations) is not None
         self._lock = asyncio.Lock()
@@ -116,6 +117,8 @@ class Holding:
                 raise HeldByOther(self.pod, None)
         elif found.token != self.record.token and (self._is_written or found.labels):
             raise HeldByOther(self.pod, found)
+        elif found.token == self.record.token and found.holder not in self._known:
+            raise HeldByOther(self.pod, found)  # two went on with what somebody had left, and this one was first
 
     @contextlib.asynccontextmanager
     async def leased(self) -> AsyncIterator[None]:

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from tidegate.kube.api import PODS, SERVICES, Api, Deletion, JsonObject, Patch
-from tidegate.model.names import RESERVATIONS, DrainRecord, DrainResult, encode_drain, encode_result
+from tidegate.model.names import DRAIN_RESULT, RESERVATIONS, DrainRecord, DrainResult, encode_drain, encode_result
 from tidegate.model.pod import Pod
 from tidegate.model.service import Service
 
@@ -60,6 +60,9 @@ def label_patch(pod: Pod, labels: Mapping[str, str | None], record: DrainRecord)
         steps.append({"op": "add", "path": "/metadata/annotations", "value": {}})
     for key, value in encode_drain(record).items():
         steps.append({"op": "add", "path": f"/metadata/annotations/{pointer(key)}", "value": value})
+    if record.verb == "restore" and DRAIN_RESULT in pod.annotations:
+        # What was proven is not true of a pod that serves again.
+        steps.append({"op": "remove", "path": f"/metadata/annotations/{pointer(DRAIN_RESULT)}"})
     return steps
 
 

@@ -31,6 +31,8 @@ PREPARED_REVISION = "tidegate.dev/prepared-revision"
 Without it, it could equal the newest one, and the Deployment would take the older of the two for its own."""
 ACTIVITY = "tidegate.dev/activity"
 """On a pod or its template, written by users: how to ask whether it is working though nobody is connected."""
+DRAIN_RUN = "tidegate.dev/drain-run"
+"""On every pod that a drain of several is about: its subject and the instant its youngest pod was made."""
 CORDONED = "tidegate.dev/cordoned"
 """On a Node that ``drain node/N`` cordoned: the drain's token."""
 
@@ -151,6 +153,7 @@ class DrainResult(msgspec.Struct, frozen=True):
 
 
 NO_RECORD = DrainResult(Ending.BYPASSED, "no record: whoever held the gate died before it could write one")
+
 
 class PrepareRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """What stands on a Service that is given a label of its own: enough for another process to go on or to go back.

@@ -78,6 +78,18 @@ def isolation(pod: Pod, services: Iterable[Service], owner: Workload | None) -> 
     return None
 
 
+def severance(pod: Pod, services: Iterable[Service], owner: Workload | None) -> LabelCut | None:
+    """The fewest labels by which ``owner`` lets go of ``pod`` and no Service selects it; None where it cannot."""
+    known = tuple(services)
+    apart = isolation(pod, (), owner)
+    if apart is None or owner is None:
+        return None
+    found = cut(pod, known, owner.selector)
+    return (
+        found if found.releases else LabelCut({**found.labels, **apart.labels}, True, (*found.reasons, *apart.reasons))
+    )
+
+
 _NAMED = {
     "StatefulSet": "a pod of a StatefulSet is its name: no second one can be made while this one is there",
     "DaemonSet": "a DaemonSet would start a second pod on the same node",
