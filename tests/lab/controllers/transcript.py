@@ -37,6 +37,8 @@ class Teller:
         kind, name = obj["kind"], obj["metadata"]["name"]
         if kind == "ReplicaSet" and name not in self._names:
             self._names[name] = f"@{obj['metadata']['annotations'][REVISION]}"
+        elif kind == "Pod" and "statefulset.kubernetes.io/pod-name" in (obj["metadata"].get("labels") or {}):
+            return  # its name is its own
         elif kind == "Pod" and name not in self._names:
             count = sum(1 for known in self._names.values() if known.startswith("pod-"))
             self._names[name] = f"pod-{count + 1}"
@@ -119,12 +121,42 @@ def _replicaset(obj: JsonObject) -> str:
     return f"size {obj['spec']['replicas']} | {has.strip()}" + (f" | {failing}" if failing else "")
 
 
+def _statefulset(obj: JsonObject) -> str:
+    status, spec = obj.get("status") or {}, obj["spec"]
+    head = f"wants {spec['replicas']} of {spec['template']['spec']['containers'][0]['image']}"
+    counts = _counts(status, "current", "updated", "ready", "available")
+    is_rolling = status.get("currentRevision") != status.get("updateRevision")
+    return f"{head} | total {status.get('replicas', 0)} {counts}".rstrip() + (" | rolling" if is_rolling else "")
+
+
+def _daemonset(obj: JsonObject) -> str:
+    status, image = obj.get("status") or {}, obj["spec"]["template"]["spec"]["containers"][0]["image"]
+    fields = {"desiredNumberScheduled": "desired", "currentNumberScheduled": "current", "numberMisscheduled": "strayed"}
+    fields |= {"updatedNumberScheduled": "updated", "numberReady": "ready", "numberAvailable": "available"}
+    return f"of {image} | " + " ".join(f"{word} {status[name]}" for name, word in fields.items() if status.get(name))
+
+
+def _job(obj: JsonObject) -> str:
+    status, spec = obj.get("status") or {}, obj["spec"]
+    noted = {kind: len(uids) for kind, uids in (status.get("uncountedTerminatedPods") or {}).items()}
+    words = [f"{name} {status[name]}" for name in ("active", "ready", "terminating") if status.get(name)]
+    words += [f"{name} {status[name]}" for name in ("succeeded", "failed") if status.get(name)]
+    words += [f"{count} {kind} to count" for kind, count in noted.items()]
+    head = f"wants {spec.get('completions')}, {spec['parallelism']} at once"
+    return f"{head} | {' '.join(words) or 'nothing'} | {_conditions(obj)}".rstrip(" |")
+
+
+def _revision(obj: JsonObject) -> str:
+    return f"is number {obj['revision']}"
+
+
 def _pod(obj: JsonObject) -> str:
     status = obj["status"]
     ready = any(one["type"] == "Ready" and one["status"] == "True" for one in status.get("conditions") or ())
     words = [status.get("phase", "")]
     words += [f"on {obj['spec']['nodeName']}"] if obj["spec"].get("nodeName") else []
     words += ["ready"] if ready else []
+    words += ["tracked"] if "batch.kubernetes.io/job-tracking" in obj["metadata"].get("finalizers", ()) else []
     words += ["leaving"] if obj["metadata"].get("deletionTimestamp") else []
     words += [] if obj["metadata"].get("ownerReferences") else ["orphan"]
     return " ".join(words)
@@ -146,6 +178,10 @@ def _event(obj: JsonObject) -> str:
 _DESCRIPTIONS = {
     "Deployment": _deployment,
     "ReplicaSet": _replicaset,
+    "StatefulSet": _statefulset,
+    "DaemonSet": _daemonset,
+    "Job": _job,
+    "ControllerRevision": _revision,
     "Pod": _pod,
     "EndpointSlice": _slice,
     "Event": _event,

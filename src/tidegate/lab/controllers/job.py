@@ -110,7 +110,8 @@ class JobController(PodKeeper):
         await self._count(key, view, tracking)
         if error is not None:
             raise error
-        return seconds_to_deadline(view)
+        left = seconds_to_deadline(view)
+        return left if left is not None and left > 0 else None
 
     # -- pods
 
