@@ -83,8 +83,8 @@ def test_a_rule_that_is_none_is_refused():
 def test_a_token_with_rules_may_not_ask_the_lab_for_more():
     async def story():
         async with VirtualLab(LabConfig(nodes=1)) as lab:
-            token = lab.lab.register_token("alice", ["*:*"])
-            client = KubeClient(lab.lab.exchange_as(token), "lab")
+            token = lab.register_token("alice", ["*:*"])
+            client = KubeClient(lab.exchange_as(token), "lab")
             await register_token(client, "alice", ["*:*"])
 
     with pytest.raises(ApiError) as refusal:
@@ -95,7 +95,7 @@ def test_a_token_with_rules_may_not_ask_the_lab_for_more():
 def test_a_virtual_lab_shows_a_403_to_a_client():
     async def story():
         async with VirtualLab(LabConfig(nodes=1)) as lab:
-            client = KubeClient(lab.lab.exchange_as(lab.lab.register_token("alice", ["get:pods"])), "lab")
+            client = KubeClient(lab.exchange_as(lab.register_token("alice", ["get:pods"])), "lab")
             await client.list(PODS, Selection("default"))
 
     with pytest.raises(ApiError) as refusal:

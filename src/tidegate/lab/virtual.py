@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -19,6 +20,7 @@ from typing import Self
 from tidegate import vtime
 from tidegate.kube import wire
 from tidegate.kube.api import Api
+from tidegate.kube.exchange import Exchange
 from tidegate.lab.assembly import Ground, Lab
 from tidegate.lab.config import LabConfig
 from tidegate.lab.journal import Journal, read
@@ -52,6 +54,14 @@ class VirtualLab:
     def scratch(self) -> Path:
         """A real folder for what processes of this lab write."""
         return self._folder
+
+    def register_token(self, name: str, rules: Sequence[str], namespace: str = "") -> str:
+        """A token for who may do what ``rules`` say and nothing else (``Lab.register_token``)."""
+        return self.lab.register_token(name, rules, namespace)
+
+    def exchange_as(self, token: str) -> Exchange:
+        """The API as the holder of ``token`` has it."""
+        return self.lab.exchange_as(token)
 
     def kill(self, container: str) -> bool:
         """SIGKILL a container named ``pod/container``; whether one was alive."""
