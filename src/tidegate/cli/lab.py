@@ -209,9 +209,9 @@ def kubeconfig(name: str, path: bool) -> None:
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @lab_option
 def token(name: str, user: str | None, **options: Any) -> None:
-    """Give a user a token with fixed rules, to see what a 403 looks like; print a kubeconfig with it.
+    """Give a user a token with fixed rules, and print its kubeconfig.
 
-    Rules given again replace the old ones. Without NAME, list the tokens.
+    What no rule allows is answered 403, in Kubernetes' words. Rules given again replace the old ones. Without NAME, list the tokens.
 
     \b
     tidegate lab token alice --rule get,list,watch:pods,services --rule patch:pods -n demo
