@@ -153,3 +153,12 @@ def test_every_warning_about_1000_services_over_5000_pods_takes_less_than_a_seco
     assert len(census.pods_of(census.services[7])) == 5
     assert [finding.name for finding in found[0]] == ["ungated"]
     assert time.process_time() - began < 1.0
+
+
+def test_an_entry_is_the_pod_it_names_and_no_other_that_has_its_address_now():
+    later = pod("echo-2", ip="10.244.1.11")
+    gone = slice_of(("echo-1", READY)).endpoints[0]
+    nameless = slice_of((None, READY)).endpoints[0]
+    census = Census([later])
+    assert census.pod_of(gone) is None
+    assert census.pod_of(nameless) == later
