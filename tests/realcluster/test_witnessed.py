@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from tests.realcluster.fake_kubelet import NODE
 from tests.realcluster.scene import scene
 from tests.realcluster.stand_in import own_address, tidegate_installed
 
-from tidegate.kube.api import ENDPOINTSLICES, Selection
+from tidegate.kube import wire
+from tidegate.kube.api import ENDPOINTSLICES, PODS, Patch, Selection
+from tidegate.kube.exchange import whole
+from tidegate.model import pod as pods
+from tidegate.model.activity import parse
 from tidegate.model.names import SYSTEM_NAMESPACE
+from tidegate.observers.activity import ProxiedActivity
 
 pytestmark = [
     pytest.mark.realcluster,
@@ -44,3 +50,50 @@ async def test_a_node_that_does_not_sync_is_named_and_the_pod_stays(real_cluster
         kernel.is_frozen = False
         again = await here.tidegate("drain", f"pod/{name}", "--yes")
         assert again.code == 0 and "verified" in again.out, again.out + again.err
+
+
+async def test_verify_proves_that_no_route_is_left_and_names_the_node_where_one_is(real_cluster):
+    async with scene(real_cluster, "verified") as here, tidegate_installed(here.api, own_address()) as kernel:
+        name = (await here.names())[0]
+        routed = await here.tidegate("verify", f"pod/{name}", "--timeout", "10s")
+        assert routed.code == 1 and "of verified/web lists" in routed.out, routed.out
+        await here.api.patch(PODS, name, Patch({"metadata": {"labels": {"app": "web-offline"}}}), "verified")
+        proven = await here.tidegate("verify", f"pod/{name}", "--timeout", "10s", "-o", "json")
+        assert proven.code == 0, proven.out + proven.err
+        assert [one["verdict"] for one in json.loads(proven.out)["nodes"]] == ["no-route"]
+        kernel.is_frozen = True
+        behind = await here.tidegate("verify", f"pod/{name}", "--timeout", "1500ms")
+        assert behind.code == 4 and f"  {NODE}: pending" in behind.out, behind.out
+
+
+@pytest.mark.parametrize(
+    ("probe", "is_idle", "detail"),
+    [
+        ("http:18088/idle", True, "nothing to do"),
+        ("http:18088/busy", False, "3 jobs"),
+        ("http:18088/broken", None, "it answered 500"),
+        ("http:18089/idle", None, "error trying to reach service"),
+        ("metric:18088/metrics#jobs", False, "jobs is 2"),
+        ("exec:true", None, "exec"),
+    ],
+)
+async def test_a_pods_own_503_is_told_from_the_api_servers(real_cluster, probe, is_idle, detail):
+    answers = {
+        "/idle": (200, b"nothing to do"),
+        "/busy": (503, b"3 jobs"),
+        "/broken": (500, b""),
+        "/metrics": (200, b"jobs 2"),
+    }
+
+    async def app(request):
+        return whole(*answers[request.path], "text/plain")
+
+    namespace = "asked-" + re.sub("[^a-z0-9]+", "-", probe.lower())
+    async with scene(real_cluster, namespace, replicas=1) as here, wire.serving(app, own_address(), 18088):
+        name = (await here.names())[0]
+        at = {"podIP": own_address(), "podIPs": [{"ip": own_address()}]}
+        await here.api.patch(PODS, name, Patch({"status": at}, subresource="status"), namespace)
+        pod = pods.decode(await here.api.get(PODS, name, namespace))
+        said = await ProxiedActivity(here.api, pod, parse(probe)).ask()
+        assert said.is_idle is is_idle, said
+        assert detail in said.detail, said
