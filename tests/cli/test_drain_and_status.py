@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from click.testing import CliRunner
 from stage import NS, deployment, first, play
@@ -88,26 +90,28 @@ def test_the_plan_begins_with_context_server_and_namespace(capsys):
     name, document, code, told = drained(capsys)
     assert told[0] == f"context lab, server {CLUSTER.server}, namespace {NS}"
     assert told[1].startswith(f"drain pod/{name} on node-")
-    assert "1. cut: set app=tidegate-cut" in told[2]
+    assert "1. isolate: set pod-template-hash=tidegate-isolated" in told[2]
+    assert "3. cut: set app=tidegate-cut" in told[4]
     assert (code, document["result"]) == (0, "verified")
 
 
 def test_every_state_is_told_with_what_it_waits_for(capsys):
     _, _, _, told = drained(capsys)
-    states = [line.split()[2] for line in told if " s  " in line]
+    states = [state for state, _ in itertools.groupby(line.split()[2] for line in told if " s  " in line)]
     assert states[:5] == ["serving", "cut", "clean", "fenced", "unrouted"]
     assert states[-1] == "drained"
     assert any("waiting for node-1 pending" in line for line in told)
+    assert any("has 2 of 3 ready pods" in line for line in told)
 
 
 def test_a_dry_run_prints_the_plan_and_changes_nothing(capsys):
     _, document, code, told = drained(capsys, given=GIVEN | {"dry_run": True})
-    assert code == 0 and document["labels"] == {"app": "tidegate-cut"}
+    assert code == 0 and document["labels"] == {"app": "tidegate-cut", "pod-template-hash": "tidegate-isolated"}
     assert not any(" s  " in line for line in told)
 
 
 def test_a_refusal_names_the_service_and_the_floor(capsys):
-    _, _, code, told = drained(capsys, options=VerbOptions(floor=3, seed=0))
+    _, _, code, told = drained(capsys, options=VerbOptions(floor=4, seed=0))
     assert code == 3
     assert any("refused: demo/echo would keep 2 other ready endpoints" in line for line in told)
 

@@ -13,6 +13,7 @@ from tidegate.cli.target import Duration, Reference
 @click.command(short_help="Take a pod out of its Services and keep it running.")
 @click.argument("pods", type=Reference("pod"), nargs=-1)
 @mutate.verb_options
+@click.option("--replace", is_flag=True, help="Let its owner make another first, where labels allow.")
 @click.option("--service", "services", multiple=True, help="Leave only this Service.  [default: all that select it]")
 @click.option("--timeout", default="60s", type=Duration(), help="From the cut to the deadline.  [default: 60s]")
 @click.option(
@@ -36,5 +37,6 @@ def cut(pods: tuple[tuple[str, str], ...], **given: Any) -> None:
         on_deadline=given["on_deadline"],
         services=given["services"],
         ttl_seconds=given["ttl"],
+        replace=given["replace"],
     )
     mutate.run("cut", pods, options, given)

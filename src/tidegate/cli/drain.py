@@ -1,4 +1,4 @@
-"""``tidegate drain pod/NAME``: out of its Services, verified, then deleted."""
+"""``tidegate drain pod/NAME | deploy/NAME | ...``: out of its Services, verified, then deleted."""
 
 from __future__ import annotations
 
@@ -11,21 +11,30 @@ from tidegate.cli.target import Duration, Reference
 
 
 @click.command(short_help="Take a pod out of its Services, verify, then delete it.")
-@click.argument("pods", type=Reference("pod"), nargs=-1)
+@click.argument("targets", type=Reference("pod", "deploy", "rs", "sts", "ds"), nargs=-1)
 @mutate.verb_options
+@click.option("--no-replace", is_flag=True, help="Cut at once; the replacement comes when it comes.")
+@click.option("--keep-going", is_flag=True, help="Of several, go on after one that is not verified.")
 @click.option("--timeout", default="5m", type=Duration(), help="From the cut to the deadline.  [default: 5m]")
 @click.option(
     "--on-deadline", type=click.Choice(["hold", "proceed", "restore"]), default="hold", show_default=True,
     help="hold: stay cut, run again to go on. proceed: delete it unverified. restore: give the labels back.",
 )  # fmt: skip
-def drain(pods: tuple[tuple[str, str], ...], **given: Any) -> None:
+def drain(targets: tuple[tuple[str, str], ...], **given: Any) -> None:
     """Take a pod out of its Services, wait until every node has let go and nothing is in flight, then delete it.
 
-    Kill it anywhere and run it again: it goes on where it stood.
+    Where labels allow, its owner makes the replacement first, and only when every node routes to that is the pod cut.
+    Of a workload, or with -l, each pod that is there now is drained in turn; those made meanwhile are not. Kill it
+    anywhere and run it again: it goes on where it stood.
 
     \b
     Exit codes: 0 verified          3 refused, nothing was changed
                 1 failed            4 not verified: the stragglers are named
     """
-    options = mutate.chosen(given, timeout_seconds=given["timeout"], on_deadline=given["on_deadline"])
-    mutate.run("drain", pods, options, given)
+    options = mutate.chosen(
+        given,
+        timeout_seconds=given["timeout"],
+        on_deadline=given["on_deadline"],
+        replace=False if given["no_replace"] else None,
+    )
+    mutate.run("drain", targets, options, given)
