@@ -84,6 +84,12 @@ class _Preparation:
         self._last: Move | None = None
         self._problem = ""
         self.has_changed = False
+        self._began_it = False
+
+    @property
+    def _is_ours_alone(self) -> bool:
+        """Whether there is nothing but a record that we made: a refusal leaves not even that."""
+        return self._began_it and not self.has_changed
 
     @property
     def seconds(self) -> float:
@@ -167,6 +173,7 @@ class _Preparation:
 
     async def _write(self, sight: Sight, phase: str, selector: dict[str, str | None] | None = None) -> None:
         assert sight.service is not None
+        self._began_it = self._began_it or sight.scene.record is None
         found = sight.scene.record or PrepareRecord(
             token=self._token,
             phase=phase,
@@ -208,6 +215,9 @@ class _Preparation:
                 found = record_of(obj)
                 if found is None or found.holder != self._holder:
                     return
+                if self._is_ours_alone:
+                    await writes.write_service(self._api, obj, None)
+                    return
                 resting = msgspec.structs.replace(found, holder="", lease_until="")
                 await writes.write_service(self._api, obj, resting)
                 return
@@ -221,6 +231,7 @@ class _Preparation:
         match move.act:
             case Act.CLAIM:
                 await self._claim(sight)
+                return
             case Act.EXTEND:
                 await self._write(sight, VERIFYING, {wish.key: wish.value})
                 self._extended_at = self._clock()

@@ -12,7 +12,7 @@ from tidegate.client.guards import Guards, read_guards
 from tidegate.client.options import Identity
 from tidegate.client.permissions import deeds_of, review
 from tidegate.client.plan import Refusal
-from tidegate.client.prepare_scene import About, Sight, look, record_of, template_labels
+from tidegate.client.prepare_scene import REHEARSAL_PREFIX, About, Sight, look, record_of, template_labels
 from tidegate.engine import act
 from tidegate.kube import api as kube
 from tidegate.kube.api import DEPLOYMENTS, SERVICES, Api, JsonObject
@@ -251,8 +251,10 @@ async def _used(api: Api, about: About, wish: Wish, guards: Guards) -> list[Refu
     """What else selects on the key: what it means would change under its feet."""
     found = [f"{one.kind} {one.name}" for one in (*guards.policies, *guards.onlookers) if wish.key in one.selector.keys]
     for obj in (await api.list(SERVICES, kube.Selection(about.namespace))).items:
-        if obj["metadata"]["name"] != about.service and wish.key in ((obj.get("spec") or {}).get("selector") or {}):
-            found.append(f"Service {obj['metadata']['name']}")
+        name = obj["metadata"]["name"]
+        is_other = name != about.service and not name.startswith(REHEARSAL_PREFIX)
+        if is_other and wish.key in ((obj.get("spec") or {}).get("selector") or {}):
+            found.append(f"Service {name}")
     for obj in (await api.list(DEPLOYMENTS, kube.Selection(about.namespace))).items:
         found += [f"Deployment {obj['metadata']['name']}"] if _looks_at(obj, wish.key) else []
     way_out = "choose another label with --label"

@@ -31,6 +31,7 @@ from tidegate.traffic import listings
 from tidegate.traffic.preparation import Edition, Member, Scene, Subject
 from tidegate.traffic.revision import owner_of
 
+REHEARSAL_PREFIX = "tidegate-prepare-"
 _MANAGED_BY = "endpointslice.kubernetes.io/managed-by"
 _CONTROLLER = "endpointslice-controller.k8s.io"
 
@@ -97,7 +98,7 @@ async def look(api: Api, about: About, key: str) -> Sight:
 
 def rehearsal_name(token: str) -> str:
     """Of the Service that nobody asks, in the Service's namespace."""
-    return f"tidegate-prepare-{token}"
+    return f"{REHEARSAL_PREFIX}{token}"
 
 
 def _is_shown(obj: JsonObject | None, slices: Iterable[JsonObject]) -> bool:

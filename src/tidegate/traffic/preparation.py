@@ -153,7 +153,7 @@ def _forward(scene: Scene, wish: Wish) -> Iterator[Move]:
         yield Move(Act.CLAIM, "of two who begin at once one wins, and whoever comes later can go on or go back")
     if wish.key in scene.selector:
         yield from _verified(scene, wish)
-    strangers = (*_strange_sources(scene, wish), *_strange_members(scene, wish))
+    strangers = tuple(dict.fromkeys((*_strange_sources(scene, wish), *_strange_members(scene, wish))))
     if strangers:
         yield Move(Act.STUCK, f"the Service would lose {', '.join(strangers)}: without the label", names=strangers)
     for subject in scene.subjects:
@@ -274,7 +274,8 @@ def _unseen(subject: Subject) -> Iterator[Move]:
 
 
 def _backward(scene: Scene, wish: Wish) -> Iterator[Move]:
-    if scene.record is None and all(one.record is None for one in scene.subjects):
+    copies = (one.copy for subject in scene.subjects for one in subject.editions)
+    if scene.record is None and all(one.record is None for one in scene.subjects) and not any(copies):
         yield Move(Act.DONE, "it is not prepared")
     if wish.key in scene.selector:
         kept = tuple(f"pod/{one.name}" for one in scene.members if one.is_kept_out and not one.is_leaving)
@@ -316,13 +317,13 @@ def _unplaced(scene: Scene, subject: Subject, wish: Wish) -> Iterator[Move]:
     )
     if labelled or _gives(subject.labels, wish):
         yield from _held_still(subject)
-        if labelled:
-            yield Move(Act.LABEL_REVISIONS, "as before", name, labelled)
-        yield from _unseen(subject)
-        yield from _undressed(scene, subject, wish)
+    if labelled:
+        yield Move(Act.LABEL_REVISIONS, "as before", name, labelled)
+    yield from _unseen(subject)
+    yield from _undressed(scene, subject, wish)
+    if _gives(subject.labels, wish):
         yield Move(Act.LABEL_TEMPLATE, "as before: there is nothing to roll out", name)
     yield from _let_go(subject)
-    yield from _undressed(scene, subject, wish)
 
 
 def _undressed(scene: Scene, subject: Subject, wish: Wish) -> Iterator[Move]:
