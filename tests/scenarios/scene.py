@@ -118,6 +118,26 @@ def weather(monkeypatch):
     yield turn
 
 
+class Mortal:
+    """The way to the API of a process that is killed after its ``last`` write: what it sends later goes nowhere."""
+
+    def __init__(self, exchange, last):
+        self.exchange, self.last = exchange, last
+        self.writes = []
+        self.died = asyncio.Event()
+
+    async def __call__(self, request):
+        if self.died.is_set():
+            await asyncio.get_running_loop().create_future()
+        answer = await self.exchange(request)
+        if request.method in ("PATCH", "DELETE") or (request.method == "POST" and request.path.endswith("/services")):
+            self.writes.append(f"{request.method} {request.path}")
+            if len(self.writes) == self.last:
+                self.died.set()
+                await asyncio.get_running_loop().create_future()
+        return answer
+
+
 def failing(code, reason):
     async def answer(request):
         raise ApiError(code, reason, f"{reason} by the weather")

@@ -6,7 +6,7 @@ import asyncio
 import json
 
 import pytest
-from scene import play
+from scene import Mortal, play
 from stage import NS, deployment, first, other_node
 
 from tidegate.client import VerbOptions, drain_pod
@@ -22,26 +22,6 @@ WRITES = {False: 18, True: 19}
 nothing disturbs; by whether the replacement comes first."""
 KILLED, NEXT = Identity("ann@desk", "killed"), Identity("ann@desk", "next", lambda holder: False)
 EVERY = [(replace, last) for replace in (False, True) for last in range(1, WRITES[replace] + 1)]
-
-
-class Mortal:
-    """The way to the API of a process that is killed after its ``last`` write: what it sends later goes nowhere."""
-
-    def __init__(self, exchange, last):
-        self.exchange, self.last = exchange, last
-        self.writes = []
-        self.died = asyncio.Event()
-
-    async def __call__(self, request):
-        if self.died.is_set():
-            await asyncio.get_running_loop().create_future()
-        answer = await self.exchange(request)
-        if request.method in ("PATCH", "DELETE") or (request.method == "POST" and request.path.endswith("/services")):
-            self.writes.append(f"{request.method} {request.path}")
-            if len(self.writes) == self.last:
-                self.died.set()
-                await asyncio.get_running_loop().create_future()
-        return answer
 
 
 async def killed_after(stage, name, last, replace):

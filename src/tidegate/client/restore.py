@@ -20,6 +20,7 @@ from tidegate.client.keeping import LOOK_SECONDS, hold, owned_by
 from tidegate.client.labelled import origin_of
 from tidegate.client.options import VerbOptions
 from tidegate.client.plan import ISOLATED, PodPlan, plan_pod
+from tidegate.client.reservation import sweep
 from tidegate.client.returning import ADOPTED, RestorePlan, plan_restore, victim_of
 from tidegate.client.scraping import see_to
 from tidegate.drain.progress import Drain
@@ -272,6 +273,8 @@ class _Restoration:
     async def _drain(self, name: str, uid: str) -> None:
         its = await self._drain_plan(name, uid)
         if its is None:
+            # A run that was killed after the DELETE has left its reservations.
+            await sweep(self._client, self._holding.pod.namespace)
             return
         result = await carry_out(self._client, its, self._its_options(), self.told)
         self._ended.append(result)
