@@ -209,7 +209,7 @@ def kubeconfig(name: str, path: bool) -> None:
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @lab_option
 def token(name: str, user: str | None, **options: Any) -> None:
-    """Give a user a token with fixed rules, and print its kubeconfig.
+    """Print a kubeconfig whose user may do what rules say.
 
     What no rule allows is answered 403, in Kubernetes' words. Rules given again replace the old ones. Without NAME, list the tokens.
 
