@@ -4,6 +4,7 @@
 - ``cut_pod(...)``: cut, verify, keep.
 - ``plan_pod(client, (namespace, name), verb, options, is_witnessed) -> PodPlan`` and ``carry_out(client, plan,
   options)``: the same in two steps.
+- ``verify_pod(client, namespace, name, VerifyOptions) -> Verification``: does traffic reach it? Changes nothing.
 - ``status_of(client, kind, namespace, name) -> Status``: who gets traffic and why, node by node.
 
 ``client`` is what ``tidegate.kube.connect.open_api`` gives.
@@ -14,7 +15,10 @@ from tidegate.client.drain import carry_out, drain_pod
 from tidegate.client.options import VerbOptions
 from tidegate.client.plan import PodPlan, plan_pod
 from tidegate.client.status import Status, status_of
+from tidegate.client.verification import Verification
+from tidegate.client.verify import VerifyOptions, verify_pod
 
 __all__ = [
-    "PodPlan", "Status", "VerbOptions", "carry_out", "cut_pod", "drain_pod", "plan_pod", "status_of",
+    "PodPlan", "Status", "VerbOptions", "Verification", "VerifyOptions", "carry_out", "cut_pod", "drain_pod", "plan_pod",
+    "status_of", "verify_pod",
 ]  # fmt: skip
