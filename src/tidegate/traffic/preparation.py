@@ -158,6 +158,8 @@ def _forward(scene: Scene, wish: Wish) -> Iterator[Move]:
         yield Move(Act.STUCK, f"the Service would lose {', '.join(strangers)}: without the label", names=strangers)
     for subject in scene.subjects:
         yield from _labelled(scene, subject, wish)
+    for subject in scene.subjects:
+        yield from _unseen(subject)
     rest = _bare(scene, wish)
     if rest:
         yield Move(Act.LABEL_PODS, "they were made before the template had it, and are served still", names=rest)
