@@ -135,10 +135,10 @@ def show(plan: PreparePlan) -> None:
     click.echo(f"{verb} svc/{plan.about.service}, {names}, {way}, label {label}:", err=True)
     if plan.has_begun:
         click.echo("  note: it was begun before, this goes on from where it stands", err=True)
-    for number, move in enumerate(plan.moves, start=1):
+    for number, move in enumerate(() if plan.refusals else plan.moves, start=1):
         reason = "" if move.reason in told(move, plan.about) else f" ({move.reason})"
         click.echo(f"  {number}. {told(move, plan.about)}{reason}", err=True)
-    for line in plan.consequences:
+    for line in () if plan.refusals else plan.consequences:
         click.echo(f"  note: {line}", err=True)
     for refusal in plan.refusals:
         click.echo(f"  refused: {refusal}", err=True)

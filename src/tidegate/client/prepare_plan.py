@@ -283,7 +283,8 @@ def _stuck(moves: Iterable[Move], wish: Wish) -> Iterator[Refusal]:
         if deployments:
             ways.append(f"name {', '.join(one.replace('Deployment/', 'deploy/') for one in deployments)} too")
         if others:
-            ways.append(f"give {', '.join(others)} the label {wish.key}={wish.value} (template and pods) first")
+            where = "" if all(one.startswith("pod/") for one in others) else " (template and pods)"
+            ways.append(f"give {', '.join(others)} the label {wish.key}={wish.value}{where} first")
         yield Refusal(f"the Service selects {', '.join(move.names)} too, without the label", way_out="; ".join(ways))
 
 
