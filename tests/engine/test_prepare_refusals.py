@@ -168,9 +168,7 @@ def test_what_the_command_line_refuses_is_one_line(words, capsys, golden, reques
     with pytest.raises(SystemExit) as leaving:
         command.main(["prepare", *words])
     said = capsys.readouterr().err.replace("`pytest ", "`tidegate ")
-    told = f"$ tidegate prepare {' '.join(words)}
-{said}exit {leaving.value.code}
-"
+    told = f"$ tidegate prepare {' '.join(words)}\n{said}exit {leaving.value.code}\n"
     assert leaving.value.code in (2, 3)
     golden(f"cli/prepare-usage-{request.node.callspec.id}.txt", told)
 
