@@ -6,6 +6,9 @@ from tests.realcluster.controllers_twin import World
 from tests.realcluster.fake_kubelet import NODE
 from tests.realcluster.objects import budget, deployment, pod, service
 
+from tidegate.client.prepare import prepare_service
+from tidegate.client.prepare_plan import PrepareOptions
+from tidegate.client.prepare_scene import About
 from tidegate.kube.api import DEPLOYMENTS, PODDISRUPTIONBUDGETS, PODS, SERVICES, Deletion, Patch
 
 COST = "controller.kubernetes.io/pod-deletion-cost"
@@ -112,4 +115,38 @@ async def owners(world: World) -> None:
     await world.events("in all")
 
 
-STORIES = (rollout, cut_and_restored, services, owners)
+async def prepared_in_place(world: World) -> None:
+    """A Deployment and its ReplicaSet are given one more label while it is paused: nothing to roll out, ever."""
+    about = About(world.namespace, "web", ("web",))
+    await world.create(SERVICES, service("web"))
+    await world.create(DEPLOYMENTS, web(replicas=2))
+    await world.rest("created")
+    await world.patch(DEPLOYMENTS, "web", image(2), "strategic")
+    await world.rest("updated")
+    there = PrepareOptions(in_place=True, settle_seconds=0.5, timeout_seconds=60, seed=1)
+    assert (await prepare_service(world.api, about, there)).result == "prepared"
+    await world.rest("prepared")
+    await world.patch(DEPLOYMENTS, "web", {"spec": {"replicas": 3}})
+    await world.rest("scaled up")
+    await world.patch(DEPLOYMENTS, "web", image(3), "strategic")
+    await world.rest("updated again")
+    back = PrepareOptions(is_abort=True, settle_seconds=0.5, timeout_seconds=60, seed=1)
+    assert (await prepare_service(world.api, about, back)).result == "aborted"
+    await world.rest("taken back")
+
+
+async def prepared_by_rollout(world: World) -> None:
+    """The label comes with a rollout, the older ReplicaSet is marked; all of it is taken back."""
+    about = About(world.namespace, "web", ("web",))
+    await world.create(SERVICES, service("web"))
+    await world.create(DEPLOYMENTS, web(replicas=2))
+    await world.rest("created")
+    there = PrepareOptions(settle_seconds=0.5, timeout_seconds=60, seed=1)
+    assert (await prepare_service(world.api, about, there)).result == "prepared"
+    await world.rest("prepared")
+    back = PrepareOptions(is_abort=True, settle_seconds=0.5, timeout_seconds=60, seed=1)
+    assert (await prepare_service(world.api, about, back)).result == "aborted"
+    await world.rest("taken back")
+
+
+STORIES = (rollout, cut_and_restored, services, owners, prepared_in_place, prepared_by_rollout)
