@@ -10,6 +10,7 @@ from tests.realcluster import (
     stories_families,
     stories_objects,
     stories_reads,
+    stories_runners,
     stories_writes,
 )
 from tests.realcluster.known import unknown
@@ -25,6 +26,7 @@ STORIES = [
     *stories_evictions.STORIES,
     *stories_objects.STORIES,
     *stories_families.STORIES,
+    *stories_runners.STORIES,
 ]
 
 

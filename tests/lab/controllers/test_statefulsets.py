@@ -182,6 +182,7 @@ def test_claims_are_made_for_each_ordinal_and_outlive_their_pods():
     async def story():
         async with Cluster() as cluster:
             claim = {"metadata": {"name": "data"}, "spec": {"accessModes": ["ReadWriteOnce"]}}
+            claim["spec"]["resources"] = {"requests": {"storage": "1Gi"}}
             await cluster.create(STATEFULSETS, stateful(2, volumeClaimTemplates=[claim]))
             await rolled_out(cluster, STATEFULSETS, 2)
             pod = await cluster.get(PODS, "web-1")

@@ -49,6 +49,8 @@ def delete(verbs: Verbs, row: Row, place: tuple[str, str], asked: DeleteOptions,
         return Deleted(old, False)
     is_graceful = grace is not None
     held = metadata.get("finalizers") or []
+    if not asked.propagation and row.strategy.unsaid_warning:
+        options.warnings.append(row.strategy.unsaid_warning)
     is_said = asked.propagation or any(name in held for name in (ORPHAN, FOREGROUND))
     finalizers = _wanted_finalizers(held, asked.propagation if is_said else row.strategy.propagation)
     if finalizers != (metadata.get("finalizers") or []):

@@ -230,9 +230,8 @@ class ApiServer:
         if route.subresource:
             raise failures.method_not_allowed()
         deleted = deletions.delete(self.verbs, row, route.place, asked, options)
-        written = shape(row, request.headers.get("accept", ""))
         if row.returns_deleted or not deleted.is_gone:
-            return whole(200, written.one(deleted.version))
+            return self._written(row, request, deleted.version, options)
         return whole(200, encode(_success(row, deleted.version.object["metadata"])))
 
     def _delete_all(self, route: Route, request: Request, asked: DeleteOptions, options: Options) -> Response:

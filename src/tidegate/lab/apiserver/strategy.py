@@ -36,6 +36,9 @@ class Strategy:
     propagation = ""
     """What a delete that does not say becomes: "" leaves the dependents to the garbage collector's Background."""
 
+    unsaid_warning = ""
+    """The Warning that such a delete is answered with."""
+
     def __init__(self, *, has_generation: bool = False, keeps_status: bool = False) -> None:
         self.has_generation = has_generation
         self.keeps_status = keeps_status

@@ -69,6 +69,10 @@ class JobStrategy(SpecStrategy):
     """A Job selects its pods by its own uid unless its creator insists; deleted without a word, it orphans them."""
 
     propagation = "Orphan"
+    unsaid_warning = (
+        "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or "
+        "set propagationPolicy=Orphan to suppress this warning"
+    )
 
     def prepare_named(self, obj: JsonObject) -> None:
         """generateSelector: labels by name and uid on the template, the uid in the selector."""

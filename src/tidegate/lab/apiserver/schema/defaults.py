@@ -150,6 +150,7 @@ def _replication_controller(obj: Json) -> None:
 def _stateful_set(obj: Json) -> None:
     spec = _spec(obj)
     spec.setdefault("podManagementPolicy", "OrderedReady")
+    spec.setdefault("serviceName", "")
     spec.setdefault("replicas", 1)
     spec.setdefault("revisionHistoryLimit", 10)
     strategy = spec.setdefault("updateStrategy", {})

@@ -24,6 +24,8 @@ class Options:
     version: str = "v1"
 
 
+_TEMPLATE_GENERATION = "deprecated.daemonset.template.generation"
+
 _PRINTERS: dict[str, Printer] = {
     **tables_pods.PRINTERS,
     **tables_workloads.PRINTERS,
@@ -63,4 +65,14 @@ def _object(obj: Json, options: Options) -> Json | None:
     if options.include == "Object":
         return obj
     version = f"meta.k8s.io/{options.version}"
-    return {"kind": "PartialObjectMetadata", "apiVersion": version, "metadata": obj["metadata"]}
+    return {"kind": "PartialObjectMetadata", "apiVersion": version, "metadata": _internal(obj["metadata"])}
+
+
+def _internal(metadata: Json) -> Json:
+    """Rows are made of the server's own form of an object, where a DaemonSet's template generation is a field."""
+    annotations = metadata.get("annotations") or {}
+    if _TEMPLATE_GENERATION not in annotations:
+        return metadata
+    kept = {key: value for key, value in annotations.items() if key != _TEMPLATE_GENERATION}
+    rest = {key: value for key, value in metadata.items() if key != "annotations"}
+    return {**rest, "annotations": kept} if kept else rest

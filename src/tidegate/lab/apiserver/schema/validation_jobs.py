@@ -72,7 +72,7 @@ def _mislabelled(path: str, key: str, value: str, labels: Json) -> Cause:
     """ValidateHasLabel."""
     if key not in labels:
         return required(f"{path}[{key}]", f"must be '{value}'")
-    return invalid(f"{path}[{key}]", dict(labels), f"must be '{value}'")
+    return invalid(f"{path}[{key}]", dict(sorted(labels.items())), f"must be '{value}'")
 
 
 def _is_met(status: Json, kind: str) -> bool:

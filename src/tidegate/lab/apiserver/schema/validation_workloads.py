@@ -129,13 +129,15 @@ def replica_set(obj: Json, old: Json | None) -> list[Cause]:
 
 
 def stateful_set(obj: Json, old: Json | None) -> list[Cause]:
-    found = _workload(obj, "statefulset")
     spec = obj.get("spec") or {}
-    options = ("OrderedReady", "Parallel")
-    found += causes.one_of("spec.podManagementPolicy", spec.get("podManagementPolicy"), options)
-    kind = (spec.get("updateStrategy") or {}).get("type")
-    found += causes.one_of("spec.updateStrategy.type", kind, ("OnDelete", "RollingUpdate"))
+    found = _stateful_order(spec)
+    for index, claim in enumerate(spec.get("volumeClaimTemplates") or () if old is None else ()):
+        found += _claim_template(claim.get("spec") or {}, f"spec.volumeClaimTemplates[{index}].spec")
+    found += _workload(obj, "statefulset")
+    found += _minimum_ready(spec)
+    found += non_negative("spec.ordinals.start", (spec.get("ordinals") or {}).get("start"))
     if old is not None:
+        found += _counts(obj, "readyReplicas", "currentReplicas", "updatedReplicas", "availableReplicas")
         free = (
             "replicas",
             "ordinals",
@@ -153,8 +155,37 @@ def stateful_set(obj: Json, old: Json | None) -> list[Cause]:
     return found
 
 
+def _stateful_order(spec: Json) -> list[Cause]:
+    """podManagementPolicy and updateStrategy, which Go prints as its own struct."""
+    found: list[Cause] = []
+    policy, strategy = spec.get("podManagementPolicy"), spec.get("updateStrategy") or {}
+    if policy not in ("OrderedReady", "Parallel"):
+        found.append(invalid("spec.podManagementPolicy", policy, "must be 'OrderedReady' or 'Parallel'"))
+    kind, rolling = strategy.get("type"), strategy.get("rollingUpdate")
+    if kind == "OnDelete" and rolling is not None:
+        value = {"Partition": rolling.get("partition") or 0, "MaxUnavailable": rolling.get("maxUnavailable")}
+        text = "only allowed for updateStrategy 'RollingUpdate'"
+        found.append(invalid("spec.updateStrategy.rollingUpdate", value, text))
+    elif kind == "RollingUpdate":
+        path = "spec.updateStrategy.rollingUpdate.partition"
+        found += non_negative(path, (rolling or {}).get("partition"))
+    elif kind != "OnDelete":
+        value = {"Type": kind or "", "RollingUpdate": rolling}
+        found.append(invalid("spec.updateStrategy", value, "must be 'RollingUpdate' or 'OnDelete'"))
+    return found
+
+
+def _claim_template(spec: Json, path: str) -> list[Cause]:
+    found: list[Cause] = []
+    if not spec.get("accessModes"):
+        found.append(required(f"{path}.accessModes", "at least 1 access mode is required"))
+    if "storage" not in ((spec.get("resources") or {}).get("requests") or {}):
+        found.append(required(f"{path}.resources[storage]"))
+    return found
+
+
 def daemon_set(obj: Json, old: Json | None) -> list[Cause]:
-    found = _workload(obj, "daemonset") + _minimum_ready(obj.get("spec") or {})
+    found = _selector_kept(obj, old) + _workload(obj, "daemonset") + _minimum_ready(obj.get("spec") or {})
     strategy = (obj.get("spec") or {}).get("updateStrategy") or {}
     found += causes.one_of("spec.updateStrategy.type", strategy.get("type"), ("OnDelete", "RollingUpdate"))
     rolling = strategy.get("rollingUpdate")
@@ -170,7 +201,7 @@ def daemon_set(obj: Json, old: Json | None) -> list[Cause]:
         elif not surges and not leaves:
             text = "cannot be 0 when maxSurge is 0"
             found.append(required(f"{path}.maxUnavailable", text))
-    return found + _selector_kept(obj, old)
+    return found
 
 
 def cron_job(obj: Json, old: Json | None) -> list[Cause]:
