@@ -10,6 +10,7 @@ import pytest
 from stage import NS, deployment, first, node_of, other_node, play
 
 from tidegate.client import VerbOptions, carry_out, drain_pod, plan_pod, status_of
+from tidegate.client.restore import restore_pod
 from tidegate.kube.api import PODDISRUPTIONBUDGETS, PODS, SERVICES, Patch
 from tidegate.kube.errors import ApiError
 from tidegate.model.names import RESERVATIONS, TOMBSTONE, Ending
@@ -212,7 +213,14 @@ def test_restore_gives_the_labels_back_at_the_deadline():
         before = await labels_of(stage, name)
         options = VerbOptions(replace=False, timeout_seconds=5, on_deadline="restore", seed=0)
         result = await drain_pod(stage.client, NS, name, options)
-        assert result.result is Ending.TIMED_OUT
+        assert result.result is Ending.TIMED_OUT and f"`tidegate restore pod/{name}`" in result.reason
+        # Its traffic, that is: with its owner's label too there would be one too many, and one that serves would go.
+        kept = {"pod-template-hash": "tidegate-isolated", "tidegate.dev/held": "isolated"}
+        assert await labels_of(stage, name) == before | kept
+        await asyncio.sleep(5)
+        assert len(await stage.pods()) == 4
+        stage.fault("clear", await other_node(stage, name))
+        assert (await restore_pod(stage.client, (NS, name), OPTIONS)).result is Ending.VERIFIED
         assert await labels_of(stage, name) == before
 
     play(story, UNGATED)

@@ -12,7 +12,7 @@ from tidegate.client.activity import annotate, is_probed, probed
 from tidegate.client.holding import HeldByOther, Holding
 from tidegate.client.labelled import LabelGrip, NoConnections, NodeConnections, is_tombstoned, origin_of
 from tidegate.client.options import VerbOptions
-from tidegate.client.plan import PodPlan, plan_pod
+from tidegate.client.plan import ISOLATED, PodPlan, plan_pod
 from tidegate.client.replacement import make_way
 from tidegate.client.reservation import sweep, unreserve
 from tidegate.client.scraping import see_to
@@ -73,7 +73,7 @@ async def carry_out(
             nonce = f"{origin.token}-{rng.getrandbits(24):06x}"
             keeper = _keeper(client, ready, options, LabelGrip(client, ready, options, holding), nonce)
             keeper.told = told
-            return await _keep(client, keeper, options)
+            return _with_way_on(await _keep(client, keeper, options), holding)
     except HeldByOther as other:
         return DrainResult(Ending.REFUSED, str(other))
     finally:
@@ -82,6 +82,14 @@ async def carry_out(
         is_ours = found is not None and found.token == holding.record.token
         await unreserve(client, plan.services, plan.pod.uid, "" if is_ours else origin.token)
         await see_to(client, plan.pod.namespace)
+
+
+def _with_way_on(result: DrainResult, holding: Holding) -> DrainResult:
+    """A deadline that gave a pod back gave it its traffic only, where another stands in for it."""
+    if holding.record.state != ISOLATED or holding.seen.is_gone:
+        return result
+    way_on = f"its traffic was given back, `tidegate restore pod/{holding.pod.name}` gives it to its owner"
+    return msgspec.structs.replace(result, reason=f"{result.reason}; {way_on}")
 
 
 def _keeper(client: KubeClient, plan: PodPlan, options: VerbOptions, grip: LabelGrip, nonce: str) -> Keeper:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import msgspec
 
 from tidegate.client.holding import Holding
+from tidegate.client.plan import ISOLATED
 from tidegate.kube.api import PODS, Api, Selection
 from tidegate.kube.client import KubeClient
 from tidegate.kube.errors import ApiError, KubeError
@@ -42,7 +43,9 @@ async def hold(
         if holding.seen.is_gone or holding.pod.is_terminating:
             return False
         holding.check()
-        record = msgspec.structs.replace(holding.record, state=state, changed=dict(labels if ours is None else ours))
+        changed = dict(labels if ours is None else ours)
+        apart = changed if state == ISOLATED else {}
+        record = msgspec.structs.replace(holding.record, state=state, changed=changed, isolated=apart)
         stands = all(holding.pod.labels.get(key) == value for key, value in labels.items())
         if (stands and _is_as(holding, record)) or await holding.write(labels, record):
             return True

@@ -20,15 +20,17 @@ from tidegate.drain.event import Cut, Event, Released, Restored, Tombstoned
 from tidegate.drain.progress import Drain
 from tidegate.drain.result import record
 from tidegate.drain.state import State
-from tidegate.engine import act
+from tidegate.engine import act, owners
 from tidegate.engine.observe import PodSeen
-from tidegate.kube.api import Api
+from tidegate.kube.api import SERVICES, Api, Selection
 from tidegate.kube.errors import KubeError
+from tidegate.model import service
 from tidegate.model.endpoint import Endpoint
-from tidegate.model.names import HELD, HELD_CUT, TOMBSTONE, TOMBSTONE_VALUE, DrainRecord, DrainResult
-from tidegate.model.pod import Pod
+from tidegate.model.names import HELD, HELD_CUT, HELD_ISOLATED, TOMBSTONE, TOMBSTONE_VALUE, DrainRecord, DrainResult
+from tidegate.model.pod import Owner, Pod
 from tidegate.observers.proxied import ProxiedAgents
-from tidegate.traffic import tombstone
+from tidegate.traffic import isolation, tombstone
+from tidegate.traffic.labels import changed
 
 
 class NotAsSeen(KubeError):
@@ -95,8 +97,8 @@ class LabelGrip:
 
     async def note(self, drain: Drain) -> None:
         """Keep the record on the pod true, for people and for whoever goes on after us."""
-        if drain.state in (State.SERVING, State.RELEASED) or self.seen.is_gone:
-            return
+        if drain.state in (State.SERVING, State.RELEASED, State.RESTORED) or self.seen.is_gone:
+            return  # the last two have written what there is to say
         with contextlib.suppress(KubeError):
             await self._holding.write({}, record(drain, self._holding.record))
 
@@ -125,16 +127,30 @@ class LabelGrip:
         too many and delete one that serves, whichever."""
         held = self._holding.record
         touched = {*self._wanted, *held.changed, TOMBSTONE}
-        labels = {key: held.labels.get(key) for key in sorted(touched | set(held.labels))} | held.isolated
+        labels = {key: held.labels.get(key) for key in sorted(touched | set(held.labels))}
+        apart = held.isolated or await self._kept_away(labels)
+        labels |= apart
         at = act.instant(vtime.now())
         restored = DrainRecord(held.token, State.RESTORED.name, held.mode, at, by=held.by, verb="restore")
-        if held.isolated:
-            restored = msgspec.structs.replace(held, state=ISOLATED, changed=held.isolated, sealed=False, epoch="")
+        if apart:
+            given = msgspec.structs.replace(held, state=ISOLATED, changed=apart, isolated=apart)
+            restored = msgspec.structs.replace(given, sealed=False, epoch="", waiting=(), stragglers=())
         for _ in range(20):
             if await self._holding.write(labels, restored):
                 return
             await asyncio.sleep(0.1)
         raise NotAsSeen(f"{self._pod} changes too often to be given its labels back")
+
+    async def _kept_away(self, labels: Mapping[str, str | None]) -> dict[str, str | None]:
+        """The label by which the owner that the cut made let go of it does not take it back with ``labels``."""
+        held, pod = self._holding.record, self._pod
+        if pod.owner is not None or held.owner.count("/") != 2:
+            return {}
+        before = msgspec.structs.replace(pod, owner=Owner(*held.owner.split("/")), labels=changed(pod.labels, labels))
+        chain = [one for one in await owners.of(self._api, before) if not one.is_ending]
+        services = (await self._api.list(SERVICES, Selection(pod.namespace))).items
+        found = isolation(before, map(service.decode, services), chain[0] if chain else None)
+        return {**found.labels, HELD: HELD_ISOLATED} if found is not None else {}
 
 
 class NodeConnections:

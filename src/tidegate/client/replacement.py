@@ -26,7 +26,7 @@ from tidegate.engine import act
 from tidegate.kube.api import PODS
 from tidegate.kube.client import KubeClient
 from tidegate.kube.errors import ApiError, KubeError
-from tidegate.model.names import DrainRecord, DrainResult, Ending
+from tidegate.model.names import HELD, HELD_ISOLATED, DrainRecord, DrainResult, Ending
 
 LOOK_SECONDS = 0.5
 TRIES = 20
@@ -48,7 +48,7 @@ async def make_way(
         if refusal:
             return DrainResult(Ending.REFUSED, refusal)
         return way.cleared() if plan.record is not None else plan
-    if plan.isolation is not None and not await way.isolate(plan.isolation.labels):
+    if plan.isolation is not None and not await way.isolate({**plan.isolation.labels, HELD: HELD_ISOLATED}):
         return DELETED
     return await way.follow(told)
 
