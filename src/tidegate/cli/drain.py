@@ -6,14 +6,15 @@ from typing import Any
 
 import click
 
-from tidegate.cli import mutate
+from tidegate.cli import drain_node, mutate
 from tidegate.cli.target import Duration, Reference
 
 
 @click.command(short_help="Take a pod out of its Services, verify, then delete it.")
-@click.argument("targets", type=Reference("pod", "deploy", "rs", "sts", "ds"), nargs=-1)
+@click.argument("targets", type=Reference("pod", "deploy", "rs", "sts", "ds", "node"), nargs=-1)
 @mutate.verb_options
 @click.option("--no-replace", is_flag=True, help="Cut at once; the replacement comes when it comes.")
+@click.option("--parallel", default=4, show_default=True, type=click.IntRange(1), help="Of a node: drains at once.")
 @click.option("--keep-going", is_flag=True, help="Of several, go on after one that is not verified.")
 @click.option("--timeout", default="5m", type=Duration(), help="From the cut to the deadline.  [default: 5m]")
 @click.option(
@@ -27,6 +28,9 @@ def drain(targets: tuple[tuple[str, str], ...], **given: Any) -> None:
     Of a workload, or with -l, each pod that is there now is drained in turn; those made meanwhile are not. Kill it
     anywhere and run it again: it goes on where it stood.
 
+    node/NAME is cordoned, and every pod on it drained but those of DaemonSets. Budgets that allow nothing are waited
+    for; --force takes pods that nothing owns too, and overrides floors, never budgets.
+
     \b
     Exit codes: 0 verified          3 refused, nothing was changed
                 1 failed            4 not verified: the stragglers are named
@@ -37,4 +41,6 @@ def drain(targets: tuple[tuple[str, str], ...], **given: Any) -> None:
         on_deadline=given["on_deadline"],
         replace=False if given["no_replace"] else None,
     )
+    if any(kind == "node" for kind, _ in targets):
+        drain_node.run(targets, options, given)
     mutate.run("drain", targets, options, given)

@@ -205,9 +205,9 @@ async def _run(cluster: Cluster, deed: Deed, given: dict[str, Any]) -> tuple[lis
         return [document(one.plan, one.result) for one in outcomes], [exit_code(one.result) for one in outcomes]
 
 
-def show(plan: PodPlan, options: VerbOptions) -> None:
+def show(plan: PodPlan, options: VerbOptions, name: str = "") -> None:
     """The plan, for people, on stderr."""
-    click.echo(f"{plan.verb} pod/{plan.pod.name} on {plan.pod.node or 'no node'}:", err=True)
+    click.echo(f"{plan.verb} pod/{name or plan.pod.name} on {plan.pod.node or 'no node'}:", err=True)
     for number, step in enumerate(plan.steps(options), start=1):
         click.echo(f"  {number}. {step}", err=True)
     for line in plan.consequences:

@@ -38,6 +38,8 @@ class VerbOptions:
     """Other ready endpoints each Service must keep."""
     force: bool = False
     """Overrides floors, budgets and policies, never verification; the result is ``forced``."""
+    keeps_budgets: bool = False
+    """Force reaches floors only: a budget that allows nothing is waited for (a node's drain)."""
     on_deadline: OnDeadline = "hold"
     """``hold``: the pod stays cut, another run goes on; ``proceed``: delete it unverified; ``restore``: labels back."""
     settle_seconds: float = 15.0

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tidegate import vtime
+from tidegate.client import scraping
 from tidegate.client.activity import activity_of, unaskable
 from tidegate.client.guards import read_guards
 from tidegate.client.holding import is_at_work, told
@@ -47,11 +48,20 @@ ANOTHER_LABEL = "give the Service a label that nothing else looks at: `tidegate 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A guard that would be breached. ``is_floor``: force overrides it. ``way_out``: what to do instead."""
+    """A guard that would be breached. ``is_floor``: force overrides it. ``way_out``: what to do instead.
+
+    ``is_budget``: one that force overrides unless the options keep budgets. ``is_passing``: it goes away by itself.
+    """
 
     reason: str
     is_floor: bool = False
     way_out: str = ""
+    is_budget: bool = False
+    is_passing: bool = False
+
+    def is_overridden(self, options: VerbOptions) -> bool:
+        """Whether force reaches it."""
+        return self.is_floor and options.force and not (self.is_budget and options.keeps_budgets)
 
     def __str__(self) -> str:
         return f"{self.reason}; {self.way_out}" if self.way_out else self.reason
@@ -101,11 +111,11 @@ class PodPlan:
 
     def refused(self, options: VerbOptions) -> tuple[str, ...]:
         """What stands against it under ``options``."""
-        return tuple(str(one) for one in self.refusals if not (one.is_floor and options.force))
+        return tuple(str(one) for one in self.refusals if not one.is_overridden(options))
 
     def forced(self, options: VerbOptions) -> str:
         """What force overrides; empty for nothing."""
-        return "; ".join(one.reason for one in self.refusals if one.is_floor and options.force)
+        return "; ".join(one.reason for one in self.refusals if one.is_overridden(options))
 
     def steps(self, options: VerbOptions) -> tuple[Step, ...]:
         """What will be done, in order, each with its reason."""
@@ -201,7 +211,9 @@ async def plan_pod(api: Api, target: tuple[str, str], verb: Verb, options: VerbO
         kept = floors(subject, chosen, slices, options.floor, leaving)
         refusals += [Refusal(str(floor), is_floor=True) for floor in kept if not _holds(floor, is_replaced)]
         # A replacement is one more healthy pod to every budget: whether that is enough is asked once it is there.
-        refusals += [Refusal(reason, is_floor=True) for reason in guards.breached(subject) if not is_replaced]
+        refusals += [
+            Refusal(reason, is_floor=True, is_budget=True) for reason in guards.breached(subject) if not is_replaced
+        ]
         refusals += [Refusal(reason, way_out=ANOTHER_LABEL) for reason in guards.severed(subject, touched)]
         refusals += [Refusal(reason) for reason in guards.unread]
     labels = subject.labels if record is None else record.labels
@@ -217,6 +229,7 @@ async def plan_pod(api: Api, target: tuple[str, str], verb: Verb, options: VerbO
         refusals=tuple(refusals),
         consequences=(
             *_consequences(planned, controllers, is_replaced),
+            *await scraping.lacking(api, namespace),
             *(() if is_replaced or not is_uncut else _dips(subject, services, controllers, options.replaces(verb))),
             *guards.consequences(subject, touched, planned.releases or isolated is not None),
         ),
@@ -228,7 +241,9 @@ async def plan_pod(api: Api, target: tuple[str, str], verb: Verb, options: VerbO
 
 def _at_work(subject: Pod, record: DrainRecord | None, options: VerbOptions) -> Iterable[Refusal]:
     if record is not None and is_at_work(record, options.identity, vtime.now()):
-        yield Refusal(told(subject, record), way_out="wait for its end, or for the end of that process")
+        yield Refusal(
+            told(subject, record), way_out="wait for its end, or for the end of that process", is_passing=True
+        )
 
 
 def _continued(subject: Pod) -> DrainRecord | None:
@@ -254,7 +269,7 @@ def _not_seen(services: Iterable[Service], seen: tuple[str, ...]) -> Iterable[Re
     """Absence that was never presence proves nothing: first it must have been seen there."""
     for one in services:
         if str(one) not in seen:
-            yield Refusal(f"not seen in the EndpointSlices of {one} yet: try again in a moment")
+            yield Refusal(f"not seen in the EndpointSlices of {one} yet: try again in a moment", is_passing=True)
 
 
 def _declared(subject: Pod, services: Iterable[Service]) -> tuple[Endpoint, ...]:

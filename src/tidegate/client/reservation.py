@@ -25,8 +25,9 @@ TRIES = 10
 async def reserve(client: KubeClient, plan: PodPlan, options: VerbOptions, token: str) -> str | None:
     """Count this drain against the floor of every Service before anything is cut; a sentence when one forbids it, or a
     budget does."""
+    is_free = options.force and not options.keeps_budgets
     if not plan.services:
-        return "; ".join(await denied(client, plan.pod, ())) or None if not options.force else None
+        return None if is_free else "; ".join(await denied(client, plan.pod, ())) or None
     done: list[Service] = []
     for planned in plan.services:
         refusal = await _reserve_one(client, plan, options, planned, token)
@@ -50,9 +51,11 @@ async def _reserve_one(
         others = tuple(pod.decode(alive[uid]) for uid in sorted(held) if uid != plan.pod.uid)
         if breached and others:
             breached[-1] += f" ({len(others)} other drains in flight count)"
-        if not options.force:
+        if options.force:
+            breached = []
+        if not options.force or options.keeps_budgets:
             breached += await denied(client, plan.pod, others)
-        if breached and not options.force:
+        if breached:
             return "; ".join(breached)
         try:
             await act.reserve(client, current, {plan.pod.uid: token, **held})
