@@ -26,8 +26,11 @@ def job(name: str, **spec: Any) -> dict[str, Any]:
 async def stateful_sets(side: Side) -> None:
     """Created, refused, changed, scaled."""
     claim = {"metadata": {"name": "data"}, "spec": {"accessModes": ["ReadWriteOnce"]}}
+    nothing = {"metadata": {"name": "more"}}
     await side.ask("POST", "apps/statefulsets", stateful("plain"))
-    await side.ask("POST", "apps/statefulsets", stateful("small", volumeClaimTemplates=[claim, {"metadata": {"name": "more"}}]))
+    await side.ask(
+        "POST", "apps/statefulsets", stateful("small", volumeClaimTemplates=[claim, {"metadata": {"name": "more"}}])
+    )
     claim["spec"]["resources"] = {"requests": {"storage": "1Gi"}}
     await side.ask("POST", "apps/statefulsets", stateful("named", serviceName="web", volumeClaimTemplates=[claim]))
     rolling = {"rollingUpdate": {"partition": 1, "maxUnavailable": 2}}

@@ -8,7 +8,7 @@ from tests.realcluster.objects import pod, service
 from tests.realcluster.stories_controllers import image, web
 
 from tidegate import vtime
-from tidegate.kube.api import NODES, PODS, SERVICES, Deletion, Patch
+from tidegate.kube.api import NODES, PODS, SERVICES, Deletion, Patch, Selection
 from tidegate.lab.instants import stamp
 
 UID_LABEL = "batch.kubernetes.io/controller-uid"
@@ -125,6 +125,13 @@ async def nodes(world: World, story: str, count: int) -> list[str]:
     return names
 
 
+async def no_nodes(world: World, story: str) -> None:
+    """Other tests count nodes too."""
+    for one in (await world.api.list(NODES, Selection())).items:
+        if one["metadata"]["name"].startswith(f"{story}-"):
+            await world.api.delete(NODES, one["metadata"]["name"])
+
+
 async def node(world: World, name: str, story: str) -> None:
     ready = {"type": "Ready", "status": "True", "lastTransitionTime": stamp(vtime.now())}
     meta = {"name": name, "labels": {"story": story}}
@@ -161,6 +168,7 @@ async def daemon_cut_and_restored(world: World) -> None:
     await world.api.delete(DAEMONSETS, "cut", world.namespace, Deletion(propagation="Foreground"))
     await world.rest("deleted")
     await world.events("in all")
+    await no_nodes(world, "cut")
 
 
 async def daemon_updates(world: World) -> None:
@@ -184,6 +192,7 @@ async def daemon_updates(world: World) -> None:
     await world.create(DAEMONSETS, daemon("updates"))
     await world.rest("adopted")
     await world.events("in all")
+    await no_nodes(world, "updates")
 
 
 async def job_cut_and_done(world: World) -> None:
