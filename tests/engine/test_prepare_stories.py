@@ -11,8 +11,8 @@ from stage import NS, deployment, first, play
 
 from tidegate.client import VerbOptions, cut_pod
 from tidegate.client.options import Identity
-from tidegate.client.prepare import prepare_service
-from tidegate.client.prepare_plan import PrepareOptions
+from tidegate.client.prepare import carry_out, prepare_service
+from tidegate.client.prepare_plan import PrepareOptions, plan_prepare
 from tidegate.client.prepare_scene import About
 from tidegate.kube.api import (
     DEPLOYMENTS,
@@ -26,6 +26,7 @@ from tidegate.kube.api import (
 )
 from tidegate.kube.client import KubeClient
 from tidegate.model.names import Ending
+from tidegate.traffic.preparation import Act
 
 KEY = "traffic.tidegate.dev/echo"
 ABOUT = About(NS, "echo", ("echo",))
@@ -131,8 +132,13 @@ def kept(found):
 def test_under_load_nothing_is_lost_and_the_selector_asks_last(options, manifest):
     async def story(stage):
         before = {one["metadata"]["uid"] for one in await stage.pods()}
+        plan, heard = await plan_prepare(stage.client, ABOUT, options), []
         async with watched(stage) as film:
-            result = await prepare_service(stage.client, ABOUT, options)
+            result = await carry_out(stage.client, plan, options, heard.append)
+        # What was planned is what was done, in that order.
+        passing = {Act.WAIT, Act.CLAIM} | (set() if options.in_place else {Act.LABEL_PODS})  # pods still in their gates
+        planned = [one.act for one in plan.moves if one.act not in passing]
+        assert [one.act for one in heard if one.act not in passing] == planned
         assert result.result == "prepared", result
         assert film.asked[0] is False and film.asked[-1] is True
         assert (await selector(stage))[KEY] == "on"

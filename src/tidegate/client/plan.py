@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from tidegate import vtime
 from tidegate.client import scraping
 from tidegate.client.activity import activity_of, unaskable
@@ -40,6 +42,7 @@ from tidegate.traffic import (
     selecting,
     serving_endpoints,
 )
+from tidegate.traffic.labels import changed
 
 ISOLATED = "ISOLATED"
 """State of a record: its owner has let go of the pod, its traffic has not."""
@@ -148,7 +151,9 @@ class PodPlan:
             if activity is not None:
                 found.append(Step(f"wait until the pod itself says that it is idle: {activity}"))
             found.append(Step("put a tombstone on it, verify once more, then delete it by uid and resourceVersion"))
-        found.append(Step(f"at the deadline, {options.timeout_seconds:g} s from the cut: {options.on_deadline}"))
+        first = f"{options.timeout_seconds:g} s for the replacement and as long" if self.awaits(options) else ""
+        seconds = first or f"{options.timeout_seconds:g} s"
+        found.append(Step(f"at the deadline, {seconds} from the cut: {options.on_deadline}"))
         return tuple(found)
 
     def document(self, options: VerbOptions) -> dict[str, Any]:
@@ -193,10 +198,12 @@ async def plan_pod(api: Api, target: tuple[str, str], verb: Verb, options: VerbO
     controllers = tuple(one for one in await owners.of(api, subject) if not one.is_ending)
     chosen = tuple(one for one in selecting(subject, services) if not options.services or one.name in options.services)
     is_uncut = record is None or record.state == ISOLATED
-    planned = cut(subject, services, controllers[0].selector if controllers else None)
     isolated = _isolation(subject, services, controllers) if record is None and options.replaces(verb) else None
     is_replaced = isolated is not None or (record is not None and is_uncut and options.replaces(verb))
-    touched = {**(isolated.labels if isolated else {}), **planned.labels}
+    let_go = isolated.labels if isolated is not None else {}
+    after = msgspec.structs.replace(subject, labels=changed(subject.labels, let_go))
+    planned = cut(after, services, controllers[0].selector if controllers else None)
+    touched = {**let_go, **planned.labels}
     guards = await read_guards(api, namespace, controllers)
     seen = tuple(sorted({found.service for found in listings(subject, slices)} | set(record.seen if record else ())))
     refusals = [
