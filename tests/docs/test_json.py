@@ -13,9 +13,11 @@ import pytest
 from stage import NS, deployment, first, other_node, play
 
 from tidegate.cli import drain as drain_command
+from tidegate.cli import prepare as prepare_command
 from tidegate.cli import sim
-from tidegate.client import VerbOptions, status_of
+from tidegate.client import About, PrepareOptions, VerbOptions, prepare_service, status_of
 from tidegate.client.doctor import examine
+from tidegate.client.prepare_plan import plan_prepare
 from tidegate.client.status import orphans_of
 from tidegate.client.trace import trace_pod
 from tidegate.client.verify import VerifyOptions, verify_pod
@@ -199,6 +201,19 @@ def test_a_verifys_keys_are_those_of_the_page():
     assert_as_listed("verify", *documents, {"suspected": ["clients of the headless Service keep its address"]})
     optional = {key.replace("?", "") for key in listed("verify") if "?" in key}
     assert optional <= {path for document in documents for path, _ in leaves(document)} | {"suspected[]"}
+
+
+def test_a_prepares_keys_are_those_of_the_page():
+    async def story(stage):
+        about, options = About(NS, "echo", ("echo",)), PrepareOptions(in_place=True, seed=0)
+        plan = await plan_prepare(stage.client, about, options)
+        return prepare_command.document(plan, await prepare_service(stage.client, about, options))
+
+    document = play(story, deployment(gate=False), addons=())
+    keys = {**document, "label.key": document["label"]["key"], "label.value": document["label"]["value"]}
+    assert keys.keys() - {"label"} == listed("prepare").keys()
+    words = {"string": str, "array": list, "boolean": bool, "number": (int, float)}
+    assert all(isinstance(keys[key], words[type_]) for key, type_ in listed("prepare").items())
 
 
 def test_a_labs_keys_are_those_of_the_page():

@@ -5,6 +5,8 @@
 - ``plan_pod(client, (namespace, name), verb, options, is_witnessed) -> PodPlan`` and ``carry_out(client, plan,
   options)``: the same in two steps.
 - ``verify_pod(client, namespace, name, VerifyOptions) -> Verification``: does traffic reach it? Changes nothing.
+- ``prepare_service(client, About(namespace, service, deployments), PrepareOptions) -> Prepared``: a label of its own
+  for a Service, or back.
 - ``status_of(client, kind, namespace, name) -> Status``: who gets traffic and why, node by node.
 
 ``client`` is what ``tidegate.kube.connect.open_api`` gives.
@@ -14,11 +16,14 @@ from tidegate.client.cut import cut_pod
 from tidegate.client.drain import carry_out, drain_pod
 from tidegate.client.options import VerbOptions
 from tidegate.client.plan import PodPlan, plan_pod
+from tidegate.client.prepare import Prepared, prepare_service
+from tidegate.client.prepare_plan import PrepareOptions
+from tidegate.client.prepare_scene import About
 from tidegate.client.status import Status, status_of
 from tidegate.client.verification import Verification
 from tidegate.client.verify import VerifyOptions, verify_pod
 
 __all__ = [
-    "PodPlan", "Status", "VerbOptions", "Verification", "VerifyOptions", "carry_out", "cut_pod", "drain_pod", "plan_pod",
-    "status_of", "verify_pod",
+    "About", "PodPlan", "PrepareOptions", "Prepared", "Status", "VerbOptions", "Verification", "VerifyOptions",
+    "carry_out", "cut_pod", "drain_pod", "plan_pod", "prepare_service", "status_of", "verify_pod",
 ]  # fmt: skip

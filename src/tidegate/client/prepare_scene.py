@@ -226,7 +226,7 @@ def _edition(obj: JsonObject, current: JsonObject | None, key: str) -> Edition:
     marks = (obj["spec"]["template"].get("metadata") or {}).get("annotations") or {}
     return Edition(
         name=obj["metadata"]["name"],
-        labels=template_labels(obj),
+        labels={name: value for name, value in template_labels(obj).items() if name != HASH_LABEL},
         replicas=obj["spec"].get("replicas") or 0,
         is_current=obj is current,
         is_observed=(status.get("observedGeneration") or 0) >= obj["metadata"].get("generation", 0),
