@@ -40,10 +40,11 @@ def isolate(pods: tuple[tuple[str, str], ...], keep_traffic: bool, cut_traffic: 
     if keep_traffic is cut_traffic:
         raise click.UsageError("choose one of --keep-traffic and --cut-traffic")
     options = mutate.chosen(given, timeout_seconds=given["timeout"], ttl_seconds=given["ttl"])
-    mutate.run("isolate", pods, options, given, _keeping(options) if keep_traffic else _cutting(options))
+    mutate.run("isolate", pods, options, given, keeping(options) if keep_traffic else cutting(options))
 
 
-def _keeping(options: VerbOptions) -> Callable[[Targets], mutate.Deed]:
+def keeping(options: VerbOptions) -> Callable[[Targets], mutate.Deed]:
+    """An isolation that keeps the traffic."""
     from tidegate.client.isolate import carry_out_isolation, plan_isolation
 
     def made(about: Targets) -> mutate.Deed:
@@ -58,7 +59,8 @@ def _keeping(options: VerbOptions) -> Callable[[Targets], mutate.Deed]:
     return made
 
 
-def _cutting(options: VerbOptions) -> Callable[[Targets], mutate.Deed]:
+def cutting(options: VerbOptions) -> Callable[[Targets], mutate.Deed]:
+    """An isolation that takes the traffic off."""
     from tidegate.client import carry_out
     from tidegate.client.isolate import plan_severance
 

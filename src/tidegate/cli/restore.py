@@ -11,7 +11,7 @@ from tidegate.cli import mutate
 from tidegate.cli.target import Duration, Reference
 
 if TYPE_CHECKING:
-    from tidegate.client import PodPlan
+    from tidegate.client import PodPlan, VerbOptions
     from tidegate.client.returning import RestorePlan
     from tidegate.client.targets import Targets
     from tidegate.drain.progress import Drain
@@ -37,18 +37,21 @@ def restore(pods: tuple[tuple[str, str], ...], victim: str, **given: Any) -> Non
     if victim and len(pods) != 1:
         raise click.UsageError("--drain is for one pod at a time")
     options = mutate.chosen(given, timeout_seconds=given["timeout"])
+    mutate.run("restore", pods, options, given, giving_back(options, victim.removeprefix("pod/")))
 
+
+def giving_back(options: VerbOptions, victim: str = "") -> Callable[[Targets], mutate.Deed]:
+    """A restore, with the pod ``victim`` in its place, or the newest."""
     from tidegate.client.restore import carry_out_restore
     from tidegate.client.returning import plan_restore
 
     def made(about: Targets) -> mutate.Deed:
         def plan(client: KubeClient, name: str, is_witnessed: bool) -> Awaitable[PodPlan]:
-            named = victim.removeprefix("pod/")
-            return plan_restore(client, (about.namespace, name), options, is_witnessed, named)
+            return plan_restore(client, (about.namespace, name), options, is_witnessed, victim)
 
         def act(client: KubeClient, planned: PodPlan, told: Callable[[Drain], None]) -> Awaitable[DrainResult]:
             return carry_out_restore(client, cast("RestorePlan", planned), options, told)
 
         return mutate.Deed("restore", about, options, plan, act)
 
-    mutate.run("restore", pods, options, given, made)
+    return made

@@ -16,7 +16,7 @@ from tidegate.client.keeping import LOOK_SECONDS, hold, newness, owned_by
 from tidegate.client.labelled import origin_of
 from tidegate.client.options import VerbOptions
 from tidegate.client.permissions import lacking
-from tidegate.client.plan import ANOTHER_LABEL, ISOLATED, PodPlan, Refusal, Step, label, plan_pod
+from tidegate.client.plan import ISOLATED, PodPlan, Refusal, Step, label, plan_pod
 from tidegate.drain.state import Mode
 from tidegate.engine import owners
 from tidegate.engine.observe import PodSeen
@@ -44,6 +44,8 @@ class IsolationPlan(PodPlan):
 
     def steps(self, options: VerbOptions) -> tuple[Step, ...]:
         """What will be done, in order, each with its reason."""
+        if self.refused(options):
+            return ()
         changes = ", ".join(label(key, value) for key, value in self._labels().items())
         owner = str(self.workload) if self.workload is not None else "its owner"
         services = ", ".join(map(str, self.services))
@@ -106,7 +108,7 @@ async def plan_isolation(api: Api, target: tuple[str, str], options: VerbOptions
         serving=serving_endpoints(subject, slices),
         seen=tuple(sorted({one.service for one in listings(subject, slices)} | set(record.seen if record else ()))),
         refusals=tuple(refusals),
-        consequences=(*_replaced(owner), *guards.consequences(subject, labels, True)),
+        consequences=() if found is None else (*_replaced(owner), *guards.consequences(subject, labels, True)),
         is_witnessed=False,
         owner="" if subject.owner is None else f"{subject.owner.kind}/{subject.owner.name}/{subject.owner.uid}",
         record=record,
@@ -190,7 +192,7 @@ class _Isolation:
         kind, name, uid = self._holding.record.owner.split("/")
         found = self._holding.pod.owner
         if found is not None and found.uid == uid:
-            return False, f"{kind} {name} has not let go of it yet"
+            return False, f"{kind} {self._holding.pod.namespace}/{name} has not let go of it yet"
         try:
             obj = await self._client.get(owners.KINDS[kind], name, self._holding.pod.namespace)
         except ApiError as error:
@@ -233,7 +235,9 @@ def _impossible(subject: Pod, why: str, owner: Workload | None) -> Refusal:
 
 
 def _guarded(guards: Guards, subject: Pod, labels: Mapping[str, str | None]) -> list[Refusal]:
-    severed = [Refusal(why, way_out=ANOTHER_LABEL) for why in guards.severed(subject, labels)]
+    severed = [
+        Refusal(why, way_out="let the policy select by another label") for why in guards.severed(subject, labels)
+    ]
     return [*severed, *map(Refusal, guards.unread)]
 
 

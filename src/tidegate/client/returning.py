@@ -46,20 +46,23 @@ class RestorePlan(PodPlan):
 
     def steps(self, options: VerbOptions) -> tuple[Step, ...]:
         """What will be done, in order, each with its reason."""
+        if self.refused(options):
+            return ()
         back = Step(f"restore: set {_set(self.cut.labels) or 'nothing'}", "as it was before")
         services = ", ".join(map(str, self.services))
         listed = Step(f"wait until the EndpointSlices of {services} list it as ready") if services else None
         if self.workload is None or self.isolation is None:
             going = () if self.victim is None else (self._drained(), Step("as soon as that is cut, the following"))
             return (*going, *(step for step in (back, listed) if step is not None), *self._adopted())
-        early = {key: value for key, value in self.cut.labels.items() if key not in self.isolation.labels}
-        first = Step(f"restore its traffic: set {_set({**early, **self.isolation.labels})}", f"{self.workload} waits")
+        early = {**self.cut.labels, HELD: self.pod.labels.get(HELD), **self.isolation.labels}
+        due = {key: value for key, value in early.items() if self.pod.labels.get(key) != value}
+        first = (Step(f"restore its traffic: set {_set(due)}", f"{self.workload} waits"),) if due else ()
         parting = () if self.victim is None or self.parting is None else (
             Step(f"isolate pod/{self.victim.name}: set {_set(self.parting.labels)}", "it serves on"),
         )  # fmt: skip
         last = Step(f"give it back: set {_set(self.isolation_undone())}", f"{self.workload} adopts it")
         gone = () if self.victim is None else (self._drained(),)
-        return (first, *((listed,) if listed else ()), *parting, last, *gone)
+        return (*first, *((listed,) if listed else ()), *parting, last, *gone)
 
     def isolation_undone(self) -> dict[str, str | None]:
         """The labels that let the owner have the pod."""
@@ -245,15 +248,19 @@ def _of_the_pod(found: _Found, options: VerbOptions) -> Iterator[Refusal]:
                 f"{label(key, now)} was set by hand since: it was {was}, then {label(key, value)}",
                 way_out=f"`kubectl label pod/{subject.name} {ours}`, then again",
             )
-    looking: list[Service | Workload] = [*found.services, *found.controllers]
     for key in _changed_by_hand(found):
-        who = next((one for one in looking if key in _keys(one)), None)
+        who = _looks_at(found, key)
         if who is not None:
             was, now = label(key, record.labels.get(key)), label(key, subject.labels.get(key))
             yield Refusal(
                 f"{was} was changed by hand to {now}, and {who} looks at it",
                 way_out=f"put it right by hand, or `tidegate drain pod/{subject.name}`",
             )
+
+
+def _looks_at(found: _Found, key: str) -> Service | Workload | None:
+    looking: list[Service | Workload] = [*found.services, *found.controllers]
+    return next((one for one in looking if key in _keys(one)), None)
 
 
 def _keys(one: Service | Workload) -> tuple[str, ...]:
@@ -268,7 +275,7 @@ def _changed_by_hand(found: _Found) -> list[str]:
 
 def _by_hand(found: _Found) -> Iterator[str]:
     now = found.subject.labels
-    for key in _changed_by_hand(found):
+    for key in (one for one in _changed_by_hand(found) if _looks_at(found, one) is None):
         yield f"{label(key, found.record.labels[key])} was changed by hand to {label(key, now.get(key))}: it stays so"
 
 
