@@ -42,7 +42,7 @@ class PrepareOptions:
     """Back to how it was, from wherever it stands."""
     timeout_seconds: float = 600.0
     """For all of it. What was begun then stays, and is continued by another run."""
-    settle_seconds: float = 3.0
+    settle_seconds: float = 2.0
     """How long to watch the EndpointSlices once the selector asks for the label."""
     identity: Identity = field(default_factory=Identity)
     seed: int | None = None

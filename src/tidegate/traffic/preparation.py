@@ -5,11 +5,11 @@ a run that was killed anywhere, or undone halfway, goes on from what it finds. T
 selector asks for the label LAST, when whoever makes pods gives it and every pod has it; and it stops asking FIRST.
 No move can then take a ready endpoint from the Service.
 
-Objects are not enough, though: the EndpointSlice controller reads Services and pods from two caches, and one may be
-behind the other: nothing orders them. Told to select by a label that it has not seen on the pods yet, it drops them for
-a moment (ready pods left the slices once on 1.36.2, just started on a busy machine). So the selector to come is *rehearsed* first, on a Service that nobody asks: once its slices list
-every ready pod, the labels are known. On the way back the labels go once the slices show, by a label copied from the
-Service, that its selector of now is known.
+Objects are not enough, though: the EndpointSlice controller reads Services and pods from two caches, and nothing orders
+these. Told to select by a label that it has not seen on the pods yet, it drops them for a moment (seen once on 1.36.2,
+just started on a busy machine). So the selector to come is *rehearsed* first, on a Service that nobody asks: once its
+slices list every ready pod, the labels are known. On the way back the labels go once the slices show, by a label copied
+from the Service, that its selector of now is known.
 """
 
 from __future__ import annotations
