@@ -263,3 +263,14 @@ def test_it_explains_itself():
     assert answer.exit_code == 0
     for option in ("--orphans", "--why", "--selector", "--watch", "--all-namespaces", "table|wide|json|yaml|name"):
         assert option in answer.output
+
+
+def test_a_nodes_redirect_of_hook_calls_is_no_route_to_its_agent():
+    async def story(stage):
+        return (await status_of(stage.client, "namespace", "tidegate-system")).document
+
+    document = play(story)
+    assert {pod["name"]: pod["routed_by"] for pod in document["pods"]} == {
+        "tidegate-agent-node-1": [], "tidegate-agent-node-2": [], "tidegate-agent-node-3": [],
+        "tidegate-coordinator": [],
+    }  # fmt: skip

@@ -149,9 +149,14 @@ class Sight:
         }
 
     def _routed_by(self, one: Pod) -> list[str]:
-        """The nodes that send new connections to the pod, whatever its Services say by now."""
+        """The nodes that send new connections to the pod, whatever its Services say by now. A node's redirect of its
+        kubelet's hook calls is no route."""
         own = every_endpoint(one)
-        return [node for node, facts in sorted(self.heard.facts.items()) if any(map(facts.routes_to, own))]
+        return [
+            node
+            for node, facts in sorted(self.heard.facts.items())
+            if any(route.via != "redirect" for at in own for route in facts.routes_to(at))
+        ]
 
     def hold(self, one: Held) -> Document:
         """Who holds a pod, why, until when, and what to do about it."""
