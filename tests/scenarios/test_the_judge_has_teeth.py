@@ -21,9 +21,9 @@ _judge = tally.judge
 _addresses = coordinator.Coordinator._addresses
 
 
-def by_absence(node, reading, endpoints, epoch):
+def by_absence(node, reading, endpoints, epoch, services=()):
     """What most people would write: no rule, no route."""
-    found = _judge(node, reading, endpoints, epoch)
+    found = _judge(node, reading, endpoints, epoch, services)
     if found.verdict is not Verdict.PENDING or reading is None or reading.facts is None:
         return found
     is_routed = any(reading.facts.routes_to(endpoint) for endpoint in endpoints)

@@ -7,7 +7,10 @@
 - ``verify_pod(client, namespace, name, VerifyOptions) -> Verification``: does traffic reach it? Changes nothing.
 - ``prepare_service(client, About(namespace, service, deployments), PrepareOptions) -> Prepared``: a label of its own
   for a Service, or back.
-- ``status_of(client, kind, namespace, name) -> Status``: who gets traffic and why, node by node.
+- ``status_of(client, kind, namespace, name) -> Status``: who gets traffic and why, node by node; ``orphans_of``: held
+  pods that nobody is at work on; ``follow_status``: the same whenever it changes.
+- ``trace_pod(client, namespace, name) -> Trace``, ``follow_pod``: the moments of a pod's life, each with its source.
+- ``examine(client, namespace) -> Examination``: what doctor looks at, each finding with its next step.
 
 ``client`` is what ``tidegate.kube.connect.open_api`` gives.
 """
