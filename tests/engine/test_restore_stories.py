@@ -84,6 +84,29 @@ def test_an_isolated_pod_comes_back_and_who_goes_can_be_chosen():
     play(story, UNGATED)
 
 
+def test_a_pod_goes_out_and_comes_back_as_often_as_it_is_asked_to():
+    async def story(stage):
+        name = await first(stage)
+        labels = (await seen(stage, name)).labels
+        for taken in (isolated, cut, severed, cut, isolated):
+            assert (await taken(stage, name)).result is Ending.VERIFIED
+            await stage.ready(4)
+            assert (await restore_pod(stage.client, (NS, name), OPTIONS)).result is Ending.VERIFIED
+            assert (await seen(stage, name)).labels == labels
+        await is_as_before(stage, name, labels)
+
+    async def isolated(stage, name):
+        return await isolate_pod(stage.client, (NS, name), True, OPTIONS)
+
+    async def severed(stage, name):
+        return await isolate_pod(stage.client, (NS, name), False, OPTIONS)
+
+    async def cut(stage, name):
+        return await cut_pod(stage.client, NS, name, OPTIONS)
+
+    play(story, UNGATED)
+
+
 def test_two_who_restore_at_once_one_wins_and_the_other_is_told_who_and_when():
     async def story(stage):
         name = await first(stage)

@@ -66,7 +66,8 @@ class Holding:
         self.record = msgspec.structs.replace(record, holder=identity.holder or record.token)
         self._known = {"", record.holder, self.record.holder}
         self._api = api
-        self._is_written = decode_drain(self.pod.annotations) is not None
+        stands = decode_drain(self.pod.annotations)
+        self._is_written = stands is not None and stands.token == record.token
         self._lock = asyncio.Lock()
 
     @property
