@@ -274,3 +274,29 @@ def test_a_nodes_redirect_of_hook_calls_is_no_route_to_its_agent():
         "tidegate-agent-node-1": [], "tidegate-agent-node-2": [], "tidegate-agent-node-3": [],
         "tidegate-coordinator": [],
     }  # fmt: skip
+
+
+def test_who_may_not_read_pods_still_sees_the_services_and_is_told_what_is_missing():
+    from tidegate.kube.client import KubeClient
+    from tidegate.kube.errors import ApiError
+    from tidegate.kube.exchange import whole
+
+    async def story(stage):
+        async def careful(request):
+            if request.path.endswith((f"/{NS}/pods", "/replicasets")):
+                said = {"kind": "Status", "code": 403, "reason": "Forbidden", "message": "you may not list this"}
+                return whole(403, json.dumps(said).encode())
+            return await stage.lab.lab.exchange(request)
+
+        client = KubeClient(careful, "lab")
+        document = (await status_of(client, "svc", NS, "echo")).document
+        with pytest.raises(ApiError) as refused:
+            await status_of(client, "pod", NS, await first(stage))
+        return document, refused.value
+
+    document, refused = play(story)
+    assert len(document["services"][0]["endpoints"]) == 3
+    assert document["problems"][:2] == [
+        "pods cannot be read: you may not list this", "replicasets cannot be read: you may not list this",
+    ]  # fmt: skip
+    assert (refused.code, refused.message) == (403, "pods cannot be read: you may not list this")

@@ -16,17 +16,39 @@
 """
 
 from tidegate.client.cut import cut_pod
+from tidegate.client.doctor import Examination, examine
 from tidegate.client.drain import carry_out, drain_pod
 from tidegate.client.options import VerbOptions
 from tidegate.client.plan import PodPlan, plan_pod
 from tidegate.client.prepare import Prepared, prepare_service
 from tidegate.client.prepare_plan import PrepareOptions
 from tidegate.client.prepare_scene import About
-from tidegate.client.status import Status, status_of
+from tidegate.client.status import Status, follow_status, orphans_of, status_of
+from tidegate.client.trace import Trace, follow_pod, trace_pod
 from tidegate.client.verification import Verification
 from tidegate.client.verify import VerifyOptions, verify_pod
 
 __all__ = [
-    "About", "PodPlan", "PrepareOptions", "Prepared", "Status", "VerbOptions", "Verification", "VerifyOptions",
-    "carry_out", "cut_pod", "drain_pod", "plan_pod", "prepare_service", "status_of", "verify_pod",
+    "About",
+    "Examination",
+    "PodPlan",
+    "PrepareOptions",
+    "Prepared",
+    "Status",
+    "Trace",
+    "VerbOptions",
+    "Verification",
+    "VerifyOptions",
+    "carry_out",
+    "cut_pod",
+    "drain_pod",
+    "examine",
+    "follow_pod",
+    "follow_status",
+    "orphans_of",
+    "plan_pod",
+    "prepare_service",
+    "status_of",
+    "trace_pod",
+    "verify_pod",
 ]  # fmt: skip

@@ -123,6 +123,8 @@ def _orphans(listed: list[JsonObject], namespace: str) -> Status:
 
 
 async def _look(subject: Subject, sources: Sources, nouns: Nouns, asking: Asking) -> Status:
+    if PODS not in sources.objects and subject.kind not in ("svc", "namespace", "cluster"):
+        raise ApiError(403, "Forbidden", next(one for one in sources.problems if one.startswith(PODS.plural)))
     census, malformed = nouns.census(sources)
     scope = scope_of(subject, census)
     heard = await asking.ask(sources.nodes, asked_about(census, scope), served_by(census, scope))

@@ -18,7 +18,7 @@ from tidegate.model.decode import Malformed
 from tidegate.traffic import Census
 from tidegate.vtime import Nursery
 
-_VITAL = (PODS, SERVICES, ENDPOINTSLICES)
+_VITAL = (SERVICES, ENDPOINTSLICES)
 """Without these there is nothing to tell; what else cannot be read is named as a problem."""
 _DECODERS: dict[Resource, Callable[[Any], Any]] = {
     PODS: pod.decode,
@@ -48,7 +48,7 @@ async def read(client: KubeClient, namespace: str) -> Sources:
     EndpointSlices are listed in all namespaces: whoever writes one may name a pod of another. Raises ``KubeError``.
     """
     own = Selection(namespace)
-    wanted = [*_VITAL, NODES, *(RESOURCES[kind] for kind in WORKLOADS)]
+    wanted = [*_VITAL, PODS, NODES, *(RESOURCES[kind] for kind in WORKLOADS)]
     scopes = {resource: Selection() if resource in (ENDPOINTSLICES, NODES) else own for resource in wanted}
     found = await asyncio.gather(*(_list(client, resource, scopes[resource], namespace) for resource in wanted))
     objects: dict[Resource, list[JsonObject]] = {}
@@ -94,7 +94,7 @@ class Nouns:
         }
         self._known = known
         owners = [one for kind in WORKLOADS for one in nouns.get(RESOURCES[kind], ())]
-        return Census(nouns[PODS], nouns[SERVICES], nouns[ENDPOINTSLICES], owners), tuple(problems)
+        return Census(nouns.get(PODS, ()), nouns[SERVICES], nouns[ENDPOINTSLICES], owners), tuple(problems)
 
     def _decoded(
         self, resource: Resource, objects: list[JsonObject], known: dict[Any, Any], problems: list[str]
