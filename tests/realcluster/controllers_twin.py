@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.realcluster.fake_kubelet import FakeKubelet, fake_kubelet
+from tests.realcluster.settling import has_settled, is_over
 
 from tidegate import vtime
 from tidegate.kube.api import (
@@ -86,7 +87,7 @@ class World:
     _names: dict[str, str] = field(default_factory=dict)
     _lives: dict[str, list[str]] = field(default_factory=dict)
     _sizes: dict[str, list[int]] = field(default_factory=dict)
-    _changed_at: float = 0.0
+    _seen: dict[str, str] = field(default_factory=dict)
 
     async def create(self, resource: Resource, obj: JsonObject) -> JsonObject:
         return await self.api.create(resource, obj, self.namespace)
@@ -112,7 +113,7 @@ class World:
     async def ended(self, name: str) -> None:
         """Until a Job is over, whatever became of it."""
         async with asyncio.timeout(15):
-            while not _is_over(await self.api.get(JOBS, name, self.namespace)):
+            while not is_over(await self.api.get(JOBS, name, self.namespace)):
                 await asyncio.sleep(0.05)
 
     async def end(self, pod: str, phase: str = "Succeeded") -> None:
@@ -139,29 +140,34 @@ class World:
 
         Nothing is written down at a rest that is not ``is_final``: it may well go on by itself.
         """
-        loop = asyncio.get_running_loop()
-        self._changed_at = loop.time()
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(25):
             while True:
+                before = await self._all()
+                if self._is_settled(before):
+                    await asyncio.sleep(REST_SECONDS)
+                    listed = await self._all()
+                    if _versions(listed) == _versions(before) and self._has_seen(listed):
+                        break
                 await asyncio.sleep(0.05)
-                if loop.time() - self._changed_at < REST_SECONDS or not await self._is_settled():
-                    continue
-                if loop.time() - self._changed_at >= REST_SECONDS:  # nothing came to pass while it was looked at
-                    break
         if not is_final:
             return
-        for resource in WATCHED:
-            listed = (await self.api.list(resource, Selection(self.namespace))).items
-            shown = sorted((self._stable(self._plain(one)) for one in listed), key=_key)
+        for resource, items in listed.items():
+            shown = sorted((self._stable(self._plain(one)) for one in items), key=_key)
             self.told.append((f"{what}: {resource.plural}", shown))
         lives = Counter(" > ".join(life) for life in self._lives.values())
         self.told.append((f"{what}: lives of endpoints", dict(sorted(lives.items()))))
         sizes = {self._stable(name): list(life) for name, life in self._sizes.items()}
         self.told.append((f"{what}: sizes of ReplicaSets", dict(sorted(sizes.items()))))
 
-    async def _is_settled(self) -> bool:
+    async def _all(self) -> dict[Resource, list[JsonObject]]:
+        return {one: (await self.api.list(one, Selection(self.namespace))).items for one in WATCHED}
+
+    def _has_seen(self, listed: dict[Resource, list[JsonObject]]) -> bool:
+        """The watches have told all that the lists show: on a busy machine they come late."""
+        return self._seen == _versions(listed)
+
+    def _is_settled(self, listed: dict[Resource, list[JsonObject]]) -> bool:
         """Nothing is on its way as far as objects tell: a slow machine can be quiet for a while."""
-        listed = {one: (await self.api.list(one, Selection(self.namespace))).items for one in WATCHED}
         ready: Counter[str] = Counter()
         for one in listed[PODS]:
             conditions = {held["type"]: held["status"] for held in one["status"].get("conditions") or ()}
@@ -180,11 +186,11 @@ class World:
             if not is_seen or counts != (one["spec"]["replicas"], ready[uid], 0):
                 return False
             ready.update({owner["uid"]: ready[uid] for owner in one["metadata"].get("ownerReferences") or ()})
-        if any(_expected(one, listed[PODS]) != _listed(one, listed[ENDPOINTSLICES]) for one in listed[SERVICES]):
-            return False  # kube-controller-manager waits a second where its own cache of slices is stale
-        if any(_is_to_be_claimed(pod, one) for one in listed[JOBS] for pod in listed[PODS]):
+        # kube-controller-manager waits a second where its own cache of slices is stale
+        if any(not _is_told(one, listed[PODS], listed[ENDPOINTSLICES]) for one in listed[SERVICES]):
             return False
-        if not all(_has_settled(one, ready) for one in (*listed[STATEFULSETS], *listed[DAEMONSETS], *listed[JOBS])):
+        runners = (*listed[STATEFULSETS], *listed[DAEMONSETS], *listed[JOBS])
+        if not all(has_settled(one, listed[PODS], ready) for one in runners):
             return False
         return all(
             one["status"].get("observedGeneration") == one["metadata"]["generation"]
@@ -209,7 +215,10 @@ class World:
             async for event in self.api.watch(resource, Selection(self.namespace)):
                 if event.type not in ("ADDED", "MODIFIED", "DELETED"):
                     continue
-                self._changed_at = asyncio.get_running_loop().time()
+                metadata = event.object["metadata"]
+                self._seen[metadata["uid"]] = metadata["resourceVersion"]
+                if event.type == "DELETED":
+                    del self._seen[metadata["uid"]]
                 self._learn(event.object)
                 if resource is ENDPOINTSLICES:
                     self._live(event.object if event.type != "DELETED" else {"metadata": event.object["metadata"]})
@@ -280,47 +289,55 @@ class World:
         return value.replace(self.namespace, "<namespace>")
 
 
-def _is_over(job: JsonObject) -> bool:
-    return any(one["type"] in ("Complete", "Failed") for one in job["status"].get("conditions") or ())
+def _versions(listed: dict[Resource, list[JsonObject]]) -> dict[str, str]:
+    metadata = [one["metadata"] for items in listed.values() for one in items]
+    return {one["uid"]: one["resourceVersion"] for one in metadata}
 
 
-def _is_to_be_claimed(pod: JsonObject, job: JsonObject) -> bool:
-    """A Job looks at its pods once a second: one that it has yet to adopt or to let go."""
-    uid, metadata = job["metadata"]["uid"], pod["metadata"]
-    is_owned = any(one["uid"] == uid for one in metadata.get("ownerReferences") or ())
-    is_selected = (metadata.get("labels") or {}).get("batch.kubernetes.io/controller-uid") == uid
-    return is_owned != is_selected and not _is_over(job)
+def _is_told(service: JsonObject, pods: list[JsonObject], slices: list[JsonObject]) -> bool:
+    """Whether the slices say of a Service what they must, as far as pods and the Service tell."""
+    name = service["metadata"]["name"]
+    own = [one for one in slices if one["metadata"]["labels"]["kubernetes.io/service-name"] == name]
+    families = service["spec"].get("ipFamilies") or ["IPv4"]
+    return _is_hinted(service, own) and all(
+        _expected(service, pods, family) == _listed([one for one in own if one["addressType"] == family])
+        for family in families
+    )
 
 
-def _has_settled(obj: JsonObject, ready: Counter[str]) -> bool:
-    """The status has counted the pods that are ready, and a Job those that have ended."""
-    status, count = obj["status"], ready[obj["metadata"]["uid"]]
-    if obj["kind"] == "Job":
-        noted = status.get("uncountedTerminatedPods") or {}
-        return not noted and (_is_over(obj) or (status.get("ready") == count and status.get("terminating") == 0))
-    names = ("numberReady", "numberMisscheduled") if obj["kind"] == "DaemonSet" else ("readyReplicas",)
-    counted = sum(status.get(name) or 0 for name in names)
-    return status.get("observedGeneration") == obj["metadata"]["generation"] and bool(counted == count)
-
-
-def _expected(service: JsonObject, pods: list[JsonObject]) -> dict[str, bool]:
-    """Pods a Service must list, and whether as ready."""
+def _expected(service: JsonObject, pods: list[JsonObject], family: str) -> dict[str, bool]:
+    """Pods a Service must list by their address of one family, and whether as ready."""
     spec, found = service["spec"], {}
     for one in pods:
         labels = one["metadata"].get("labels") or {}
         is_ready = any((held["type"], held["status"]) == ("Ready", "True") for held in one["status"]["conditions"])
-        if one["status"]["phase"] == "Running" and spec["selector"].items() <= labels.items():
+        has_address = any((":" in held["ip"]) == (family == "IPv6") for held in one["status"].get("podIPs") or ())
+        if one["status"]["phase"] == "Running" and has_address and spec["selector"].items() <= labels.items():
             found[one["metadata"]["name"]] = is_ready or bool(spec.get("publishNotReadyAddresses"))
     return found
 
 
-def _listed(service: JsonObject, slices: list[JsonObject]) -> dict[str, bool]:
+def _listed(slices: list[JsonObject]) -> dict[str, bool]:
     return {
         endpoint["targetRef"]["name"]: endpoint["conditions"]["ready"]
         for one in slices
-        if one["metadata"]["labels"]["kubernetes.io/service-name"] == service["metadata"]["name"]
         for endpoint in one.get("endpoints") or ()
     }
+
+
+def _is_hinted(service: JsonObject, slices: list[JsonObject]) -> bool:
+    """Whether ready endpoints have the hints that the Service asks for, and no others."""
+    wanted = service["spec"].get("trafficDistribution")
+    if "service.kubernetes.io/topology-mode" in (service["metadata"].get("annotations") or {}):
+        wanted = None
+    for one in slices:
+        for endpoint in one.get("endpoints") or ():
+            hints = endpoint.get("hints") or {}
+            has_zone, has_node = bool(hints.get("forZones")), bool(hints.get("forNodes"))
+            needs_zone = bool(wanted and endpoint.get("zone"))
+            if endpoint["conditions"]["ready"] and (has_zone, has_node) != (needs_zone, wanted == "PreferSameNode"):
+                return False
+    return True
 
 
 def _key(value: Any) -> str:
