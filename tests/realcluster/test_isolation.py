@@ -104,3 +104,30 @@ async def test_two_pods_that_change_places_cost_at_most_one_pod_that_never_was_r
         assert set(await here.names()) == kept, "nobody but the extra pod went"
         assert owners(await here.api.get(PODS, first, here.namespace))
         assert not owners(await here.api.get(PODS, victim, here.namespace))
+
+
+async def test_isolated_cut_and_given_back_by_the_command_line(real_cluster):
+    """Without agents nothing is verified; who goes, who stays and who is owned by whom is as in the lab."""
+    async with scene(real_cluster, "given-back", start_seconds=0.5) as here:
+        before = set(await here.names())
+        first = min(before)
+        ran = await here.tidegate("isolate", f"pod/{first}", "--keep-traffic", "--yes")
+        assert ran.code == 0 and "took its place" in ran.out, ran.err
+
+        async def is_replaced():
+            return len(await here.routed()) == 4
+
+        await here.until(is_replaced)
+        (replacement,) = set(await here.names()) - before
+        ran = await here.tidegate("cut", f"pod/{first}", "--yes", "--settle", "300ms")
+        assert ran.code == 4 and "assumed" in ran.out, ran.err
+        assert first not in await here.names(), "its label app is another"
+        ran = await here.tidegate("restore", f"pod/{first}", "--yes", "--settle", "300ms")
+        assert ran.code == 4 and f"pod/{replacement} went in its place" in ran.out, ran.out + ran.err
+        assert set(await here.names()) == before
+        assert owners(await here.api.get(PODS, first, here.namespace))
+
+        async def is_routed():
+            return len(await here.routed()) == 3
+
+        await here.until(is_routed)
