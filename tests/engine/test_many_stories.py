@@ -14,6 +14,7 @@ from tidegate.client import VerbOptions, drain_pod
 from tidegate.client.many import mark, run_of
 from tidegate.client.options import Identity
 from tidegate.client.targets import Targets, TooFewPods, pods_of
+from tidegate.engine.owners import KINDS
 from tidegate.kube.api import PODS
 from tidegate.kube.errors import ApiError
 from tidegate.kube.kubeconfig import Cluster
@@ -94,7 +95,7 @@ def test_a_pod_taken_from_its_owner_by_the_killed_run_is_still_of_the_workload()
 
 @pytest.mark.parametrize(
     ("targets", "has"),
-    [(Targets(NS, selector="app=echo", count=99), "3 pods"), (Targets(NS, selector="app=no"), "no pod")],
+    [(Targets(NS, selector="app=echo", count=99), "3 pods"), (Targets(NS, selector="app=no"), "no pods")],
 )
 def test_fewer_pods_than_asked_for_is_a_refusal_that_says_how_many_there_are(targets, has):
     async def story(stage):
@@ -167,3 +168,58 @@ def test_drains_of_many_processes_at_once_never_break_the_floor(seed, replace):
         assert await reserved(stage) == {}
 
     play(story, deployment(replicas=5, gate=False), seed=seed)
+
+
+def owned_by(kind, replicas=3):
+    """The stage's Deployment as a StatefulSet or a DaemonSet, behind the same Service."""
+    made = deployment(replicas=replicas, gate=False)
+    spec = {key: made["spec"][key] for key in ("selector", "template")}
+    spec |= {"serviceName": "echo", "replicas": replicas} if kind == "StatefulSet" else {}
+    return {"apiVersion": "apps/v1", "kind": kind, "metadata": made["metadata"], "spec": spec}
+
+
+@pytest.mark.parametrize("kind", ["StatefulSet", "DaemonSet"])
+def test_pods_that_have_no_second_go_one_by_one_each_once_the_one_before_is_back(kind, capsys):
+    async def story(stage):
+        await stage.api.create(KINDS[kind], owned_by(kind))
+        await stage.ready(3)
+        uids = {one["metadata"]["uid"] for one in await stage.pods()}
+        floor = Floor(stage)
+        watching = asyncio.create_task(floor.watch())
+        async with Load(stage).running():
+            _, codes = await command(Targets(NS, workload=("sts" if kind == "StatefulSet" else "ds", "echo")))
+        watching.cancel()
+        assert codes == [0, 0, 0]
+        assert floor.least == 2
+        await stage.ready(3)
+        assert not uids & {one["metadata"]["uid"] for one in await stage.pods()}
+
+    play(story, deployment(replicas=0, gate=False))
+    assert f"capacity dips by one: a {'pod of a ' if kind == 'StatefulSet' else ''}{kind}" in capsys.readouterr().err
+
+
+def test_the_only_pod_of_a_stateful_set_is_refused_and_its_floor_named(capsys):
+    async def story(stage):
+        await stage.api.create(KINDS["StatefulSet"], owned_by("StatefulSet", 1))
+        await stage.ready(1)
+        _, codes = await command(Targets(NS, workload=("sts", "echo")))
+        assert codes == [3]
+
+    play(story, deployment(replicas=0, gate=False))
+    assert "would keep 0 other ready endpoints" in capsys.readouterr().err
+
+
+def test_a_bare_pod_beside_others_is_drained_under_load_and_is_gone_for_good(capsys):
+    async def story(stage):
+        metadata = {"name": "alone", "namespace": NS, "labels": {"app": "echo"}}
+        spec = deployment(gate=False)["spec"]["template"]["spec"]
+        await stage.api.create(PODS, {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
+        await stage.ready(3)
+        # A ReplicaSet adopts what its selector selects: this one lacks the template's hash.
+        async with Load(stage).running():
+            _, codes = await command(Targets(NS, ("alone",)))
+        assert codes == [0]
+        assert len(await stage.pods()) == 2
+
+    play(story, deployment(replicas=2, gate=False))
+    assert "nothing makes a replacement" in capsys.readouterr().err

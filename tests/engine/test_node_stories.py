@@ -198,7 +198,7 @@ def test_the_command_prints_each_pod_and_what_is_left(capsys):
     assert all(one["result"] == "verified" for one in document["items"])
     assert "kubectl uncordon node-3" in told.out
     assert "drain node/node-3: cordon it" in told.err
-    assert "this node's witness" in told.err
+    assert "without it nothing here is verified" in told.err
 
 
 def test_a_dry_run_of_a_node_changes_nothing(capsys):

@@ -50,7 +50,8 @@ async def drained(
         click.echo(f"context {cluster.context or '-'}, server {cluster.server}", err=True)
         show_node(plan, options)
         if given["dry_run"] or plan.refused:
-            return planned(plan, options), REFUSED if plan.refused else DONE
+            is_refused = plan.refused or any(one.plan.refused(options) for one in plan.pods if one.plan is not None)
+            return planned(plan, options), REFUSED if is_refused else DONE
         if not given["yes"] and sys.stdin.isatty() and not click.confirm("Do it?", err=True):
             fail("nothing was changed", FAILED)
         result = await drain_node(client, plan, options, given["parallel"], lambda one: Progress(str(one)))
@@ -69,7 +70,7 @@ def show_node(plan: NodePlan, options: VerbOptions) -> None:
             show(one.plan, options, str(one.pod))
         else:
             word = {"skip": "left", "refuse": "refused", "follow": "waited for", "delete": "deleted"}[one.fate]
-            click.echo(f"pod {one.pod}: {word}: {one.why}", err=True)
+            click.echo(f"{word} {one.pod}: {one.why}", err=True)
         for note in one.notes:
             click.echo(f"  note: {note}", err=True)
 
@@ -119,6 +120,6 @@ def sentences(plan: NodePlan, result: NodeResult) -> list[str]:
     """A line for each pod, and what is left."""
     from tidegate.cli.mutate import sentence
 
-    lines = [sentence(name, one) for name, one in result.results.items()]
+    lines = [sentence(name, one).removeprefix("pod/") for name, one in result.results.items()]
     lines += [f"left on node/{plan.node.name}: {name}: {why}" for name, why in result.left.items()]
     return [*lines, f"node/{plan.node.name} is cordoned; `kubectl uncordon {plan.node.name}` gives it back"]

@@ -207,11 +207,13 @@ async def _run(cluster: Cluster, deed: Deed, given: dict[str, Any]) -> tuple[lis
 
 def show(plan: PodPlan, options: VerbOptions, name: str = "") -> None:
     """The plan, for people, on stderr."""
-    click.echo(f"{plan.verb} pod/{name or plan.pod.name} on {plan.pod.node or 'no node'}:", err=True)
+    click.echo(f"{plan.verb} {name or f'pod/{plan.pod.name}'} on {plan.pod.node or 'no node'}:", err=True)
     for number, step in enumerate(plan.steps(options), start=1):
         click.echo(f"  {number}. {step}", err=True)
     for line in plan.consequences:
         click.echo(f"  note: {line}", err=True)
+    if forced := plan.forced(options):
+        click.echo(f"  forced: {forced}", err=True)
     for reason in plan.refused(options):
         click.echo(f"  refused: {reason}", err=True)
 

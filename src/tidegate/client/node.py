@@ -34,7 +34,7 @@ from tidegate.observers.proxied import is_installed
 from tidegate.vtime import Nursery
 
 Fate = Literal["drain", "delete", "follow", "skip", "refuse"]
-AGENT_LABELS = {"app.kubernetes.io/name": "tidegate", "app.kubernetes.io/component": "agent"}
+NAME_LABEL = "app.kubernetes.io/name"
 MIRROR = "kubernetes.io/config.mirror"
 PARALLEL = 4
 """Drains at once. Each takes seconds of waiting and little work; what is too many for a Service its floor says."""
@@ -120,8 +120,8 @@ def _fate(one: Pod, is_forced: bool) -> tuple[Fate, str]:
         return "skip", f"it has ended ({one.phase})"
     if one.owner is not None and one.owner.kind == "DaemonSet":
         return "skip", f"DaemonSet {one.owner.name} would start it here again"
-    if one.namespace == SYSTEM_NAMESPACE and all(one.labels.get(key) == value for key, value in AGENT_LABELS.items()):
-        return "skip", "Tidegate's own agent: this node's witness"
+    if one.owner is None and one.namespace == SYSTEM_NAMESPACE and one.labels.get(NAME_LABEL) == "tidegate":
+        return "skip", "Tidegate's own: without it nothing here is verified"
     record = decode_drain(one.annotations)
     if one.owner is None and not (record is not None and record.owner):
         # kubectl's words for it: unmanagedFatal, unmanagedWarning.

@@ -337,6 +337,8 @@ def _dips(
 def _consequences(planned: LabelCut, controllers: tuple[Workload, ...], is_replaced: bool) -> tuple[str, ...]:
     if is_replaced:
         return (f"{controllers[0]} makes the replacement first: capacity does not dip",) if controllers else ()
+    if controllers and controllers[0].kind == "StatefulSet":
+        return (f"{controllers[0]} makes the next one of its name once this one is gone",)
     if planned.releases and controllers:
         return (f"{controllers[0]} lets go of the pod and makes a replacement at once",)
     return (f"{controllers[0]} replaces it when it is deleted",) if controllers else ("nothing makes a replacement",)

@@ -61,8 +61,8 @@ async def candidates(api: Api, targets: Targets) -> list[Pod]:
 def enough(found: list[Pod], targets: Targets) -> list[Pod]:
     """As many as were asked for. Raises ``TooFewPods``."""
     if len(found) < max(targets.count, 1):
-        has = f"{len(found)} pod{'s' if len(found) > 1 else ''}" if found else "no pod"
-        raise TooFewPods(f"there is {has} of {targets.subject} to choose {targets.count or 'one'} from")
+        has = "are no pods" if not found else "is 1 pod" if len(found) == 1 else f"are {len(found)} pods"
+        raise TooFewPods(f"there {has} of {targets.subject} to choose {targets.count or 'any'} from")
     return found[: targets.count or None]
 
 
