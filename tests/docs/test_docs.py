@@ -71,8 +71,8 @@ def test_the_results_are_those_of_the_code(name):
 
 def test_every_command_is_listed():
     page = (ROOT / "docs" / "operating.md").read_text("utf-8")
-    listed = re.findall(r"^    tidegate (\w+)", page, re.MULTILINE)
-    assert sorted(listed) == sorted(tidegate.list_commands(click.Context(tidegate)))
+    listed = re.findall(r"^    tidegate (\w+)", page.split("## Commands")[1].split("\n## ")[0], re.MULTILINE)
+    assert sorted(set(listed)) == sorted(tidegate.list_commands(click.Context(tidegate)))
 
 
 def test_the_list_of_commands_cuts_no_sentence_short():

@@ -13,12 +13,16 @@ import pytest
 from stage import NS, deployment, first, other_node, play
 
 from tidegate.cli import drain as drain_command
+from tidegate.cli import mutate, sim
 from tidegate.cli import prepare as prepare_command
-from tidegate.cli import sim
-from tidegate.client import About, PrepareOptions, VerbOptions, prepare_service, status_of
+from tidegate.cli.isolate import keeping
+from tidegate.cli.restore import giving_back
+from tidegate.client import About, PrepareOptions, VerbOptions, cut_pod, prepare_service, status_of
 from tidegate.client.doctor import examine
 from tidegate.client.prepare_plan import plan_prepare
 from tidegate.client.status import orphans_of
+from tidegate.client.targets import Targets
+from tidegate.client.targets import Targets
 from tidegate.client.trace import trace_pod
 from tidegate.client.verify import VerifyOptions, verify_pod
 from tidegate.kube.api import PODS, Patch
@@ -62,6 +66,7 @@ def leaves(value, path=""):
 def pattern(key: str) -> re.Pattern[str]:
     """A listed key as an expression: a word in capitals is any key, ``?`` only says that it may be missing."""
     text = re.escape(key.replace("?", ""))
+    text = re.sub(r"\bLABEL\b", r"[^\[\]]+", text)  # tidegate.dev/held
     return re.compile(re.sub(r"\b[A-Z]+\b", r"[^.\[\]]+", text))
 
 
@@ -104,20 +109,48 @@ def test_the_demos_optional_keys_are_those_of_the_page(demo):
     assert optional <= paths
 
 
+LAB = Cluster("http://127.16.0.1:6443", "lab", NS)
+GIVEN = {"dry_run": False, "yes": True, "output": "json", "keep_going": False, "parallel": 4}
+
+
 def test_a_drains_keys_are_those_of_the_page():
     async def story(stage, seconds):
         name = await first(stage)
         if seconds < 60:
-            stage.fault("proxy-freeze", await other_node(stage, name), 30)
-        given = {"dry_run": False, "yes": True}
-        options = VerbOptions(seed=0, timeout_seconds=seconds)
-        result = await drain_command._drain(Cluster("http://127.16.0.1:6443", "lab", NS), (NS, name), options, given)
-        return drain_command._document((NS, name), result)
+            stage.fault("proxy-freeze", await other_node(stage, name), 90)
+        options = VerbOptions(seed=0, timeout_seconds=seconds, replace=False)
+        deed = mutate.deed("drain", Targets(NS, (name,)), options)
+        (document,), _ = await mutate._run(LAB, deed, GIVEN)
+        return document
 
     verified = play(lambda stage: story(stage, 60), deployment(gate=False))
     late = play(lambda stage: story(stage, 3), deployment(gate=False))
     assert (verified["result"], late["result"]) == ("verified", "timed-out")
     assert_as_listed("drain", verified, late)
+
+
+def test_the_keys_of_a_plan_are_those_of_the_page():
+    async def story(stage):
+        deed = mutate.deed("drain", Targets(NS, (await first(stage),)), VerbOptions(seed=0, floor=9))
+        (document,), codes = await mutate._run(LAB, deed, GIVEN | {"dry_run": True})
+        assert codes == [3]
+        return document
+
+    assert_as_listed("drain --dry-run", play(story, deployment(gate=False)))
+
+
+def test_the_keys_of_a_nodes_drain_are_those_of_the_page():
+    async def story(stage, seconds):
+        name = await first(stage)
+        node = (await stage.api.get(PODS, name, NS))["spec"]["nodeName"]
+        if seconds < 60:
+            stage.fault("proxy-freeze", await other_node(stage, name), 90)
+        options = VerbOptions(seed=0, timeout_seconds=seconds, replace=False)
+        document, _ = await drain_node.drained(LAB, node, options, GIVEN)
+        return document
+
+    late = play(lambda stage: story(stage, 3), deployment(gate=False))
+    assert_as_listed("drain node", play(lambda stage: story(stage, 60), deployment(gate=False)), late)
 
 
 def test_a_status_keys_are_those_of_the_page():
