@@ -12,6 +12,7 @@ from tidegate.client.isolate import isolate_pod
 from tidegate.client.options import Identity
 from tidegate.client.restore import restore_pod
 from tidegate.kube.api import DEPLOYMENTS, ENDPOINTSLICES, PODS, REPLICASETS, SERVICES, Patch, Selection
+from tidegate.kube.client import KubeClient
 from tidegate.model import pod
 from tidegate.model.names import DRAINING_SERVICE, HELD, Ending, decode_drain
 
@@ -138,6 +139,60 @@ def test_where_another_label_is_the_services_alone_nobody_goes():
         assert (result.result, result.reason) == (Ending.VERIFIED, "")
         await is_as_before(stage, name, before)
         assert await names(stage) == was
+
+    play(story, UNGATED)
+
+
+class Between:
+    """The way to the API of a restore, with something that happens after its first write."""
+
+    def __init__(self, exchange, happens):
+        self.exchange, self.happens = exchange, happens
+
+    async def __call__(self, request):
+        answer = await self.exchange(request)
+        if request.method == "PATCH" and "/pods/" in request.path and self.happens is not None:
+            happens, self.happens = self.happens, None
+            await happens()
+        return answer
+
+
+def test_scaled_away_in_the_middle_it_is_not_given_back_and_scaled_up_again_the_next_run_goes_on():
+    async def story(stage):
+        name = await first(stage)
+        labels = (await seen(stage, name)).labels
+        await cut_pod(stage.client, NS, name, OPTIONS)
+        await stage.ready(4)
+        between = Between(stage.lab.lab.exchange, lambda: stage.scale(0))
+        stopped = await restore_pod(KubeClient(between, "lab"), (NS, name), OPTIONS)
+        assert stopped.result is Ending.TIMED_OUT and "would not keep it any more: it stays isolated" in stopped.reason
+        await asyncio.sleep(90)
+        assert await names(stage) == [name], "it serves on, alone"
+        again = await restore_pod(stage.client, (NS, name), OPTIONS)
+        assert again.result is Ending.REFUSED and "wants no pods" in again.reason
+        await stage.scale(3)
+        await stage.ready(4)
+        assert (await restore_pod(stage.client, (NS, name), OPTIONS)).result is Ending.VERIFIED
+        await is_as_before(stage, name, labels)
+
+    play(story, UNGATED)
+
+
+def test_rolled_out_in_the_middle_it_is_not_given_to_the_old_replicaset():
+    async def story(stage):
+        name = await first(stage)
+        await cut_pod(stage.client, NS, name, OPTIONS)
+        await stage.ready(4)
+
+        async def rollout():
+            template = {"template": {"metadata": {"labels": {"version": "2"}}}, "minReadySeconds": 60}
+            await stage.api.patch(DEPLOYMENTS, "echo", Patch({"spec": template}, "strategic"), NS)
+            await asyncio.sleep(1)
+
+        result = await restore_pod(KubeClient(Between(stage.lab.lab.exchange, rollout), "lab"), (NS, name), OPTIONS)
+        assert result.result is Ending.TIMED_OUT and "would not keep it any more" in result.reason
+        await asyncio.sleep(300)
+        assert name in await names(stage) and len(await names(stage)) == 4
 
     play(story, UNGATED)
 

@@ -21,16 +21,23 @@ from tidegate.client.labelled import origin_of
 from tidegate.client.options import VerbOptions
 from tidegate.client.plan import ISOLATED, PodPlan, plan_pod
 from tidegate.client.reservation import sweep
-from tidegate.client.returning import ADOPTED, RestorePlan, plan_restore, victim_of
+from tidegate.client.returning import (
+    ADOPTED,
+    RestorePlan,
+    controllers_of,
+    is_superseded,
+    plan_restore,
+    victim_of,
+)
 from tidegate.client.scraping import see_to
 from tidegate.drain.progress import Drain
 from tidegate.drain.state import State
-from tidegate.engine import act, owners
+from tidegate.engine import act
 from tidegate.engine.observe import PodSeen
 from tidegate.kube.api import ENDPOINTSLICES, PODS, SERVICES, Selection
 from tidegate.kube.client import KubeClient
 from tidegate.kube.errors import ApiError
-from tidegate.model import endpointslice, pod, service, workload
+from tidegate.model import endpointslice, pod, service
 from tidegate.model.names import HELD, HELD_ISOLATED, DrainRecord, DrainResult, Ending
 from tidegate.model.pod import Pod
 from tidegate.observers.proxied import is_installed
@@ -233,12 +240,10 @@ class _Restoration:
 
     async def _wanted(self) -> int:
         """How many pods its owner wants now."""
-        found = self._plan.workload
-        assert found is not None
-        obj = await self._client.get(owners.KINDS[found.kind], found.name, found.namespace)
-        owner = workload.decode({"kind": found.kind, **obj})
-        if owner.uid != found.uid or owner.is_ending or not owner.replicas:
-            reason = f"{owner} wants no pods any more: it stays isolated, with its traffic"
+        chain = await controllers_of(self._client, self._holding.pod, self._holding.record)
+        owner = chain[0]
+        if owner.is_ending or not owner.replicas or (len(chain) > 1 and is_superseded(*chain[:2])):
+            reason = f"{owner} would not keep it any more: it stays isolated, with its traffic"
             raise _Stopped(DrainResult(Ending.TIMED_OUT, reason))
         return owner.replicas
 

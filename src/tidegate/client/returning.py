@@ -140,7 +140,7 @@ async def plan_restore(
     )  # fmt: skip
     if record is None or bare.refusals:
         return bare
-    found = _Found(subject, record, services, await _controllers(api, subject, record))
+    found = _Found(subject, record, services, await controllers_of(api, subject, record))
     refusals = [*_of_the_pod(found, options), *map(Refusal, await lacking(api, namespace, is_witnessed))]
     if found.is_let_go and record.state != ADOPTED:
         refusals += _of_the_owner(found)
@@ -206,8 +206,8 @@ def victim_of(owned: Iterable[Pod], named: str = "", recorded: Iterable[str] = (
     return max(known or waiting or free, key=newness, default=None)
 
 
-async def _controllers(api: Api, subject: Pod, record: DrainRecord) -> tuple[Workload, ...]:
-    """Its owner of before, and that one's. One that is gone says so (``is_ending``)."""
+async def controllers_of(api: Api, subject: Pod, record: DrainRecord) -> tuple[Workload, ...]:
+    """The pod's owner of before, and that one's. One that is gone says so (``is_ending``)."""
     parts = record.owner.split("/")
     if len(parts) != 3:
         return ()
@@ -290,7 +290,7 @@ def _of_the_owner(found: _Found) -> Iterator[Refusal]:
         yield Refusal(f"{owner}, which had it, is gone or was made anew: nobody would keep it", way_out=way_out)
     elif not owner.replicas:
         yield Refusal(f"{owner} wants no pods: it would adopt it and delete it at once", way_out=way_out)
-    elif len(found.controllers) > 1 and _is_superseded(owner, found.controllers[1]):
+    elif len(found.controllers) > 1 and is_superseded(owner, found.controllers[1]):
         newer = found.controllers[1]
         yield Refusal(
             f"{owner} is revision {owner.revision} of {newer}, which is at {newer.revision}: it would be adopted and "
@@ -299,5 +299,6 @@ def _of_the_owner(found: _Found) -> Iterator[Refusal]:
         )
 
 
-def _is_superseded(owner: Workload, topmost: Workload) -> bool:
+def is_superseded(owner: Workload, topmost: Workload) -> bool:
+    """Whether a ReplicaSet is of an older revision than its Deployment: it will be scaled away."""
     return not topmost.is_ending and topmost.revision > owner.revision
