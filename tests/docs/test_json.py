@@ -12,8 +12,7 @@ import msgspec
 import pytest
 from stage import NS, deployment, first, other_node, play
 
-from tidegate.cli import drain as drain_command
-from tidegate.cli import mutate, sim
+from tidegate.cli import drain_node, mutate, sim
 from tidegate.cli import prepare as prepare_command
 from tidegate.cli.isolate import keeping
 from tidegate.cli.restore import giving_back
@@ -21,7 +20,6 @@ from tidegate.client import About, PrepareOptions, VerbOptions, cut_pod, prepare
 from tidegate.client.doctor import examine
 from tidegate.client.prepare_plan import plan_prepare
 from tidegate.client.status import orphans_of
-from tidegate.client.targets import Targets
 from tidegate.client.targets import Targets
 from tidegate.client.trace import trace_pod
 from tidegate.client.verify import VerifyOptions, verify_pod
@@ -151,6 +149,28 @@ def test_the_keys_of_a_nodes_drain_are_those_of_the_page():
 
     late = play(lambda stage: story(stage, 3), deployment(gate=False))
     assert_as_listed("drain node", play(lambda stage: story(stage, 60), deployment(gate=False)), late)
+
+
+def test_the_keys_of_an_isolation_and_of_a_restore_are_those_of_the_page():
+    async def told(deed, **given):
+        (document,), _ = await mutate._run(LAB, deed, GIVEN | given)
+        return document
+
+    async def story(stage):
+        about, options = Targets(NS, (await first(stage),)), VerbOptions(seed=0)
+        isolation = [await told(keeping(options)(about), dry_run=True), await told(keeping(options)(about))]
+        back = giving_back(options)(about)
+        restores = [await told(back, dry_run=True), await told(back)]
+        assert [one.get("result") for one in (*isolation, *restores)] == [None, "verified", None, "verified"]
+        refused = await told(giving_back(options, "nosuch")(about), dry_run=True)
+        assert refused["refusals"]
+        cut_again = VerbOptions(seed=0, timeout_seconds=60)
+        await cut_pod(stage.client, NS, about.names[0], cut_again)
+        return isolation, [*restores, refused, await told(giving_back(cut_again)(about))]
+
+    isolations, restores = play(story, deployment(gate=False))
+    assert_as_listed("isolate", *isolations)
+    assert_as_listed("restore", *restores)
 
 
 def test_a_status_keys_are_those_of_the_page():
