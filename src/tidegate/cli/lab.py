@@ -211,7 +211,8 @@ def kubeconfig(name: str, path: bool) -> None:
 def token(name: str, user: str | None, **options: Any) -> None:
     """Print a kubeconfig whose user may do what rules say.
 
-    What no rule allows is answered 403, in Kubernetes' words. Rules given again replace the old ones. Without NAME, list the tokens.
+    What no rule allows is answered 403, in Kubernetes' words. Rules given again replace the old ones. Without NAME,
+    list the tokens.
 
     \b
     tidegate lab token alice --rule get,list,watch:pods,services --rule patch:pods -n demo
