@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.realcluster.fake_kubelet import FakeKubelet, fake_kubelet
-from tests.realcluster.settling import has_settled, is_over
+from tests.realcluster.settling import has_settled, is_over, is_to_be_claimed
 
 from tidegate import vtime
 from tidegate.kube.api import (
@@ -184,6 +184,8 @@ class World:
             )
             is_seen = status.get("observedGeneration") == one["metadata"]["generation"]
             if not is_seen or counts != (one["spec"]["replicas"], ready[uid], 0):
+                return False
+            if any(is_to_be_claimed(pod, one) for pod in listed[PODS]):
                 return False
             ready.update({owner["uid"]: ready[uid] for owner in one["metadata"].get("ownerReferences") or ()})
         # kube-controller-manager waits a second where its own cache of slices is stale

@@ -25,7 +25,7 @@ def has_settled(obj: JsonObject, pods: list[JsonObject], ready: Counter[str]) ->
     """Its pods are claimed, made, ended and counted. ``ready`` counts the ready pods by their owners' uids."""
     if obj["kind"] == "Job" and is_over(obj):
         return True
-    if any(_is_to_be_claimed(pod, obj) for pod in pods):
+    if any(is_to_be_claimed(pod, obj) for pod in pods):
         return False
     mine = [pod for pod in pods if _is_owned(pod, obj)]
     if obj["kind"] == "Job":
@@ -41,7 +41,7 @@ def _is_owned(pod: JsonObject, obj: JsonObject) -> bool:
     return any(one["uid"] == obj["metadata"]["uid"] for one in pod["metadata"].get("ownerReferences") or ())
 
 
-def _is_to_be_claimed(pod: JsonObject, obj: JsonObject) -> bool:
+def is_to_be_claimed(pod: JsonObject, obj: JsonObject) -> bool:
     """A pod that it has yet to adopt or to let go."""
     fits = matches(obj["spec"]["selector"], labels_of(pod))
     if obj["kind"] == "StatefulSet":
