@@ -25,7 +25,7 @@ from tidegate.kube.api import (
     Selection,
 )
 from tidegate.kube.client import KubeClient
-from tidegate.model.names import Ending
+from tidegate.model.names import PREPARED, Ending
 from tidegate.traffic.preparation import Act
 
 KEY = "traffic.tidegate.dev/echo"
@@ -314,6 +314,23 @@ def test_of_two_at_once_one_wins_and_the_other_is_told_who_and_when():
     play(story, UNGATED, addons=())
 
 
+def test_no_write_lands_on_an_object_that_was_changed_since_it_was_looked_at():
+    async def story(stage):
+        inner, untested = stage.lab.lab.exchange, []
+
+        async def exchange(request):
+            if request.method == "PATCH":
+                tested = {one["path"] for one in json.loads(request.body) if one["op"] == "test"}
+                untested.extend({"/metadata/uid", "/metadata/resourceVersion"} - tested)
+            return await inner(request)
+
+        for options in (IN_PLACE, ABORT, ROLLOUT, ABORT):
+            await prepare_service(KubeClient(exchange, "lab"), ABOUT, options)
+        assert untested == []
+
+    play(story, UNGATED, addons=())
+
+
 @pytest.mark.parametrize("options", [IN_PLACE, ROLLOUT], ids=["in-place", "rollout"])
 def test_an_autoscaler_may_scale_it_meanwhile(options):
     async def story(stage):
@@ -365,6 +382,8 @@ def test_a_pod_of_somebody_else_that_comes_at_any_step_never_leaves_the_service(
             return
         assert result.result in ("stopped", "refused") and "pod/stray" in result.reason
         assert KEY not in await selector(stage)
+        found = await stage.api.get(SERVICES, "echo", NS)
+        assert (PREPARED in (found["metadata"].get("annotations") or {})) is (result.result == "stopped")
         assert "stray" in listed and len(listed) == 4
         await stage.api.delete(PODS, "stray", NS, Deletion())
         await stage.gone("stray")

@@ -81,6 +81,14 @@ def test_it_is_not_resumed_before_the_controller_has_found_its_replicaset_again(
     assert acts[acts.index(Act.RESUME) - 1] is Act.WAIT
 
 
+def test_no_template_is_touched_before_the_controller_has_seen_the_pause():
+    scene = plain()
+    while (move := next_move(scene, IN_PLACE)).act is not Act.PAUSE:
+        scene = after(scene, move, IN_PLACE)
+    move = next_move(after(scene, move, IN_PLACE), IN_PLACE)
+    assert (move.act, move.subject) == (Act.WAIT, "web")
+
+
 def test_an_older_revision_that_equals_the_newest_but_for_the_label_is_marked_by_either_way():
     twin = Edition("web-0", ON, 0, False, is_twin=True)
     scene = plain()

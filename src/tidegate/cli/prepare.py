@@ -51,8 +51,12 @@ def prepare(workloads: tuple[tuple[str, str], ...], **given: Any) -> None:
     from tidegate.client.prepare_scene import About
 
     about = About(namespace, given["service"], tuple(dict.fromkeys(name for _, name in workloads)))
-    with asking(cluster, namespace):
-        document, code = asyncio.run(_run(cluster, about, options, given))
+    try:
+        with asking(cluster, namespace):
+            document, code = asyncio.run(_run(cluster, about, options, given))
+    except KeyboardInterrupt:
+        click.echo(f"what was begun stays: {_again(about)}", err=True)
+        raise
     if given["output"] == "json":
         click.echo(json.dumps(document, indent=2))
     sys.exit(code)
@@ -167,8 +171,6 @@ def exit_code(result: Prepared) -> int:
 
 def sentence(plan: PreparePlan, result: Prepared) -> str:
     """The result in a line, and what to do where it is not done."""
-    names = " ".join(f"deploy/{name}" for name in plan.about.deployments)
-    again = f"`tidegate prepare {names} --service {plan.about.service}` goes on, with --abort it goes back"
     match result.result:
         case "prepared":
             label = f"{plan.wish.key}={plan.wish.value}"
@@ -180,7 +182,12 @@ def sentence(plan: PreparePlan, result: Prepared) -> str:
         case "refused":
             return f"svc/{plan.about.service} refused: {result.reason}"
         case _:
-            return f"svc/{plan.about.service} stopped: {result.reason}; {again}"
+            return f"svc/{plan.about.service} stopped: {result.reason}; {_again(plan.about)}"
+
+
+def _again(about: About) -> str:
+    names = " ".join(f"deploy/{name}" for name in about.deployments)
+    return f"`tidegate prepare {names} --service {about.service}` goes on, with --abort it goes back"
 
 
 def document(plan: PreparePlan, result: Prepared) -> dict[str, Any]:
