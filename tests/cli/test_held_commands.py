@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 from stage import NS, deployment, first, play
 
+from tidegate import vtime
 from tidegate.cli import mutate
 from tidegate.cli.isolate import cutting, keeping
 from tidegate.cli.main import tidegate
@@ -20,6 +21,7 @@ from tidegate.client.options import Identity
 from tidegate.client.targets import Targets
 from tidegate.engine.owners import KINDS
 from tidegate.kube.api import DEPLOYMENTS, PODS, REPLICASETS, Patch
+from tidegate.kube.errors import KubeError
 from tidegate.kube.kubeconfig import Cluster
 from tidegate.model import pod
 
@@ -231,6 +233,40 @@ RESTORE = (
 def test_restore_as_it_is_read(capsys, golden):
     told = "".join(f"## {title}\n{transcript(capsys, made, **more)}" for title, made, more in RESTORE)
     golden("cli/restore.txt", told)
+
+
+LOOK = ("get,list,watch:pods,services,nodes,endpointslices.discovery.k8s.io,replicasets.apps,deployments.apps",)
+GUARDS = ("list:poddisruptionbudgets.policy,networkpolicies.networking.k8s.io",)
+ASK = ("get:leases.coordination.k8s.io", "get,create:pods/proxy")
+
+
+def test_a_permission_that_is_missing_is_named_and_nothing_is_changed(capsys, golden):
+    async def story(stage):
+        name = await first(stage)
+        names = sorted(one["metadata"]["name"] for one in await stage.pods())
+        await cut(stage, name)
+        told = ""
+        for title, made, subject, rules in (
+            ("isolate, not patch", keeping(ANN), names[1], (*LOOK, *GUARDS)),
+            ("isolate, not list NetworkPolicies", keeping(ANN), names[1], (*LOOK, "patch:pods")),
+            ("isolate, not get pods", keeping(ANN), names[1], ("list:services",)),
+            ("restore, not delete", BACK, name, (*LOOK, *GUARDS, "patch:pods,services")),
+            ("restore, not get ReplicaSets", BACK, name, ("get,list,watch:pods,services", *GUARDS)),
+        ):
+            token = stage.lab.lab.register_token("ann", (*ASK, *rules))
+            vtime.hosted()["http://ann"] = stage.lab.lab.exchange_as(token)
+            before = await stage.api.get(PODS, subject, NS)
+            try:
+                _, codes = await mutate._run(Cluster("http://ann", "lab", NS), made(Targets(NS, (subject,))), GIVEN)
+                said = f"-> {codes[0]}"
+            except KubeError as error:
+                said = f"error: {error}"
+            read = capsys.readouterr()
+            assert await stage.api.get(PODS, subject, NS) == before
+            told += f"## {title}\n{plain(read.err + read.out, names).partition(chr(10))[2]}{plain(said, names)}\n\n"
+        return told
+
+    golden("cli/held-permissions.txt", play(story, UNGATED))
 
 
 @pytest.mark.parametrize("words", [

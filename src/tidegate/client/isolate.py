@@ -15,7 +15,7 @@ from tidegate.client.holding import HeldByOther, Holding, is_at_work, told
 from tidegate.client.keeping import LOOK_SECONDS, hold, newness, owned_by
 from tidegate.client.labelled import origin_of
 from tidegate.client.options import VerbOptions
-from tidegate.client.permissions import lacking
+from tidegate.client.permissions import Deed, review
 from tidegate.client.plan import ISOLATED, PodPlan, Refusal, Step, label, plan_pod
 from tidegate.drain.state import Mode
 from tidegate.engine import owners
@@ -95,7 +95,10 @@ async def plan_isolation(api: Api, target: tuple[str, str], options: VerbOptions
     found = isolation(subject, services, owner)
     labels = found.labels if found is not None else {}
     guards = await read_guards(api, namespace, controllers)
-    refusals = [*_of_itself(subject, record, options), *map(Refusal, await lacking(api, namespace, False))]
+    patching = Deed("patch", "pods", namespace)
+    refusals = _of_itself(subject, record, options)
+    if (await review(api, (patching,)))[patching] is False:
+        refusals.append(Refusal(f"these credentials may not {patching}"))
     if found is None and record is None:
         refusals.append(_impossible(subject, not_isolated(subject, services, owner), owner))
     refusals += _guarded(guards, subject, labels)
