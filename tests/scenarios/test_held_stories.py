@@ -11,7 +11,7 @@ from stage import NS, SERVICE, deployment, first
 from under_load import Floor, Load
 
 from tidegate import vtime
-from tidegate.client import VerbOptions, cut_pod, drain_pod
+from tidegate.client import VerbOptions, cut_pod, drain_pod, plan_pod
 from tidegate.client.isolate import isolate_pod
 from tidegate.client.options import Identity
 from tidegate.client.restore import restore_pod
@@ -187,5 +187,9 @@ def test_who_may_not_write_services_gets_everything_else():
         name = await first(stage)
         client = KubeClient(Forbidding(stage.lab.lab.exchange), "lab")
         assert (await cut_pod(client, NS, name, OPTIONS)).result is Ending.VERIFIED
+        token = stage.lab.lab.register_token("ann", ("get,list,watch,patch,delete:*",))
+        plan = await plan_pod(KubeClient(stage.lab.lab.exchange_as(token), "lab"), (NS, name), "cut", OPTIONS, False)
+        note = "scrapers that follow endpoints lose what is cut: these credentials may not create services"
+        assert any(one.startswith(note) for one in plan.consequences), plan.consequences
 
     play(story, UNGATED)

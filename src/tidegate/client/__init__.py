@@ -2,6 +2,8 @@
 
 - ``drain_pod(client, namespace, name, options) -> DrainResult``: cut, verify, delete; continues what was interrupted.
 - ``cut_pod(...)``: cut, verify, keep.
+- ``isolate_pod(client, (namespace, name), keep, options)``: out of its owner's hands, with its traffic or without.
+- ``restore_pod(client, (namespace, name), options)``: its labels back; its replacement is drained.
 - ``plan_pod(client, (namespace, name), verb, options, is_witnessed) -> PodPlan`` and ``carry_out(client, plan,
   options)``: the same in two steps.
 - ``verify_pod(client, namespace, name, VerifyOptions) -> Verification``: does traffic reach it? Changes nothing.
@@ -18,11 +20,13 @@
 from tidegate.client.cut import cut_pod
 from tidegate.client.doctor import Examination, examine
 from tidegate.client.drain import carry_out, drain_pod
+from tidegate.client.isolate import isolate_pod
 from tidegate.client.options import VerbOptions
 from tidegate.client.plan import PodPlan, plan_pod
 from tidegate.client.prepare import Prepared, prepare_service
 from tidegate.client.prepare_plan import PrepareOptions
 from tidegate.client.prepare_scene import About
+from tidegate.client.restore import restore_pod
 from tidegate.client.status import Status, follow_status, orphans_of, status_of
 from tidegate.client.trace import Trace, follow_pod, trace_pod
 from tidegate.client.verification import Verification
@@ -45,9 +49,11 @@ __all__ = [
     "examine",
     "follow_pod",
     "follow_status",
+    "isolate_pod",
     "orphans_of",
     "plan_pod",
     "prepare_service",
+    "restore_pod",
     "status_of",
     "trace_pod",
     "verify_pod",
