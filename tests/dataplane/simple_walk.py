@@ -28,6 +28,7 @@ def through_iptables(dump: str, packet: Packet) -> set[str | None]:
 
     def walk(name: str, depth: int) -> bool:
         """Whether the packet may fall out of the chain's end."""
+        may_leave = False
         for words in chains.get(name, []):
             if "-j" not in words and "-g" not in words:
                 continue
@@ -44,19 +45,20 @@ def through_iptables(dump: str, packet: Packet) -> set[str | None]:
             elif target == "RETURN":
                 if certainty == "yes":
                     return True
-                goes_on = True
+                goes_on = may_leave = True
             elif target in ("MARK", "LOG"):
                 goes_on = True
             elif target in chains or target.startswith(("KUBE-", "CNI-", "T-")):
                 back = walk(target, depth + 1) if depth < 20 else found.add(None) or True
-                if words[at] == "-g" and certainty == "yes":
-                    return back
-                goes_on = back or words[at] == "-g"
+                if words[at] == "-g":
+                    may_leave |= back
+                    back = False
+                goes_on = back
             else:
                 found.add(None)
                 goes_on = True
             if not goes_on and certainty == "yes":
-                return False
+                return may_leave
         return True
 
     for hook in ("PREROUTING", "OUTPUT"):
@@ -117,7 +119,8 @@ FREE = ("addrtype", "statistic", "recent", "mark", "nfacct", "conntrack")
 
 
 def _at(text: str, packet: Packet) -> str:
-    return text if ":" in text else f"{text}:{packet.port}"
+    address, _, port = text.partition(":")
+    return text if port and "-" not in port else f"{address}:{packet.port}"
 
 
 def through_nft(dump: str, packet: Packet) -> set[str | None]:
@@ -161,45 +164,46 @@ class _Nft:
         if depth > 20:
             self.found.add(None)
             return True
+        may_leave = False
         for rule in self.chains.get(name, []):
             ends = self.rule(rule, depth)
-            if ends == "end":
-                return False
-            if ends == "return":
-                return True
+            may_leave |= "return" in ends
+            if "on" not in ends:
+                return may_leave
         return True
 
-    def rule(self, rule: list[dict], depth: int) -> str:
-        """``end`` and ``return`` only when every packet like this one does."""
-        certain = True
+    def rule(self, rule: list[dict], depth: int) -> set[str]:
+        """What packets like this one may do next: go ``on`` to the next rule, ``return`` from the chain, or ``end``."""
+        perhaps: set[str] = set()
         for expression in rule:
             ((kind, given),) = expression.items()
             if kind == "match":
                 hit = self.matches(given)
                 if hit is False:
-                    return "on"
-                certain &= hit is True
+                    return perhaps | {"on"}
+                perhaps |= set() if hit else {"on"}
             elif kind == "vmap":
-                return self.verdicts(given, certain, depth)
+                hits, is_certain = self.rows(given)
+                ends = [self.verdict(*next(iter(hit.items())), depth) for hit in hits]
+                return perhaps.union(*ends, set() if is_certain else {"on"})
             elif kind == "dnat":
-                return "end" if self.dnat(given) and certain else "on"
+                return perhaps | ({"end"} if self.dnat(given) else {"on"})
             elif kind in ("jump", "goto", "accept", "drop", "return"):
-                ends = self.verdict(kind, given, depth)
-                return ends if certain else "on"
+                return perhaps | self.verdict(kind, given, depth)
             elif kind not in ("counter", "mangle", "set", "log"):
                 self.found.add(None)
-                return "on"
-        return "on"
+                return perhaps | {"on"}
+        return {"on"}
 
-    def verdict(self, kind: str, given: dict | None, depth: int) -> str:
+    def verdict(self, kind: str, given: dict | None, depth: int) -> set[str]:
         if kind in ("accept", "drop"):
-            return "end"
+            return {"end"}
         if kind == "return":
-            return "return"
+            return {"return"}
         if given["target"] not in self.chains:
             self.found.add(None)
         back = self.walk(given["target"], depth + 1)
-        return "end" if not back else "return" if kind == "goto" else "on"
+        return {"end"} if not back else {"return"} if kind == "goto" else {"on"}
 
     def value(self, left: dict) -> object:
         """The packet's own value of a selector, None when it has none."""
@@ -252,13 +256,6 @@ class _Nft:
         numgen = given["key"].get("numgen")
         is_certain = bool(hits) if None not in values else bool(numgen and len(hits) >= numgen["mod"])
         return hits, is_certain
-
-    def verdicts(self, given: dict, certain: bool, depth: int) -> str:
-        hits, is_certain = self.rows(given)
-        ends = [self.verdict(*next(iter(hit.items())), depth) for hit in hits]
-        if not (certain and is_certain) or not ends:
-            return "on"
-        return "on" if "on" in ends else "return" if "return" in ends else "end"
 
     def dnat(self, given: dict) -> bool:
         """Whether it certainly translates."""

@@ -161,6 +161,15 @@ def test_a_chain_that_returns_goes_on_where_it_was_jumped_from():
     assert facts.routes_to(POD)
 
 
+def test_a_goto_gives_nothing_back_when_its_chain_keeps_the_packet():
+    extra = {"a": [[goto("b")], [TO_POD]], "b": [[TO_OTHER]]}
+    assert not parse(nft(web([jump("a")], [TO_POD], extra=extra))).routes_to(POD)
+    extra["b"] = [[{"return": None}]]
+    facts = parse(nft(web([jump("a")], [TO_OTHER], extra=extra)))
+    assert not facts.routes_to(POD), "a goto skips the rest of its own chain"
+    assert facts.routes_to(OTHER), "and comes back to who jumped there"
+
+
 def test_chains_in_a_circle_are_unreadable():
     facts = parse(nft(web([jump("a")], extra={"a": [[jump("b")]], "b": [[jump("a")]]})))
     assert "too deep" in str(facts.unreadable[0])

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 
 from tidegate.dataplane.facts import Facts, Tracked, Unreadable
+from tidegate.dataplane.frontends import EVERYTHING, Asking
 from tidegate.model.endpoint import Endpoint, canonical
 
 # net/netfilter/nf_conntrack_proto_tcp.c, tcp_conntrack_names; NONE is an entry nobody has seen a packet of.
@@ -41,8 +42,11 @@ _OTHER = re.compile(
 _COUNT = re.compile(r"conntrack v\S+ \(conntrack-tools\): (\d+) flow entries have been shown\.")
 
 
-def parse(dump: str, source: str = "") -> Facts:
-    """The connections of one node, none when ``dump`` is empty (``conntrack -L`` prints nothing then). Never raises."""
+def parse(dump: str, source: str = "", asking: Asking = EVERYTHING) -> Facts:
+    """The connections of one node, or only those to the endpoints asked about; none when ``dump`` is empty
+    (``conntrack -L`` prints nothing then). Never raises.
+    """
+    wanted = None if asking.endpoints is None else {endpoint.address for endpoint in asking.endpoints}
     tracked: list[Tracked] = []
     count = 0
     for number, line in enumerate(dump.split("\n"), start=1):
@@ -51,7 +55,8 @@ def parse(dump: str, source: str = "") -> Facts:
         found = _ENTRY.fullmatch(line.rstrip() + " ")
         try:
             if found:
-                tracked += _tracked(found)
+                if wanted is None or canonical(found[8]) in wanted:
+                    tracked += _tracked(found)
             elif shown := _COUNT.fullmatch(line.strip()):
                 if int(shown[1]) != count:
                     raise ValueError(f"{shown[1]} entries were shown, {count} are here")

@@ -16,7 +16,7 @@ FORMATS: dict[str, Parser] = {
     "nft": nft.parse_text,
     "iptables-save": iptables.parse,
     "ipvsadm": ipvs.parse,
-    "conntrack": lambda dump, source, asking: conntrack.parse(dump, source),
+    "conntrack": conntrack.parse,
 }
 
 _SIGNS = (

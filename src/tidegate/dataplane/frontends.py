@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, summarize_address_range
 
 from tidegate.dataplane.facts import Facts, Route, Unreadable
@@ -36,11 +37,11 @@ _CLUSTER = ("service-", "KUBE-SVC-", "KUBE-SVL-")
 class Asking:
     """What is wanted from a dump, and what the asker knows that no dump tells.
 
-    ``endpoints``: only routes leading to these (and the fence); None: all routes. ``fences``: ClusterIP -> install id,
-    for dumps that carry no Service names. ``node_addresses``: where a ``redirect`` leads. ``elsewhere``: what the
-    asker reads from another dump: tables as ``ip nat`` (iptables-nft's, which nft prints without their targets), or
-    ``legacy``. ``services``: the dump shows only the chains of these Services (``namespace/name``); the asker vouches
-    that no other can hold ``endpoints``.
+    ``endpoints``: only routes leading to these, with these of their endpoints (and the fence); None: all routes.
+    ``fences``: ClusterIP -> install id, for dumps that carry no Service names. ``node_addresses``: where a
+    ``redirect`` leads. ``elsewhere``: what the asker reads from another dump: tables as ``ip nat`` (iptables-nft's,
+    which nft prints without their targets), or ``legacy``. ``services``: the dump shows only the chains of these
+    Services (``namespace/name``); the asker vouches that no other can hold ``endpoints``.
     """
 
     endpoints: tuple[Endpoint, ...] | None = None
@@ -69,10 +70,7 @@ def facts_of(
     unreadable = (*known, *collected.problems)
     routes = collected.routes()
     fence, more = read_fence(routes, asking.fences)
-    if asking.endpoints is not None:
-        routes = tuple(
-            route for route in routes if _leads_to(route, asking.endpoints) or _install(route, asking.fences)
-        )
+    routes = narrowed(routes, asking)
     return Facts(source, dump, 0.0, routes, fence, (), (*unreadable, *more))
 
 
@@ -104,8 +102,17 @@ def _install(route: Route, fences: Mapping[str, str]) -> str | None:
     return named or fences.get(route.address)
 
 
-def _leads_to(route: Route, endpoints: tuple[Endpoint, ...]) -> bool:
-    return any(one.covers(to) for one in endpoints for to in route.endpoints)
+def narrowed(routes: Iterable[Route], asking: Asking) -> tuple[Route, ...]:
+    """The routes to the endpoints asked about, with these endpoints only; the fence's as they are."""
+    if asking.endpoints is None:
+        return tuple(routes)
+    found = []
+    for route in routes:
+        if _install(route, asking.fences):
+            found.append(route)
+        elif to := tuple(end for end in route.endpoints if any(one.covers(end) for one in asking.endpoints)):
+            found.append(replace(route, endpoints=to))
+    return tuple(found)
 
 
 _Key = tuple[str, str, int, str, str]
@@ -172,23 +179,20 @@ class _Collected:
         return tuple(found)
 
 
-@dataclass(frozen=True, slots=True)
 class _Wanted:
     """Whether a target is one asked about, or may be a fence's."""
 
-    endpoints: tuple[Endpoint, ...]
-    family: int
+    def __init__(self, endpoints: tuple[Endpoint, ...], family: int) -> None:
+        self._numbers = {_number(one.address) for one in endpoints if (":" in one.address) == (family == 6)}
+        self._fences = _FENCES[family]
 
     def __call__(self, target: Target) -> bool:
-        if target.low is None or target.high is None:
+        low, high = target.low, target.high
+        if low is None or high is None:
             return True
-        low, high = _FENCES[self.family]
-        if target.low <= high and low <= target.high:
+        if low <= self._fences[1] and self._fences[0] <= high:
             return True
-        numbers = range(target.low, target.high + 1)
-        return any(
-            (":" in one.address) == (self.family == 6) and _number(one.address) in numbers for one in self.endpoints
-        )
+        return low in self._numbers if low == high else any(low <= number <= high for number in self._numbers)
 
 
 def _number(address: str) -> int:
@@ -218,6 +222,7 @@ def _address(region: Region, family: int) -> str:
     return str(networks[0]) if len(networks) == 1 else ""
 
 
+@lru_cache(maxsize=4096)
 def _named(trail: Trail, is_redirect: bool) -> tuple[str, str]:
     """What kind of frontend a path begins at, and whose Service it is, by the names met on it."""
     via = "dnat"

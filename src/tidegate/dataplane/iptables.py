@@ -248,9 +248,15 @@ class _Reading:
         self.test(DADDR, region_of([network_range(self._next(), self.family)]))
 
     def destinations(self) -> None:
-        low, _, high = self._next().partition("-")
-        ends = address_number(low, self.family), address_number(high or low, self.family)
-        self.test(DADDR, region_of([ends]))
+        self.test(DADDR, region_of([self._addresses(self._next())]))
+
+    def _addresses(self, text: str) -> tuple[int, int]:
+        """``1.2.3.4`` or ``1.2.3.4-1.2.3.9``."""
+        low, separator, high = text.partition("-")
+        first, last = address_number(low, self.family), address_number(high if separator else low, self.family)
+        if last < first:
+            raise NotUnderstood(f"addresses {text}")
+        return first, last
 
     def protocol(self) -> None:
         name = self._next()
@@ -288,7 +294,8 @@ class _Reading:
     def _target(self, name: str, chains: Iterable[str], is_goto: bool) -> None:
         options = [word for word in self._words[self._at :] if word]
         self._at = len(self._words)
-        if options and (name in chains or name in ("ACCEPT", "DROP", "RETURN")):
+        is_bare = name in chains or name in ("ACCEPT", "DROP", "RETURN")
+        if options and (is_bare or not {"-A", "-j", "-g"}.isdisjoint(options)):
             raise NotUnderstood(f"{name} {' '.join(options)}")
         if name in ("ACCEPT", "DROP", "RETURN"):
             self.steps.append(Verdict({"ACCEPT": "accept", "DROP": "drop", "RETURN": "return"}[name]))
@@ -331,9 +338,8 @@ class _Reading:
             if number is None:
                 raise NotUnderstood(f"DNAT to {text!r}")
             return Target(None, None, number)
-        low, _, high = addresses.partition("-")
-        first, last = address_number(low, self.family), address_number(high or low, self.family)
-        if not 0 <= last - first < TARGETS_MAX:
+        first, last = self._addresses(addresses)
+        if last - first >= TARGETS_MAX:
             raise NotUnderstood(f"DNAT to {text}")
         return Target(first, last, number)
 
@@ -381,9 +387,11 @@ def _port_of(text: str) -> int | None:
     """A port; 0 for one of several; None when there is none."""
     if not text:
         return None
-    if "-" in text:
+    if ends := re.fullmatch(r"(\d+)-(\d+)(?:/\d+)?", text):
+        if int(ends[1]) > int(ends[2]):
+            raise NotUnderstood(f"ports {text}")
         return 0
-    if text.isascii() and text.isdigit() and 0 < int(text) <= 65535:
+    if text.isascii() and text.isdigit() and not text.startswith("0") and int(text) <= 65535:
         return int(text)
     raise NotUnderstood(f"port {text}")
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 
 from tidegate.dataplane.facts import Facts, Route, Unreadable
-from tidegate.dataplane.frontends import EVERYTHING, Asking, read_fence
+from tidegate.dataplane.frontends import EVERYTHING, Asking, narrowed, read_fence
 from tidegate.model.endpoint import Endpoint, canonical
 
 VIA = "virtual-server"
@@ -52,14 +52,7 @@ def parse(dump: str, source: str = "", asking: Asking = EVERYTHING, expires_quie
                 )
             )
     fence, more = read_fence(routes, asking.fences)
-    if asking.endpoints is not None:
-        routes = [
-            route
-            for route in routes
-            if route.address in asking.fences
-            or any(one.covers(to) for one in asking.endpoints for to in route.endpoints)
-        ]
-    return Facts(source, "ipvs", 0.0, tuple(routes), fence, (), (*unreadable, *more))
+    return Facts(source, "ipvs", 0.0, narrowed(routes, asking), fence, (), (*unreadable, *more))
 
 
 def _virtuals(dump: str) -> Iterable[_Virtual]:

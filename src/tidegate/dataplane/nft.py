@@ -9,6 +9,7 @@ chain per endpoint behind a verdict map (1.31 to 1.35, and ClientIP affinity).
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal
 
 import msgspec
@@ -17,7 +18,7 @@ from tidegate.dataplane.facts import Facts, Unreadable
 from tidegate.dataplane.frontends import EVERYTHING, Asking, facts_of, service_of
 from tidegate.dataplane.nftexpr import Lowering, NamedSet, rewrites
 from tidegate.dataplane.nfttext import objects_of
-from tidegate.dataplane.rules import Chain, Lookup, Rule, Step, Table, Verdict
+from tidegate.dataplane.rules import PROTO, PROTOCOLS, Chain, Lookup, Maybe, Rule, Step, Table, Test, Verdict, point
 
 SCHEMA = 1
 Family = Literal["ip", "ip6", "inet", "arp", "bridge", "netdev"]
@@ -56,7 +57,7 @@ class _Rule(msgspec.Struct, forbid_unknown_fields=True):
     family: Family
     table: str
     chain: str
-    expr: list[Any]
+    expr: msgspec.Raw
     handle: int = 0
     index: int = 0
     comment: str = ""
@@ -131,9 +132,9 @@ def parse(dump: str | bytes, source: str = "", asking: Asking = EVERYTHING) -> F
 def parse_text(dump: str, source: str = "", asking: Asking = EVERYTHING) -> Facts:
     """Facts from ``nft list ruleset`` without ``-j``. Never raises."""
     try:
-        objects = objects_of(dump)
-        return _understand(msgspec.convert({"nftables": objects}, _Ruleset).nftables, source, asking)
-    except (msgspec.ValidationError, ValueError, RecursionError) as error:
+        objects = msgspec.json.encode({"nftables": objects_of(dump)})
+        return _understand(_DECODER.decode(objects).nftables, source, asking)
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         return _garbage(source, error)
 
 
@@ -220,8 +221,58 @@ def _untracked(table: _Content) -> list[Unreadable]:
         Unreadable("rewrites packets without tracking them", _where(table, rule))
         for _, rules in table.chains.values()
         for rule in rules
-        if any(rewrites(expression) for expression in rule.expr)
+        if b'"mangle"' in bytes(rule.expr) and any(map(rewrites, _expressions(rule.expr)))
     ]
+
+
+def _expressions(raw: msgspec.Raw | bytes) -> list[Any]:
+    return msgspec.json.decode(raw, type=list[Any])
+
+
+class _Elsewhere:
+    """The rules that, whatever else they do, send packets away from everything asked about.
+
+    Known by their text, so that they need not be decoded: of 10,000 Services, all but the pod's own. A rule is one
+    only when all of it is of this shape, and no address in it is asked about or may be a fence's.
+    """
+
+    def __init__(self, asking: Asking, family: int) -> None:
+        self._wanted = None
+        if asking.endpoints is not None and family == 4:
+            addresses = [f'"{one.address}"' for one in asking.endpoints]
+            self._wanted = [text.encode() for text in (*addresses, '"198.18.', '"198.19.')]
+
+    def steps(self, raw: bytes) -> tuple[Step, ...] | None:
+        """What such a rule comes down to, None for any other."""
+        if self._wanted is None or any(text in raw for text in self._wanted):
+            return None
+        found = _PLAIN.fullmatch(raw)
+        if found is None:
+            return None
+        is_certain = found["mod"] is None or int(found["mod"]) <= raw.count(b'"concat"')
+        steps = _SENT_AWAY[found["protocol"]]
+        return steps if is_certain else (steps[0], Maybe(), steps[1])
+
+
+_ADDRESS = r'"(?:[1-9]\d{0,2})\.\d{1,3}\.\d{1,3}\.\d{1,3}"'
+_NUMBER = r"[1-9]\d{0,4}"
+_ROW = r'\[\d{1,5}, \{"concat": \[' + _ADDRESS + ", " + _NUMBER + r"\]\}\]"
+_PLAIN = re.compile(
+    (
+        r'\[\{"match": \{"op": "==", "left": \{"meta": \{"key": "l4proto"\}\}, '
+        r'"right": "(?P<protocol>tcp|udp|sctp)"\}\}, '
+        r'\{"dnat": (?:\{"family": "ip", "addr": \{"map": \{"key": '
+        r'\{"numgen": \{"mode": "random", "mod": (?P<mod>\d{1,5}), '
+        r'"offset": 0\}\}, "data": \{"set": \[' + _ROW + "(?:, " + _ROW + r")*\]\}\}\}\}|"
+        r'\{"addr": ' + _ADDRESS + r', "port": ' + _NUMBER + r"\})\}\]"
+    )
+    .replace(", ", ", ?")
+    .replace(": ", ": ?")
+    .encode()
+)
+_SENT_AWAY = {
+    name.encode(): (Test(PROTO, point(PROTOCOLS[name])), Verdict("accept")) for name in ("tcp", "udp", "sctp")
+}
 
 
 def _where(table: _Content, rule: _Rule) -> str:
@@ -231,6 +282,7 @@ def _where(table: _Content, rule: _Rule) -> str:
 def _traced(table: _Content, family: int, asking: Asking) -> Table:
     """The chains that a nat hook of ``table`` can lead to, in the tracer's shape."""
     lowering = Lowering(family, table.sets)
+    elsewhere = _Elsewhere(asking, family)
     traced = Table(table.where, family)
     waiting: list[str] = []
     for name, (chain, _) in table.chains.items():
@@ -241,7 +293,9 @@ def _traced(table: _Content, family: int, asking: Asking) -> Table:
         name = waiting.pop()
         chain_rules = traced.chains[name].rules
         for raw in table.chains[name][1] if name in table.chains else ():
-            rule = Rule(_where(table, raw), lowering.steps_of(raw.expr), raw.comment)
+            text = bytes(raw.expr)
+            steps = elsewhere.steps(text) or lowering.steps_of(_expressions(text))
+            rule = Rule(_where(table, raw), steps, raw.comment)
             if rule.is_inert:
                 continue
             chain_rules.append(rule)

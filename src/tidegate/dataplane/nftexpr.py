@@ -167,7 +167,7 @@ class Lowering:
             lookup = self._lookup(fields, data, is_map=True, is_address=True)
             if port is not None:
                 raise NotUnderstood("dnat to a map, and to a port besides")
-            return [*implied, _certain(lookup, address["map"]["key"], data)]
+            return [*implied, *_whichever(_certain(lookup, address["map"]["key"], data))]
         return [Dnat((self._target(address, port),))]
 
     def _target(self, address: Any, port: int | None) -> Target:
@@ -284,6 +284,10 @@ class Lowering:
         for element in self._elements(data):
             key, value = element if is_map else (element, None)
             outcome = self._outcome(value, is_address) if is_map else ()
+            numbers = self._exact(key, fields)
+            if numbers is not None:
+                exact[numbers] = outcome
+                continue
             columns = self._columns(key, fields)
             points = tuple(the_point(column) for column in columns)
             if None in points:
@@ -301,6 +305,18 @@ class Lowering:
             return (Dnat((self._target(value, None),)),) if is_address else _verdict(value)
         except (NotUnderstood, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
             return (Opaque(f"{error}: map element {str(value)[:120]}"),)
+
+    def _exact(self, key: Any, fields: tuple[int | None, ...]) -> tuple[int, ...] | None:
+        """The single values of a plain key, None for any other: nine of ten elements are plain, this is their way."""
+        parts = key["concat"] if isinstance(key, dict) and "concat" in key else [key]
+        if len(parts) != len(fields) or key == "*":
+            return None
+        numbers = []
+        for which, part in zip(fields, parts, strict=True):
+            if which is None or not isinstance(part, str | int):
+                return None
+            numbers.append(self._number(part, which))
+        return tuple(numbers)
 
     def _columns(self, key: Any, fields: tuple[int | None, ...]) -> tuple[Region, ...]:
         if isinstance(key, dict) and "elem" in key:
@@ -367,6 +383,18 @@ def _certain(lookup: Lookup, key: Any, data: Any) -> Lookup:
     keys = {element[0] for element in data["set"] if type(element[0]) is int}
     is_certain = count > 0 and len(keys) >= count and keys.issuperset(range(first, first + count))
     return Lookup(lookup.name, lookup.fields, lookup.exact, lookup.ranged, is_certain)
+
+
+def _whichever(lookup: Lookup) -> list[Step]:
+    """A map of addresses by a random number as one translation to all of them."""
+    targets: list[Target] = []
+    for _, outcome in lookup.ranged:
+        if not all(isinstance(step, Dnat) for step in outcome):
+            return [lookup]
+        targets += [target for step in outcome if isinstance(step, Dnat) for target in step.targets]
+    if not targets or any(which is not None for which in lookup.fields):
+        return [lookup]
+    return [Dnat(tuple(targets))] if lookup.is_certain else [Maybe(), Dnat(tuple(targets))]
 
 
 def rewrites(expression: Any) -> bool:

@@ -26,7 +26,11 @@ _BARE_META = frozenset([
     "iif", "oif", "iifname", "oifname", "iiftype", "oiftype", "iifgroup", "oifgroup", "skuid", "skgid", "mark",
     "cpu", "pkttype",
 ])  # fmt: skip
-_PROPERTIES = frozenset(["type", "typeof", "timeout", "gc-interval", "size", "policy", "auto-merge", "comment", "counter", "quota", "limit"])
+_COMMENT = re.compile(r'comment "[^"]*"')
+_FLAGS = re.compile(r"flags ((?:constant|dynamic|interval|timeout|dormant|owner|persist|,)+)")
+_PROPERTY = re.compile(
+    r"(?:type|typeof|timeout|gc-interval|size|policy|auto-merge|counter|quota|limit)(?: [^{}=\"	]*)?"
+)
 _WORDS = frozenset(["accept", "drop", "return", "continue"])
 
 Json = dict[str, Any]
@@ -82,7 +86,7 @@ class _Lines:
 def _table(lines: _Lines, table: Json, objects: list[Json], rules: list[Json]) -> None:
     for line in lines.block():
         text = line.strip()
-        if not text or text.startswith(("comment ", "flags ", "#")):
+        if not text or _COMMENT.fullmatch(text) or _FLAGS.fullmatch(text):
             continue
         found = _BLOCK.fullmatch(text)
         if not found:
@@ -102,7 +106,7 @@ def _chain(lines: _Lines, named: Json, objects: list[Json], rules: list[Json]) -
     objects.append({"chain": chain})
     for line in lines.block():
         text = line.strip()
-        if not text or text.startswith("comment "):
+        if not text or _COMMENT.fullmatch(text):
             continue
         hook = _HOOK.fullmatch(text)
         if hook:
@@ -127,9 +131,9 @@ def _set(lines: _Lines, kind: str) -> Json:
         text = line.strip()
         if elements or text.startswith("elements = "):
             elements.append(text.removeprefix("elements = "))
-        elif text.startswith("flags "):
-            found["flags"] = text.removeprefix("flags ").replace(" ", "").split(",")
-        elif text and text.split()[0] not in _PROPERTIES:
+        elif flags := _FLAGS.fullmatch(text):
+            found["flags"] = flags[1].split(",")
+        elif text and not _COMMENT.fullmatch(text) and not _PROPERTY.fullmatch(text):
             raise Unreadable(f"line {lines.number}: not understood in {kind}: {text[:80]!r}")
     if elements:
         words = _Words(_split(" ".join(elements)))
@@ -267,6 +271,8 @@ def _statements(raw: str) -> tuple[list[Any], str]:
     comment = ""
     words = _Words([])
     try:
+        if "\t" in raw:
+            raise Unreadable("two lines in one")
         words = _Words(_split(raw))
         while words.more():
             if words.take("comment"):

@@ -13,6 +13,10 @@ from dataclasses import dataclass, field
 
 from tidegate.dataplane.rules import (
     ANY,
+    DADDR,
+    DPORT,
+    PROTO,
+    SERVED,
     Box,
     Chain,
     Dnat,
@@ -27,6 +31,7 @@ from tidegate.dataplane.rules import (
     Test,
     Verdict,
     intersect,
+    point,
     the_point,
 )
 
@@ -35,7 +40,7 @@ DEPTH_MAX = 64
 STEPS_MAX = 4_000_000
 """Ten thousand Services of five endpoints take some 300,000."""
 POINTS_MAX = 256
-"""A set of at most so many addresses is shown address by address, a larger one as a whole."""
+"""Of at most so many addresses and ports each is walked for itself, of more all as a whole."""
 
 Trail = tuple[str, ...]
 """Names of the chains and maps passed, and the comments of the rules that led there, from the hook on."""
@@ -63,9 +68,13 @@ def paths(table: Table, is_wanted: Callable[[Target], bool] | None = None) -> It
     a target it says yes to, or a problem. Raises ``TooMuch``.
     """
     matters = None if is_wanted is None else _leading(table, is_wanted)
+    alike: list[list[tuple[Step, ...]]] = []
     for chain in table.chains.values():
         if chain.hook and (matters is None or chain.name in matters):
-            yield from _paths(table, chain, matters)
+            steps = [rule.steps for rule in chain.rules]
+            if steps not in alike:  # kube-proxy's two hooks jump to the same chain
+                alike.append(steps)
+                yield from _paths(table, chain, matters)
 
 
 def _paths(table: Table, base: Chain, matters: set[str] | None) -> Iterator[Path]:
@@ -80,14 +89,24 @@ def _paths(table: Table, base: Chain, matters: set[str] | None) -> Iterator[Path
 
 
 def _points(box: Box) -> Iterator[Box]:
-    """A box over a few addresses as a box for each: so node addresses stand in a set."""
-    addresses = box[0]
-    if addresses is None or sum(high - low + 1 for low, high in addresses) > POINTS_MAX:
-        yield box
-        return
-    for low, high in addresses:
-        for address in range(low, high + 1):
-            yield ((address, address),), box[1], box[2]
+    """A box of a few values as a box for each: so node addresses, or ``--dports 80,443``, stand in a rule.
+
+    Protocols that no Service has are left out.
+    """
+    few = [
+        _values(box[DADDR]),
+        [point(number) for number in SERVED if intersect(box[PROTO], point(number)) != ()],
+        _values(box[DPORT]),
+    ]
+    if len(few[0]) * len(few[2]) > POINTS_MAX:
+        few[0], few[2] = [box[DADDR]], [box[DPORT]]
+    return ((address, protocol, port) for address in few[0] for protocol in few[1] for port in few[2])
+
+
+def _values(region: Region) -> list[Region]:
+    if region is None or sum(high - low + 1 for low, high in region) > POINTS_MAX:
+        return [region]
+    return [((value, value),) for low, high in region for value in range(low, high + 1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +173,7 @@ class _Walk:
         return True, False
 
     def _look(self, lookup: Lookup, rest: tuple[Step, ...], box: Box, at: _At) -> Ends:
-        hits, goes_on = _hits(lookup, box)
+        hits, goes_on = _hits(lookup, box, self.matters)
         leaves = False
         if lookup.name:
             at = _At(at.rule, (*at.trail, lookup.name), at.depth)
@@ -187,14 +206,17 @@ def _noted(at: _At) -> Trail:
 
 def _with(box: Box, which: int, region: Region) -> Box:
     return (
-        region if which == 0 else box[0],
-        region if which == 1 else box[1],
-        region if which == 2 else box[2],
+        region if which == DADDR else box[0],
+        region if which == PROTO else box[1],
+        region if which == DPORT else box[2],
     )
 
 
-def _hits(lookup: Lookup, box: Box) -> tuple[list[tuple[Box, tuple[Step, ...]]], bool]:
-    """What the rows of ``lookup`` say about packets of ``box``, and whether some packet may be in none of them."""
+def _hits(lookup: Lookup, box: Box, matters: set[str] | None) -> tuple[list[tuple[Box, tuple[Step, ...]]], bool]:
+    """What the rows of ``lookup`` say about packets of ``box``, and whether some packet may be in none of them.
+
+    Rows that lead to no chain that ``matters`` are as good as none.
+    """
     hits: list[tuple[Box, tuple[Step, ...]]] = []
     values = tuple(the_point(box[which]) if which is not None else None for which in lookup.fields)
     if None not in values:
@@ -203,6 +225,8 @@ def _hits(lookup: Lookup, box: Box) -> tuple[list[tuple[Box, tuple[Step, ...]]],
             return [(box, outcome)], False
     else:
         for key, outcome in lookup.exact.items():
+            if matters is not None and _is_nothing(outcome, matters):
+                continue
             fitted = _fitted(lookup.fields, tuple(((value, value),) for value in key), box)
             if fitted is not None:
                 hits.append((fitted, outcome))
@@ -213,6 +237,12 @@ def _hits(lookup: Lookup, box: Box) -> tuple[list[tuple[Box, tuple[Step, ...]]],
             if fitted == box and None not in lookup.fields:
                 return hits, False
     return hits, not lookup.is_certain
+
+
+def _is_nothing(outcome: tuple[Step, ...], matters: set[str]) -> bool:
+    """Whether a row that only leads to a chain leads to none that matters."""
+    only = outcome[0] if len(outcome) == 1 else None
+    return isinstance(only, Verdict) and only.target not in matters
 
 
 def _fitted(fields: tuple[int | None, ...], columns: tuple[Region, ...], box: Box) -> Box | None:
