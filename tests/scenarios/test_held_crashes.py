@@ -8,14 +8,14 @@ import pytest
 from scene import Mortal, play
 from stage import NS, deployment, first
 
-from tidegate.client import VerbOptions, cut_pod
+from tidegate.client import VerbOptions, cut_pod, drain_pod
 from tidegate.client.isolate import isolate_pod
 from tidegate.client.options import Identity
 from tidegate.client.restore import restore_pod
 from tidegate.kube.api import PODS, SERVICES, Selection
 from tidegate.kube.client import KubeClient
 from tidegate.model import pod
-from tidegate.model.names import DRAINING_SERVICE, HELD, RESERVATIONS, Ending, decode_drain
+from tidegate.model.names import DRAINING_SERVICE, HELD, RESERVATIONS, TOMBSTONE, Ending, decode_drain
 
 UNGATED = deployment(gate=False)
 ANN = VerbOptions(timeout_seconds=60, seed=0, identity=Identity("ann@desk", "killed"))
@@ -109,5 +109,22 @@ def test_a_verb_killed_after_any_write_is_finished_by_the_next_run(verb, last):
         assert is_over or result.result is Ending.VERIFIED, result
         await asyncio.sleep(3)
         await is_at_its_end(stage, verb, name, labels)
+
+    play(story, UNGATED)
+
+
+def test_a_drain_that_died_with_its_tombstone_on_the_pod_can_still_be_taken_back():
+    async def story(stage):
+        name = await first(stage)
+        labels = pod.decode(await stage.api.get(PODS, name, NS)).labels
+        mortal = Mortal(stage.lab.lab.exchange, 10**6)
+        draining = asyncio.create_task(drain_pod(KubeClient(mortal, "lab"), NS, name, ANN))
+        while TOMBSTONE not in (await stage.api.get(PODS, name, NS))["metadata"]["labels"]:
+            await asyncio.sleep(0.01)
+        mortal.died.set()
+        draining.cancel()
+        assert (await restore_pod(stage.client, (NS, name), NEXT)).result is Ending.VERIFIED
+        await asyncio.sleep(3)
+        await is_at_its_end(stage, "restore", name, labels)
 
     play(story, UNGATED)

@@ -20,7 +20,7 @@ from tidegate.client.keeping import LOOK_SECONDS, hold, owned_by
 from tidegate.client.labelled import origin_of
 from tidegate.client.options import VerbOptions
 from tidegate.client.plan import ISOLATED, PodPlan, plan_pod
-from tidegate.client.reservation import sweep
+from tidegate.client.reservation import sweep, unreserve
 from tidegate.client.returning import (
     ADOPTED,
     RestorePlan,
@@ -120,6 +120,7 @@ class _Restoration:
                 await self._give(plan.cut.labels, {}, ADOPTED)
             await self._until_adopted()
             await self._until_listed()
+            await self._unreserve()
             for peer in self._holding.record.peers:
                 await self._drain(*peer.split("/"))
         except _Stopped as stopped:
@@ -222,6 +223,13 @@ class _Restoration:
             if not missing:
                 return
             await self._wait(f"not listed as ready by {', '.join(missing)} yet")
+
+    async def _unreserve(self) -> None:
+        """What a run that was killed had reserved for it counts against the floor for as long as it lives."""
+        uid = self._holding.pod.uid
+        found = (await self._client.list(SERVICES, Selection(self._holding.pod.namespace))).items
+        services = [one for one in map(service.decode, found) if uid in act.reservations(one)]
+        await unreserve(self._client, services, uid)
 
     async def _wait(self, why: str) -> None:
         if asyncio.get_running_loop().time() >= self._deadline:
