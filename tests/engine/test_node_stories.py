@@ -6,10 +6,12 @@ import asyncio
 import contextlib
 
 import pytest
+from click.testing import CliRunner
 from stage import NS, deployment, play
 from under_load import Load, reserved
 
 from tidegate.cli import drain_node as command
+from tidegate.cli.main import tidegate
 from tidegate.client import VerbOptions
 from tidegate.client.node import drain_node, plan_node
 from tidegate.client.options import Identity
@@ -247,3 +249,27 @@ def test_a_node_drain_killed_after_any_write_is_finished_by_the_next_run(last):
             await asyncio.wait_for(asyncio.shield(asyncio.sleep(0)), 1)
 
     play(story, UNGATED)
+
+
+def test_a_ctrl_c_leaves_the_node_cordoned_and_says_how_to_uncordon(monkeypatch, tmp_path):
+    def interrupted(coroutine):
+        coroutine.close()
+        raise KeyboardInterrupt
+
+    config = tmp_path / "config"
+    config.write_text(
+        "apiVersion: v1\nkind: Config\ncurrent-context: lab\n"
+        "clusters: [{name: lab, cluster: {server: 'http://127.0.0.1:1'}}]\nusers: [{name: lab, user: {}}]\n"
+        "contexts: [{name: lab, context: {cluster: lab, user: lab}}]\n"
+    )
+    monkeypatch.setattr(command.asyncio, "run", interrupted)
+    answer = CliRunner().invoke(tidegate, ["drain", "node/node-3", "--kubeconfig", str(config)])
+    assert answer.exit_code == 130
+    assert "`kubectl uncordon node-3`" in answer.output
+
+
+@pytest.mark.parametrize("words", [["node/a", "node/b"], ["node/a", "pod/b"], ["node/a", "--count", "2"]])
+def test_a_node_is_drained_alone_and_whole(words):
+    answer = CliRunner().invoke(tidegate, ["drain", *words])
+    assert answer.exit_code == 2
+    assert "one node at a time" in answer.output

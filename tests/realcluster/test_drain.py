@@ -16,8 +16,9 @@ from tests.realcluster.objects import pod
 from tests.realcluster.scene import scene
 
 from tidegate.client import VerbOptions, drain_pod
+from tidegate.client.budgets import denied
 from tidegate.engine import act
-from tidegate.kube.api import PODS, SERVICES, Patch, Resource, Selection
+from tidegate.kube.api import PODDISRUPTIONBUDGETS, PODS, SERVICES, Patch, Resource, Selection
 from tidegate.kube.client import KubeClient
 from tidegate.kube.errors import ApiError
 from tidegate.kube.http import HttpTransport
@@ -78,11 +79,47 @@ async def test_the_floor_of_a_service_and_a_budget_refuse_before_anything_is_cha
     async with scene(real_cluster, "drain-floor", replicas=1) as here:
         (name,) = await here.names()
         before = await here.api.get(PODS, name, here.namespace)
-        ran = await here.tidegate("drain", f"pod/{name}", *BRIEF)
+        ran = await here.tidegate("drain", f"pod/{name}", "--no-replace", *BRIEF)
         assert ran.code == 3 and "refused" in ran.out and "drain-floor/web" in ran.out
         assert await here.api.get(PODS, name, here.namespace) == before
         service_now = await here.api.get(SERVICES, "web", here.namespace)
         assert RESERVATIONS not in (service_now["metadata"].get("annotations") or {})
+
+
+async def test_the_only_pod_of_a_deployment_is_drained_once_another_is_ready(real_cluster):
+    async with scene(real_cluster, "drain-replace", replicas=1) as here:
+        (name,) = await here.names()
+        ran = await here.tidegate("drain", "deploy/web", *BRIEF)
+        assert ran.code == 4 and f"pod/{name} assumed" in ran.out, ran.err
+        assert "has 0 of 1 ready pods" in ran.err, "it waited for the replacement"
+        (other,) = await here.names()
+        assert other != name
+        service_now = await here.api.get(SERVICES, "web", here.namespace)
+        assert RESERVATIONS not in (service_now["metadata"].get("annotations") or {})
+
+
+async def test_a_budget_is_asked_by_a_dry_run_that_evicts_nothing(real_cluster):
+    async with scene(real_cluster, "drain-budget", replicas=2) as here:
+        subject = pods.decode(await here.api.get(PODS, (await here.names())[0], here.namespace))
+        assert await denied(here.api, subject, ()) == ()
+        budget = {
+            "apiVersion": "policy/v1", "kind": "PodDisruptionBudget",
+            "metadata": {"name": "all", "namespace": here.namespace},
+            "spec": {"minAvailable": 2, "selector": {"matchLabels": {"app": "web"}}},
+        }  # fmt: skip
+        await here.api.create(PODDISRUPTIONBUDGETS, budget)
+        async with asyncio.timeout(20):
+            while "needs 2 healthy pods and has 2" not in "".join(await denied(here.api, subject, ())):
+                await asyncio.sleep(0.1)
+        budget["spec"]["minAvailable"] = 1
+        await here.api.patch(PODDISRUPTIONBUDGETS, "all", Patch({"spec": budget["spec"]}), here.namespace)
+        async with asyncio.timeout(20):
+            while await denied(here.api, subject, ()):
+                await asyncio.sleep(0.1)
+        other = pods.decode(await here.api.get(PODS, (await here.names())[1], here.namespace))
+        assert "with 1 in flight already" in "".join(await denied(here.api, subject, (other,)))
+        now = pods.decode(await here.api.get(PODS, subject.name, here.namespace))
+        assert not now.is_terminating and now.uid == subject.uid
 
 
 async def test_nothing_is_deleted_without_uid_and_version_however_busy_the_pod(real_cluster):
@@ -93,7 +130,7 @@ async def test_nothing_is_deleted_without_uid_and_version_however_busy_the_pod(r
         deletes = []
 
         async def spied(request):
-            if request.method == "DELETE":
+            if request.method == "DELETE" and "/pods/" in request.path:
                 deletes.append((request.path, json.loads(request.body)))
             return await transport(request)
 
@@ -254,7 +291,7 @@ async def test_the_documented_roles_are_enough(real_cluster, tmp_path):
         ("patch", "services", 3, "may not patch services in namespace"),
         ("list", "nodes", 3, "may not list nodes cluster-wide"),
         ("list", "endpointslices", 1, 'cannot list resource "endpointslices"'),
-        ("list", "poddisruptionbudgets", 1, 'cannot list resource "poddisruptionbudgets"'),
+        ("list", "poddisruptionbudgets", 3, "may not list poddisruptionbudgets.policy in namespace"),
     ],
 )
 async def test_a_missing_permission_is_named_and_nothing_is_changed(real_cluster, tmp_path, verb, resource, code, said):

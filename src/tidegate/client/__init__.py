@@ -1,6 +1,9 @@
 """The public async Python API: the verbs of the command line.
 
-- ``drain_pod(client, namespace, name, options) -> DrainResult``: cut, verify, delete; continues what was interrupted.
+- ``drain_pod(client, namespace, name, options) -> DrainResult``: replacement, cut, verify, delete; continues what was
+  interrupted.
+- ``plan_node(client, name, options) -> NodePlan`` and ``drain_node(client, plan, options) -> NodeResult``: every pod of
+  a node, which is cordoned first.
 - ``cut_pod(...)``: cut, verify, keep.
 - ``isolate_pod(client, (namespace, name), keep, options)``: out of its owner's hands, with its traffic or without.
 - ``restore_pod(client, (namespace, name), options)``: its labels back; its replacement is drained.
@@ -21,6 +24,7 @@ from tidegate.client.cut import cut_pod
 from tidegate.client.doctor import Examination, examine
 from tidegate.client.drain import carry_out, drain_pod
 from tidegate.client.isolate import isolate_pod
+from tidegate.client.node import NodePlan, NodeResult, drain_node, plan_node
 from tidegate.client.options import VerbOptions
 from tidegate.client.plan import PodPlan, plan_pod
 from tidegate.client.prepare import Prepared, prepare_service
@@ -35,6 +39,8 @@ from tidegate.client.verify import VerifyOptions, verify_pod
 __all__ = [
     "About",
     "Examination",
+    "NodePlan",
+    "NodeResult",
     "PodPlan",
     "PrepareOptions",
     "Prepared",
@@ -45,12 +51,14 @@ __all__ = [
     "VerifyOptions",
     "carry_out",
     "cut_pod",
+    "drain_node",
     "drain_pod",
     "examine",
     "follow_pod",
     "follow_status",
     "isolate_pod",
     "orphans_of",
+    "plan_node",
     "plan_pod",
     "prepare_service",
     "restore_pod",

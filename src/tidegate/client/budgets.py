@@ -38,7 +38,7 @@ async def denied(client: KubeClient, pod: Pod, leaving: tuple[Pod, ...]) -> tupl
         beside = sum(any(map(budget.selector.matches, _labels(one))) for one in leaving)
         if beside and budget.selector.matches(pod.labels) and budget.allowed - beside < 1:
             found.append(
-                f"PodDisruptionBudget {budget.name} allows {budget.allowed}, {beside} other cuts are in flight"
+                f"PodDisruptionBudget {budget.name} allows {budget.allowed} now, with {beside} in flight already"
             )
     return tuple(dict.fromkeys(found)) if guards.budgets or is_allowed else guards.unread
 
