@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -157,9 +158,9 @@ def run() -> list[Figure]:
     ]
     for name, parse, dump, asking, is_held in dumps:
         assert parse(dump, "n1", asking).routes_to(POD)
-        taken, note = best(lambda: parse(dump, "n1", asking)), f"{len(dump) / 1e6:.1f} MB"
+        taken, note = best(partial(parse, dump, "n1", asking)), f"{len(dump) / 1e6:.1f} MB"
         figures.append(at_most(name, taken, "ms", MS_MAX, note) if is_held else Figure(name, taken, "ms", note=note))
     table = connections()
     note = f"{CONNECTIONS:,} entries, {len(table) / 1e6:.1f} MB"
-    figures.append(Figure("conntrack, all", best(lambda: conntrack.parse(table, "n1", whole)), "ms", note=note))
+    figures.append(Figure("conntrack, all", best(partial(conntrack.parse, table, "n1", whole)), "ms", note=note))
     return figures

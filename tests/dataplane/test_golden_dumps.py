@@ -1,4 +1,4 @@
-"""Dumps of real kube-proxies (1.36 nftables and iptables, 1.30 nftables) say what the API objects of their moment say."""
+"""Dumps of real kube-proxies (1.36 nftables and iptables, 1.30 nftables) say what the slices of their moment say."""
 
 from __future__ import annotations
 

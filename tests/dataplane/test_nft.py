@@ -232,7 +232,7 @@ def test_asked_about_a_pod_only_its_routes_and_the_fence_are_told():
         "tidegate-system/tidegate-fence-k3f9:fence",
     ]
     assert facts.fence == (EPOCH,)
-    assert [route.service for route in parse(nft(both), asking=Asking(endpoints=(OTHER,))).routes][0] == "default/api"
+    assert parse(nft(both), asking=Asking(endpoints=(OTHER,))).routes[0].service == "default/api"
 
 
 def test_asked_about_one_pod_another_paths_problem_still_counts():
@@ -241,9 +241,19 @@ def test_asked_about_one_pod_another_paths_problem_still_counts():
 
 
 def test_a_redirect_leads_to_this_node():
-    own = table({"output": [[equal(DADDR, {"prefix": {"addr": "10.244.0.0", "len": 16}}),
-                             equal({"payload": {"protocol": "tcp", "field": "dport"}}, 15299),
-                             {"redirect": {"port": 15299}}]]}, name="tidegate", hook=("output",))  # fmt: skip
+    own = table(
+        {
+            "output": [
+                [
+                    equal(DADDR, {"prefix": {"addr": "10.244.0.0", "len": 16}}),
+                    equal({"payload": {"protocol": "tcp", "field": "dport"}}, 15299),
+                    {"redirect": {"port": 15299}},
+                ]
+            ]
+        },
+        name="tidegate",
+        hook=("output",),
+    )
     facts = parse(nft(own), asking=Asking(node_addresses=("10.77.0.2",)))
     assert routes(facts) == {"redirect 10.244.0.0/16:15299/TCP": ["127.0.0.1:15299", "10.77.0.2:15299"]}
 
@@ -291,11 +301,22 @@ GOOD = nft(web([TO_POD]))
 @pytest.mark.parametrize(
     "dump",
     [
-        "", "{", "null", "[]", "{}", '{"nftables": []}', '{"nftables": [{}]}', GOOD[:-1], GOOD[: len(GOOD) // 2],
-        GOOD.replace("json_schema_version\": 1", "json_schema_version\": 2"),
-        GOOD.replace('{"table": {', '{"tabel": {'), GOOD.replace('"nftables"', '"nftable"'), "\x00" * 50, "table ip x {",
+        "",
+        "{",
+        "null",
+        "[]",
+        "{}",
+        '{"nftables": []}',
+        '{"nftables": [{}]}',
+        GOOD[:-1],
+        GOOD[: len(GOOD) // 2],
+        GOOD.replace('json_schema_version": 1', 'json_schema_version": 2'),
+        GOOD.replace('{"table": {', '{"tabel": {'),
+        GOOD.replace('"nftables"', '"nftable"'),
+        "\x00" * 50,
+        "table ip x {",
     ],
-)  # fmt: skip
+)
 def test_garbage_is_unreadable(dump):
     facts = parse(dump)
     assert facts.unreadable
@@ -342,8 +363,14 @@ TEXT = """table ip kube-proxy {
     ("rule", "endpoints"),
     [
         ("meta l4proto tcp dnat to 10.244.1.11:8080", ["10.244.1.11:8080"]),
-        ("dnat ip to numgen random mod 2 map { 0 : 10.244.1.11 . 8080, 1 : 10.244.1.12 . 8080 }", ["10.244.1.11:8080", "10.244.1.12:8080"]),
-        ("ip saddr 10.0.0.0/8 counter packets 3 bytes 180 dnat to 10.244.1.11:8080 comment \"a rule\" # handle 7", ["10.244.1.11:8080"]),
+        (
+            "dnat ip to numgen random mod 2 map { 0 : 10.244.1.11 . 8080, 1 : 10.244.1.12 . 8080 }",
+            ["10.244.1.11:8080", "10.244.1.12:8080"],
+        ),
+        (
+            'ip saddr 10.0.0.0/8 counter packets 3 bytes 180 dnat to 10.244.1.11:8080 comment "a rule" # handle 7',
+            ["10.244.1.11:8080"],
+        ),
         ("tcp dport { 80, 443 } dnat to 10.244.1.11", ["10.244.1.11:80"]),
         ("tcp dport != 80 dnat to 10.244.1.11:8080", []),
         ("udp dport 80 dnat to 10.244.1.11:8080", []),
@@ -351,10 +378,10 @@ TEXT = """table ip kube-proxy {
         ("frobnicate 7 dnat to 10.244.1.11:8080", None),
         ("meta l4proto tcp   counter packets 0 bytes 0 ", None),
         ("counter packets 0 bytes 0", None),
-        ("xt target \"DNAT\"", None),
+        ('xt target "DNAT"', None),
         ("goto service-XXXXXXXX-default/other/tcp/http", None),
     ],
-)  # fmt: skip
+)
 def test_a_line_of_text_reads_as_its_json_would(rule, endpoints):
     facts = parse_text(TEXT.replace("RULE", rule))
     if endpoints is None:

@@ -78,11 +78,21 @@ def iptables_rule(depth):
     later = CHAINS[depth:]
     matches = st.tuples(
         st.sampled_from(["", "", "-s 10.244.0.0/16"]),
-        st.sampled_from(["", "", *(f"-d {address}/32" for address in ADDRESSES), "-d 10.96.0.0/16", "! -d 10.96.1.1/32"]),
-        st.sampled_from(["", "-p tcp", *(f"-p {one} -m {one} --dport {port}" for one in ("tcp", "udp") for port in PORTS),
-                         "-p tcp -m tcp ! --dport 80", "-p tcp -m tcp --dport 80:443", "-p tcp -m multiport --dports 80,443"]),
+        st.sampled_from(
+            ["", "", *(f"-d {address}/32" for address in ADDRESSES), "-d 10.96.0.0/16", "! -d 10.96.1.1/32"]
+        ),
+        st.sampled_from(
+            [
+                "",
+                "-p tcp",
+                *(f"-p {one} -m {one} --dport {port}" for one in ("tcp", "udp") for port in PORTS),
+                "-p tcp -m tcp ! --dport 80",
+                "-p tcp -m tcp --dport 80:443",
+                "-p tcp -m multiport --dports 80,443",
+            ]
+        ),
         st.sampled_from(["", "", "-m statistic --mode random --probability 0.5", "-m addrtype --dst-type LOCAL"]),
-    )  # fmt: skip
+    )
     targets = st.sampled_from(
         [f"-j DNAT --to-destination {address}:{port}" for address, port in ENDPOINTS] * 2
         + [f"{verb} {chain}" for chain in later for verb in ("-j", "-j", "-g")]
@@ -107,13 +117,19 @@ def nft_rule(depth):
     verdict = st.sampled_from([*ends, *({verb: {"target": chain}} for chain in later for verb in ("jump", "goto"))])
     tcp = {"payload": {"protocol": "tcp", "field": "dport"}}
     match = st.one_of(
-        st.builds(equal, st.just(DADDR), st.sampled_from([*ADDRESSES, {"prefix": {"addr": "10.96.0.0", "len": 16}},
-                  {"set": ADDRESSES[:2]}, "@some"]), st.sampled_from(["==", "==", "!="])),
+        st.builds(
+            equal,
+            st.just(DADDR),
+            st.sampled_from(
+                [*ADDRESSES, {"prefix": {"addr": "10.96.0.0", "len": 16}}, {"set": ADDRESSES[:2]}, "@some"]
+            ),
+            st.sampled_from(["==", "==", "!="]),
+        ),
         st.builds(equal, st.just(L4PROTO), st.sampled_from(["tcp", "udp"])),
         st.builds(equal, st.sampled_from([DPORT, tcp]), st.sampled_from(PORTS), st.sampled_from(["==", "!="])),
         st.just(equal({"payload": {"protocol": "ip", "field": "saddr"}}, "10.244.1.1")),
         st.just(equal({"fib": {"result": "type", "flags": "daddr"}}, "local")),
-    )  # fmt: skip
+    )
     key = {"concat": [DADDR, L4PROTO, DPORT]}
     row_key = st.tuples(st.sampled_from(ADDRESSES), st.sampled_from(["tcp", "udp"]), st.sampled_from(PORTS))
 
@@ -157,10 +173,14 @@ def test_random_nft_rules_of_two_tables_route_what_the_simple_interpreter_reache
 
 
 REAL_PACKETS = [
-    simple.Packet("10.96.1.1", "tcp", 80), simple.Packet("10.96.1.2", "tcp", 80), simple.Packet("10.96.1.3", "udp", 53),
-    simple.Packet("10.96.1.4", "tcp", 80), simple.Packet("192.0.2.10", "tcp", 80), simple.Packet("10.77.0.2", "tcp", 30080),
+    simple.Packet("10.96.1.1", "tcp", 80),
+    simple.Packet("10.96.1.2", "tcp", 80),
+    simple.Packet("10.96.1.3", "udp", 53),
+    simple.Packet("10.96.1.4", "tcp", 80),
+    simple.Packet("192.0.2.10", "tcp", 80),
+    simple.Packet("10.77.0.2", "tcp", 30080),
     simple.Packet("10.77.0.2", "tcp", 30081),
-]  # fmt: skip
+]
 WORTH = ["f-nodeport-sessionaffinity", "h-loadbalancer-local"]
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import click
 
 if TYPE_CHECKING:
-    from tidegate.dataplane.facts import Facts
+    from tidegate.dataplane.facts import Facts, Unreadable
     from tidegate.model.endpoint import Endpoint
 
 FORMATS = ("nft-json", "nft", "iptables-save", "ipvsadm", "conntrack")
@@ -67,11 +67,13 @@ def inspect(ctx: click.Context, /, file: BinaryIO, name: str | None, endpoint: E
     """
     from tidegate.cli.main import DONE, UNVERIFIED
     from tidegate.dataplane import dumps
+    from tidegate.dataplane.facts import Facts, Unreadable
     from tidegate.dataplane.frontends import Asking
 
     asked = None if endpoint is None else _of_any_protocol(endpoint)
     asking = Asking(endpoints=asked, fences=dict(given["fences"]))
-    facts = dumps.read(_text(file), name, asking=asking)
+    text = _text(file)
+    facts = Facts("", "", unreadable=(text,)) if isinstance(text, Unreadable) else dumps.read(text, name, asking=asking)
     document = document_of(facts, asked)
     click.echo(json.dumps(document, indent=2) if given["output"] == "json" else "\n".join(lines(document, endpoint)))
     if endpoint is not None and (document["routes"] or document["opening"]):
@@ -79,9 +81,10 @@ def inspect(ctx: click.Context, /, file: BinaryIO, name: str | None, endpoint: E
     ctx.exit(UNVERIFIED if facts.unreadable else DONE)
 
 
-def _text(file: BinaryIO) -> str:
+def _text(file: BinaryIO) -> str | Unreadable:
     """The dump, unpacked. What is not UTF-8 stays visible, and reads as nothing known."""
     from tidegate.cli.main import USAGE, fail
+    from tidegate.dataplane import Unreadable
 
     content = file.read(BYTES_MAX + 1)
     if content[:2] == b"\x1f\x8b":
@@ -89,9 +92,9 @@ def _text(file: BinaryIO) -> str:
             with gzip.GzipFile(fileobj=io.BytesIO(content)) as packed:
                 content = packed.read(BYTES_MAX + 1)
         except (OSError, EOFError, zlib.error) as error:
-            fail(f"{file.name}: not gzip, or cut short: {error}", 4)
+            return Unreadable(f"not gzip, or cut short: {error}")
     if len(content) > BYTES_MAX:
-        fail(f"{file.name}: more than {BYTES_MAX >> 20} MiB: dump one table (`nft -j list table ip kube-proxy`)", USAGE)
+        fail(f"more than {BYTES_MAX >> 20} MiB: dump one table (`nft -j list table ip kube-proxy`)", USAGE)
     return content.decode(errors="backslashreplace")
 
 
@@ -129,10 +132,9 @@ def document_of(facts: Facts, asked: tuple[Endpoint, ...] | None = None) -> dict
 
 def _least(facts: Facts) -> list[Any]:
     """One epoch of each install: the earliest, if its families differ."""
-    from tidegate.model.epoch import earliest
+    from tidegate.model.epoch import earliest_by_install
 
-    installs = dict.fromkeys(epoch.install for epoch in facts.fence)
-    return [earliest(tuple(epoch for epoch in facts.fence if epoch.install == install)) for install in installs]
+    return list(earliest_by_install(facts.fence))
 
 
 def lines(document: dict[str, Any], endpoint: Endpoint | None = None) -> list[str]:
