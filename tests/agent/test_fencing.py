@@ -137,3 +137,69 @@ def test_the_clock_runs_ahead_of_the_writers():
     start = datetime(2026, 11, 1, tzinfo=UTC)
     early, late = epoch_by_clock("main", start), epoch_by_clock("main", start + timedelta(seconds=60))
     assert late.number - early.number == 1200, "twice the ten a second that one writer writes"
+
+
+NAMES = {"IPv4": fence.slice_name("main", "IPv4"), "IPv6": fence.slice_name("main", "IPv6")}
+
+
+class DualStackApi(FakeApi):
+    """An API server whose cluster has both families: it says so in every Service that prefers both."""
+
+    async def create(self, resource, obj, namespace="", subresource=""):
+        if resource is SERVICES and obj["spec"].get("ipFamilyPolicy") == "PreferDualStack":
+            obj = obj | {"spec": obj["spec"] | {"ipFamilies": ["IPv4", "IPv6"]}}
+        return await super().create(resource, obj, namespace, subresource)
+
+
+def both(api):
+    return [fence.read_slice(api.peek(ENDPOINTSLICES, name, SYSTEM_NAMESPACE)) for name in NAMES.values()]
+
+
+def test_where_the_cluster_has_two_families_each_shows_every_epoch():
+    async def story():
+        api = DualStackApi()
+        fencing = Fencing(api, "main")
+        for _ in range(3):
+            write = await fencing.write()
+            assert both(api) == [write.epoch, write.epoch]
+        assert fencing.slice_names == tuple(NAMES.values())
+
+    vtime.run(story())
+
+
+@pytest.mark.parametrize("family", NAMES)
+def test_an_epoch_that_one_family_lost_is_no_write_and_the_next_is_later_in_both(family):
+    async def story():
+        api = DualStackApi()
+        fencing = Fencing(api, "main")
+        first = (await fencing.write()).epoch
+        ahead = Epoch("main", first.number + 40)
+        api.put(ENDPOINTSLICES, fence.fence_slice(ahead, family=family))
+        with pytest.raises(ApiError):
+            await fencing.write()
+        write = await fencing.write()
+        assert both(api) == [write.epoch, write.epoch]
+        assert write.epoch.reaches(ahead) and write.epoch != ahead
+
+    vtime.run(story())
+
+
+@pytest.mark.parametrize("family", NAMES)
+def test_a_fence_with_one_family_deleted_is_broken(family):
+    async def story():
+        api = DualStackApi()
+        fencing = Fencing(api, "main")
+        await fencing.write()
+
+        def look():
+            service = api.peek(SERVICES, fence_name("main"), SYSTEM_NAMESPACE)
+            slices = {obj["metadata"]["name"]: obj for (plural, _, _), obj in api.objects.items() if "slice" in plural}
+            return fencing.is_broken(service, map(slices.get, fencing.slice_names))
+
+        assert not look()
+        api.drop(ENDPOINTSLICES, NAMES[family], SYSTEM_NAMESPACE)
+        assert look()
+        write = await fencing.write()
+        assert both(api) == [write.epoch, write.epoch] and not look()
+
+    vtime.run(story())

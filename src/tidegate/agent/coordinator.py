@@ -186,11 +186,13 @@ class Coordinator:
         """Level-triggered: a fence that somebody deleted or edited keeps every drain of the cluster waiting, so it is
         written again within a second or two, whether a drain wants an epoch or not."""
         service_key = (SYSTEM_NAMESPACE, self._fencing.service_name)
-        slice_key = (SYSTEM_NAMESPACE, self._fencing.slice_name)
         services, slices = self._sourcing.services, self._sourcing.slices
 
+        def slice_keys() -> list[tuple[str, str]]:
+            return [(SYSTEM_NAMESPACE, name) for name in self._fencing.slice_names]
+
         def seen(old: JsonObject | None, new: JsonObject | None) -> None:
-            if new is not None and key_of(new) == slice_key:
+            if new is not None and key_of(new) in slice_keys():
                 self._fencing.saw(new)
 
         slices.subscribe(seen)
@@ -198,8 +200,8 @@ class Coordinator:
             await asyncio.sleep(GUARD_SECONDS)
             now, sent_at = asyncio.get_running_loop().time(), self._fencing.last_sent_at
             is_settled = sent_at is not None and now - sent_at >= GUARD_SECONDS  # else the watches may not have it yet
-            found = services.objects.get(service_key), slices.objects.get(slice_key)
-            if self.lease.is_held and is_settled and self._fencing.is_broken(*found):
+            service, shown = services.objects.get(service_key), map(slices.objects.get, slice_keys())
+            if self.lease.is_held and is_settled and self._fencing.is_broken(service, shown):
                 self._log("the fence was changed by somebody else: it is written again")
                 self._is_fence_due = True
                 self.flights.tell()

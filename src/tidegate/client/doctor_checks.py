@@ -12,7 +12,7 @@ from tidegate.dataplane.labkernel import FORMAT as LAB_FORMAT
 from tidegate.engine.act import reservations
 from tidegate.kube.api import JsonObject
 from tidegate.model.endpoint import Endpoint
-from tidegate.model.epoch import Epoch
+from tidegate.model.epoch import Epoch, earliest_by_install
 from tidegate.model.names import LATEST_EPOCH, fence_install
 from tidegate.traffic import Census, all_held, hold_warnings
 from tidegate.traffic.held import instant
@@ -120,7 +120,7 @@ def fence(facts: Facts, written: Mapping[str, tuple[Epoch, float | None]]) -> li
         why = "; ".join(map(str, facts.unreadable))
         return [Checked("fence", "unknown", f"its tables cannot be read: {why}", _look_at(node), node)]
     found = []
-    shown = {epoch.install: epoch for epoch in facts.fence}
+    shown = {epoch.install: epoch for epoch in earliest_by_install(facts.fence)}
     for install, (newest, age) in sorted(written.items()):
         epoch = shown.get(install)
         since = "" if age is None else f", written {age:.0f} s ago"

@@ -11,6 +11,7 @@ from tidegate.client.status_nodes import Heard
 from tidegate.dataplane.facts import Facts, Route
 from tidegate.drain.source import suspects
 from tidegate.model.endpoint import Endpoint
+from tidegate.model.epoch import earliest_by_install
 from tidegate.model.names import DRAIN_RESULT
 from tidegate.model.pod import Pod
 from tidegate.model.service import Service
@@ -242,7 +243,7 @@ class Sight:
         ]
         return {
             "node": facts.source,
-            "fence": {epoch.install: epoch.number for epoch in facts.fence},
+            "fence": {epoch.install: epoch.number for epoch in earliest_by_install(facts.fence)},
             "routes": [{"via": str(route), "endpoints": [str(to) for to in route.endpoints]} for route in shown],
             "problem": _problem(facts),
         }

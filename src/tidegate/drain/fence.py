@@ -15,8 +15,8 @@ from tidegate.model.epoch import Epoch, earliest
 from tidegate.model.names import FENCE_INSTALL, FENCE_PORT, LATEST_EPOCH, SYSTEM_NAMESPACE, fence_name
 
 __all__ = [
-    "COALESCE_SECONDS", "Epoch", "FenceWrite", "earliest", "fence_service", "fence_slice", "first_epoch", "next_epoch",
-    "read_slice", "write_due_at",
+    "COALESCE_SECONDS", "Epoch", "FenceWrite", "earliest", "families_of", "fence_service", "fence_slice", "first_epoch",
+    "next_epoch", "read_slice", "slice_name", "write_due_at",
 ]  # fmt: skip
 
 COALESCE_SECONDS = 0.1
@@ -55,13 +55,30 @@ def next_epoch(found: Epoch, written: Epoch | None = None) -> Epoch:
 
 
 def fence_service(install: str) -> dict[str, Any]:
-    """Manifest of the fence's Service: no selector, so nobody but us writes its slices."""
+    """Manifest of the fence's Service: no selector, so nobody but us writes its slices.
+
+    It has every address family its cluster has: a node's proxies of the two families sync apart (KEP-563).
+    """
     return {
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": {"name": fence_name(install), "namespace": SYSTEM_NAMESPACE, "labels": {FENCE_INSTALL: install}},
-        "spec": {"type": "ClusterIP", "ports": [{"name": "fence", "port": FENCE_PORT, "protocol": "TCP"}]},
+        "spec": {
+            "type": "ClusterIP",
+            "ipFamilyPolicy": "PreferDualStack",
+            "ports": [{"name": "fence", "port": FENCE_PORT, "protocol": "TCP"}],
+        },
     }
+
+
+def families_of(service: dict[str, Any]) -> tuple[str, ...]:
+    """The address families the API server gave the fence's Service: each has a slice of its own."""
+    return tuple(service["spec"].get("ipFamilies") or ("IPv4",))
+
+
+def slice_name(install: str, family: str) -> str:
+    """Name of the slice that shows the epoch in ``family``."""
+    return f"{fence_name(install)}-{family.lower()}"
 
 
 def fence_slice(epoch: Epoch, resource_version: str = "", family: str = "IPv4") -> dict[str, Any]:
@@ -72,7 +89,7 @@ def fence_slice(epoch: Epoch, resource_version: str = "", family: str = "IPv4") 
     endpoint = epoch.endpoint4() if family == "IPv4" else epoch.endpoint6()
     name = fence_name(epoch.install)
     metadata: dict[str, Any] = {
-        "name": f"{name}-{family.lower()}",
+        "name": slice_name(epoch.install, family),
         "namespace": SYSTEM_NAMESPACE,
         "labels": {
             "kubernetes.io/service-name": name,

@@ -84,3 +84,9 @@ def earliest(epochs: tuple[Epoch, ...]) -> Epoch:
         if not epoch.reaches(least):
             least = epoch
     return least
+
+
+def earliest_by_install(epochs: tuple[Epoch, ...]) -> tuple[Epoch, ...]:
+    """The least advanced epoch of each install, in the order met."""
+    installs = dict.fromkeys(epoch.install for epoch in epochs)
+    return tuple(earliest(tuple(epoch for epoch in epochs if epoch.install == install)) for install in installs)
