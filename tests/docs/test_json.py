@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from stage import NS, deployment, first, other_node, play
 
-from tidegate.cli import drain_node, mutate, sim
+from tidegate.cli import drain_node, inspect, mutate, sim
 from tidegate.cli import prepare as prepare_command
 from tidegate.cli.isolate import keeping
 from tidegate.cli.restore import giving_back
@@ -23,9 +23,12 @@ from tidegate.client.status import orphans_of
 from tidegate.client.targets import Targets
 from tidegate.client.trace import trace_pod
 from tidegate.client.verify import VerifyOptions, verify_pod
+from tidegate.dataplane import dumps
+from tidegate.dataplane.facts import Unreadable
 from tidegate.kube.api import PODS, Patch
 from tidegate.kube.kubeconfig import Cluster
 from tidegate.lab.faults import Fault
+from tidegate.model.epoch import Epoch
 from tidegate.model.names import HELD, DrainRecord, DrainResult, Ending, encode_drain, encode_result
 from tidegate.rehearse.addons import TIDEGATE
 from tidegate.rehearse.settings import ROWS, Settings
@@ -267,6 +270,14 @@ def test_a_prepares_keys_are_those_of_the_page():
     assert keys.keys() - {"label"} == listed("prepare").keys()
     words = {"string": str, "array": list, "boolean": bool, "number": (int, float)}
     assert all(isinstance(keys[key], words[type_]) for key, type_ in listed("prepare").items())
+
+
+def test_inspects_keys_are_those_of_the_page():
+    folder = Path(__file__).parents[1] / "golden" / "dataplane"
+    rules = dumps.read((folder / "v1.36.2-nftables-f-nodeport-sessionaffinity-nft.txt").read_text())
+    flows = dumps.read((folder / "v1.36.2-nftables-g-udp-conntrack.txt").read_text())
+    unread = replace(rules, fence=(Epoch("k3f9", 41),), unreadable=(Unreadable("not understood", "somewhere"),))
+    assert_as_listed("inspect", *map(inspect.document_of, (unread, flows)))
 
 
 def test_a_labs_keys_are_those_of_the_page():
