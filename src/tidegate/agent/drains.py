@@ -15,9 +15,12 @@ from tidegate.agent.holds import HeldPod, Holds
 from tidegate.dataplane.sockets import Quiet
 from tidegate.drain.deadline import DEFAULT_BUDGET, Budget, gate_deadline
 from tidegate.drain.event import Event, Released
+from tidegate.drain.ledger import Subject, as_text
 from tidegate.drain.progress import Drain, begin
 from tidegate.drain.state import Mode
 from tidegate.engine import act
+from tidegate.engine.chronicle import Chronicle
+from tidegate.engine.ledger import Ledger
 from tidegate.engine.loop import Keeper, Ports
 from tidegate.engine.observe import Connections, PodSeen
 from tidegate.kube.api import PODS, Api, JsonObject, Selection
@@ -118,6 +121,7 @@ class PodDrain:
 
     keeper: Keeper
     grip: GateGrip
+    chronicle: Chronicle
     task: asyncio.Task[DrainResult]
 
 
@@ -133,9 +137,11 @@ class PodDrains:
     log: Callable[[str], None]
     rng: random.Random
     budget: Budget = DEFAULT_BUDGET
+    ledger: Ledger = field(default_factory=Ledger)
     running: dict[str, PodDrain] = field(default_factory=dict)
     watch: Reflector = field(init=False)
     _seen: dict[str, PodSeen] = field(default_factory=dict)
+    _chronicles: dict[str, Chronicle] = field(default_factory=dict)
     _recording: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     _aftermaths: dict[asyncio.Task[None], None] = field(default_factory=dict)
 
@@ -210,9 +216,32 @@ class PodDrains:
         ports = Ports(self.coordinator, self._connections(seen), self.holds.journal)
         grip = GateGrip(self.api, self.holds, self.budget)
         keeper = Keeper(drain, msgspec.structs.replace(ask, round=token), ports, grip, seen)
-        task = asyncio.get_running_loop().create_task(self._run(keeper, held, token), name=f"drain {held.name}")
-        self.running[held.uid] = PodDrain(keeper, grip, task)
+        chronicle = self._chronicle(held, seen.pod, token)
+        endpoints = every_endpoint(seen.pod)
+        keeper.heard = chronicle.follow(lambda: self.sockets.read(endpoints))
+        work = self._run(keeper, grip, chronicle, held)
+        task = asyncio.get_running_loop().create_task(work, name=f"drain {held.name}")
+        self.running[held.uid] = PodDrain(keeper, grip, chronicle, task)
         return self.running[held.uid]
+
+    def _chronicle(self, held: HeldPod, pod: Pod | None, token: str) -> Chronicle:
+        """Of a new drain of the pod; a pod has one at a time."""
+        at = pod.deletion_timestamp if pod is not None else None
+        subject = Subject(
+            verb="gate",
+            mode=Mode.GATE.value,
+            token=token,
+            stamp=f"node/{self.node}",
+            uid=held.uid,
+            namespace=held.namespace,
+            pod=held.name,
+            node=self.node,
+            deadline="" if at is None else act.instant(gate_deadline(at, self.budget)),
+            on_deadline="proceed",
+            probe=pod.annotations.get(ACTIVITY, "") if pod is not None else "",
+        )
+        self._chronicles[held.uid] = Chronicle(subject, self.ledger)
+        return self._chronicles[held.uid]
 
     def _connections(self, seen: PodSeen) -> Connections:
         """The pod's sockets, and its own word where it names an activity probe."""
@@ -226,10 +255,12 @@ class PodDrains:
             probe = activity.Unaskable(text, str(error))
         return activity.Probed(self.sockets, probe)
 
-    async def _run(self, keeper: Keeper, held: HeldPod, token: str) -> DrainResult:
-        noting = asyncio.get_running_loop().create_task(self._note(keeper, token))
+    async def _run(self, keeper: Keeper, grip: GateGrip, chronicle: Chronicle, held: HeldPod) -> DrainResult:
+        noting = asyncio.get_running_loop().create_task(self._note(keeper, chronicle.subject.token))
         try:
             result = await keeper.run()
+            # As it was recorded on the pod: the worst of its containers' holds.
+            self._write(chronicle, self.holds.result_of(held.uid, result, grip.containers), keeper.drain)
         finally:
             noting.cancel()
             self.running.pop(held.uid, None)
@@ -270,7 +301,31 @@ class PodDrains:
             if not running.grip.containers and not running.task.done():
                 running.task.cancel()
         result = DrainResult(Ending.BYPASSED, why)
+        self._bypass(pod, result)
         self._recording[pod.uid] = asyncio.get_running_loop().create_task(self.record(pod, result))
+
+    def died(self, pod: HeldPod, why: str) -> None:
+        """A hold died with the agent before us: its line is amended, where it came to write one."""
+        known = [one for one in self.ledger.read().entries if one.uid == pod.uid and not one.amends]
+        if known:
+            at = as_text(vtime.now().timestamp())
+            result = Ending.BYPASSED.value
+            self.ledger.write(msgspec.structs.replace(known[-1], amends=True, at=at, result=result, reason=why))
+        else:
+            self._write(self._chronicle(pod, None, ""), DrainResult(Ending.BYPASSED, why))
+
+    def _bypass(self, pod: HeldPod, result: DrainResult) -> None:
+        """The pod's line, or what amends it, says that a hold of it died."""
+        chronicle = self._chronicles.get(pod.uid) or self._chronicle(pod, None, "")
+        if chronicle.is_concluded:
+            chronicle.amend(result)
+        elif pod.uid not in self.running or not self.running[pod.uid].grip.containers:
+            self._write(chronicle, result)
+
+    def _write(self, chronicle: Chronicle, result: DrainResult, drain: Drain | None = None) -> None:
+        chronicle.conclude(result, drain)
+        if self.ledger.failure:
+            self.log(self.ledger.failure)
 
     async def record(self, held: HeldPod, result: DrainResult) -> None:
         """Write a result on a pod that still exists; try until it is written or the pod is gone."""
@@ -299,5 +354,6 @@ class PodDrains:
             if running is not None:
                 running.keeper.wake()
         if new is None:
+            self._chronicles.pop(uid, None)
             self._recording.pop(uid, None)
             self._seen.pop(uid, None)

@@ -23,6 +23,7 @@ from tidegate.agent.leader import Leader
 from tidegate.agent.questions import Questions
 from tidegate.agent.witness import NodeWitness
 from tidegate.engine.journal import Journal
+from tidegate.engine.ledger import Ledger
 from tidegate.kube import wire
 from tidegate.kube.connect import open_api
 from tidegate.model.names import AGENT_PORT, GATE_PORT, DrainResult, Ending
@@ -76,15 +77,17 @@ async def main(program: Program) -> int:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     journal = Journal(f"{settings.state_dir}/holds.jsonl" if settings.state_dir else "")
+    ledger = Ledger(f"{settings.state_dir}/ledger.jsonl" if settings.state_dir else "")
     kernel = LabKernel(settings.kernel_socket, settings.node)
     async with open_api(settings.server) as api:
         holds = Holds(journal)
         drains = PodDrains(
             api, settings.node, Leader(api), holds, OwnSockets(settings.kubelet_pid), program.log,
-            random.Random(f"{settings.seed}/agent/{settings.node}"),
+            random.Random(f"{settings.seed}/agent/{settings.node}"), ledger=ledger,
         )  # fmt: skip
         gate = Gate(drains, holds, program.log)
         questions = Questions(NodeWitness(kernel, settings.node), settings.kubelet_pid, api, settings.address)
+        questions.ledger = ledger
         dead = holds.restore()
         # Listening before anything slow: the holder falls back when it cannot connect.
         listening = await _listen(settings.agent_socket, gate)
@@ -115,6 +118,7 @@ async def _record_dead_holds(drains: PodDrains, dead: list[DeadHold], log: Calla
     """What the agent before us held, it lost: those drains are bypassed, whatever the pods say by now."""
     for hold in dead:
         log(f"{hold.pod.name} {hold.container}: bypassed, its hold died with the agent")
+        drains.died(hold.pod, "the agent ended during the hold")
         await drains.record(hold.pod, DrainResult(Ending.BYPASSED, "the agent ended during the hold"))
 
 

@@ -11,12 +11,13 @@ import msgspec
 from tidegate import __version__
 from tidegate.agent.probing import Prober, TooManyProbes
 from tidegate.agent.witness import NodeWitness
+from tidegate.engine.ledger import Ledger
 from tidegate.kube.api import PODS, Api
 from tidegate.kube.errors import KubeError
 from tidegate.kube.exchange import Request, Response, whole
 from tidegate.model import pod as pods
 from tidegate.model.decode import Malformed
-from tidegate.observers import activity, probe, sockets, witness
+from tidegate.observers import activity, ledger, probe, sockets, witness
 from tidegate.observers.coordinator import read
 
 QUESTIONS_MAX = 32
@@ -34,9 +35,12 @@ class Questions:
         self._api = api
         self._prober = Prober(own.node, address, own.facts)
         self._open = 0
+        self.ledger = Ledger()
+        """What was kept of this node's drains."""
 
     async def exchange(self, request: Request) -> Response:
-        """POST /v1/question, GET /v1/connections?endpoint=IP:PORT, GET /v1/about, GET /healthz."""
+        """POST /v1/question, GET /v1/connections?endpoint=IP:PORT, GET /v1/ledger?since=, GET /v1/about,
+        GET /healthz."""
         match request.method, request.path:
             case "GET", "/healthz":
                 return whole(200, b"ok", "text/plain")
@@ -47,6 +51,8 @@ class Questions:
                 return await self._question(request)
             case "GET", "/v1/connections":
                 return self._connections(request)
+            case "GET", ledger.LEDGER_PATH:
+                return self._ledger(request)
             case "GET", activity.ACTIVITY_PATH:
                 return await self._counted(self._activity(request))
             case "POST", probe.PROBE_PATH:
@@ -104,6 +110,16 @@ class Questions:
         except ValueError as error:
             return _refusal(400, str(error))
         return whole(200, b"{}")
+
+    def _ledger(self, request: Request) -> Response:
+        """The newest entries since an instant (RFC 3339), of one namespace and pod where they are named."""
+        since, namespace, name = request.param("since"), request.param("namespace"), request.param("pod")
+        kept = [
+            one
+            for one in self.ledger.read().entries
+            if one.at >= since and namespace in ("", one.namespace) and name in ("", one.pod)
+        ]
+        return whole(200, ledger.encode(self._witness.node, kept))
 
     def _connections(self, request: Request) -> Response:
         try:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from tidegate.cli.main import DONE, FAILED, INTERRUPTED, REFUSED, fail
-from tidegate.cli.mutate import Progress, exit_code, show, worst
+from tidegate.cli.mutate import Progress, exit_code, note_unkept, show, worst
 from tidegate.cli.target import asking
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ def run(named: tuple[tuple[str, str], ...], options: VerbOptions, given: dict[st
         except KeyboardInterrupt:
             click.echo(f"interrupted: node/{name} stays cordoned; `kubectl uncordon {name}` gives it back", err=True)
             sys.exit(INTERRUPTED)
+        finally:
+            note_unkept(options)
     if given["output"] == "json":
         click.echo(json.dumps(document, indent=2))
     sys.exit(code)

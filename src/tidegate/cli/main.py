@@ -20,6 +20,7 @@ _COMMANDS = {
     "sim": "tidegate.cli.sim:sim",
     "lab": "tidegate.cli.lab:lab",
     "status": "tidegate.cli.status:status",
+    "ledger": "tidegate.cli.ledger:ledger",
     "trace": "tidegate.cli.trace:trace",
     "doctor": "tidegate.cli.doctor:doctor",
     "cut": "tidegate.cli.cut:cut",

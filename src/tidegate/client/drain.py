@@ -11,6 +11,7 @@ import msgspec
 from tidegate.client.activity import annotate, is_probed, probed
 from tidegate.client.holding import HeldByOther, Holding
 from tidegate.client.labelled import LabelGrip, NoConnections, NodeConnections, is_tombstoned, origin_of
+from tidegate.client.ledger import chronicle_of
 from tidegate.client.options import VerbOptions
 from tidegate.client.plan import ISOLATED, PodPlan, plan_pod
 from tidegate.client.replacement import make_way
@@ -18,6 +19,7 @@ from tidegate.client.reservation import sweep, unreserve
 from tidegate.client.scraping import see_to
 from tidegate.drain.progress import Drain, begin, resume
 from tidegate.drain.state import Mode, Policy, State
+from tidegate.engine.chronicle import Chronicle, InFlight
 from tidegate.engine.journal import Journal
 from tidegate.engine.loop import Keeper, Ports
 from tidegate.engine.observe import PodSeen
@@ -68,12 +70,15 @@ async def carry_out(
         async with holding.leased():
             ready = await make_way(client, plan, options, holding, told)
             if isinstance(ready, DrainResult):
+                chronicle_of(client, plan, options, origin.token).conclude(ready)
                 return ready
             await annotate(client, holding.seen, options)
             nonce = f"{origin.token}-{rng.getrandbits(24):06x}"
             keeper = _keeper(client, ready, options, LabelGrip(client, ready, options, holding), nonce)
             keeper.told = told
-            return _with_way_on(await _keep(client, keeper, options), holding)
+            with chronicle_of(client, ready, options, origin.token) as chronicle:
+                keeper.heard = chronicle.follow(_in_flight(client, ready) if ready.is_witnessed else None)
+                return _with_way_on(await _keep(client, keeper, options, chronicle), holding)
     except HeldByOther as other:
         return DrainResult(Ending.REFUSED, str(other))
     finally:
@@ -96,7 +101,9 @@ def _keeper(client: KubeClient, plan: PodPlan, options: VerbOptions, grip: Label
     # A host-network pod's Services may send to a port that it does not declare.
     endpoints = tuple(sorted({*every_endpoint(plan.pod), *(plan.serving if plan.pod.host_network else ())}))
     ask = ask_of((plan.pod.uid, plan.pod.namespace, plan.pod.name), endpoints, Mode.LABEL)
-    ask = msgspec.structs.replace(ask, round=nonce, seen=grip.record.seen)
+    # A pod that is to stay in other Services is routed for ever: only those it leaves are asked about.
+    only = tuple(sorted(map(str, plan.services))) if options.services else ()
+    ask = msgspec.structs.replace(ask, round=nonce, seen=grip.record.seen, services=only)
     # Nobody to read sockets: the app closes its own connections when told to stop, and the result says so.
     # An activity probe is the workload's own word: it is waited for with or without agents.
     policy = Policy.ABRUPT if plan.is_witnessed or is_probed(grip.seen) else Policy.GRACEFUL
@@ -117,7 +124,13 @@ def _keeper(client: KubeClient, plan: PodPlan, options: VerbOptions, grip: Label
     return keeper
 
 
-async def _keep(client: KubeClient, keeper: Keeper, options: VerbOptions) -> DrainResult:
+def _in_flight(client: KubeClient, plan: PodPlan) -> InFlight:
+    """The pod's connections, for the ledger: what its own word is, the drain asks later."""
+    sockets = NodeConnections(ProxiedAgents(client), plan.pod.node, plan.serving)
+    return lambda: sockets.read(every_endpoint(plan.pod))
+
+
+async def _keep(client: KubeClient, keeper: Keeper, options: VerbOptions, chronicle: Chronicle) -> DrainResult:
     """Run the keeper beside a watch of its pod; after a DELETE, watch the pod to its end."""
     pod = keeper.pod.pod
     assert pod is not None
@@ -131,6 +144,7 @@ async def _keep(client: KubeClient, keeper: Keeper, options: VerbOptions) -> Dra
     async with Nursery() as nursery:
         nursery.start(watch.run(), name=f"watch {pod}")
         result = await keeper.run()
+        chronicle.conclude(result, keeper.drain)
         await keeper.watch_to_the_end(pod.grace_seconds + options.app_stop_seconds)
         nursery.cancel()
     # A settle time has no epoch that any data plane showed.

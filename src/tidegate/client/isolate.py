@@ -14,6 +14,7 @@ from tidegate.client.guards import Guards, read_guards
 from tidegate.client.holding import HeldByOther, Holding, is_at_work, told
 from tidegate.client.keeping import LOOK_SECONDS, hold, newness, owned_by
 from tidegate.client.labelled import origin_of
+from tidegate.client.ledger import chronicle_of
 from tidegate.client.options import VerbOptions
 from tidegate.client.permissions import Deed, review
 from tidegate.client.plan import ISOLATED, PodPlan, Refusal, Step, label, plan_pod
@@ -158,7 +159,9 @@ async def carry_out_isolation(client: KubeClient, plan: IsolationPlan, options: 
     holding = Holding(client, PodSeen(plan.pod.uid, plan.pod), origin, options.identity)
     try:
         async with holding.leased():
-            return await _Isolation(client, options, holding, plan.isolation or NOTHING).run()
+            result = await _Isolation(client, options, holding, plan.isolation or NOTHING).run()
+            chronicle_of(client, plan, options, origin.token).conclude(result)
+            return result
     except HeldByOther as other:
         return DrainResult(Ending.REFUSED, str(other))
 

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
+from tidegate.engine.ledger import Ledger
+
 OnDeadline = Literal["hold", "proceed", "restore"]
 Verb = Literal["drain", "cut", "isolate", "restore"]
 
@@ -59,6 +61,8 @@ class VerbOptions:
     """After which a pod that is kept is nobody's any more, and ``status --orphans`` says so; 0 for never."""
     identity: Identity = field(default_factory=Identity)
     """Who asks."""
+    ledger: Ledger | None = None
+    """Where a record of it is kept; None keeps none."""
     seed: int | None = None
     """Of the drain's token; ``None`` draws one."""
 

@@ -18,6 +18,7 @@ from tidegate.client.drain import Told, carry_out
 from tidegate.client.holding import HeldByOther, Holding
 from tidegate.client.keeping import LOOK_SECONDS, hold, owned_by
 from tidegate.client.labelled import origin_of
+from tidegate.client.ledger import chronicle_of
 from tidegate.client.options import VerbOptions
 from tidegate.client.plan import ISOLATED, PodPlan, plan_pod
 from tidegate.client.reservation import sweep, unreserve
@@ -76,6 +77,7 @@ async def carry_out_restore(
     restoration = _Restoration(client, plan, options, holding)
     restoration.told = told
     began = asyncio.get_running_loop().time()
+    chronicle = chronicle_of(client, plan, options, origin.token)
     try:
         async with holding.leased():
             result = await restoration.run()
@@ -83,7 +85,9 @@ async def carry_out_restore(
         return DrainResult(Ending.REFUSED, str(other))
     finally:
         await see_to(client, plan.pod.namespace)
-    return msgspec.structs.replace(result, seconds=round(asyncio.get_running_loop().time() - began, 3))
+    result = msgspec.structs.replace(result, seconds=round(asyncio.get_running_loop().time() - began, 3))
+    chronicle.conclude(result)
+    return result
 
 
 class _Stopped(Exception):

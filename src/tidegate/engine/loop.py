@@ -100,6 +100,8 @@ class Keeper:
         self.grip = grip
         self.follower = ViewFollower(ports.coordinator, ask, self.wake)
         self.told: Callable[[Drain], None] = lambda drain: None
+        self.heard: Callable[[Drain, Event], None] = lambda drain, event: None
+        """Told of every event that was taken, and of what it led to; to the pod's end."""
         self.goal = State.GONE
         """Where to stop: UNROUTED for a pod that is kept, once no new connection can arrive."""
         self._ask = ask
@@ -232,6 +234,7 @@ class Keeper:
         except EventError as error:
             self._journal("refused-event", what=type(event).__name__, why=str(error))
             return False
+        self.heard(self.drain, event)
         if before is State.CUT and self.drain.state is State.CLEAN and self.follower.view is not None:
             self._spell = self.follower.view.spell
         if self.drain.state is not before:
