@@ -53,4 +53,5 @@ def test_kubectl_with_manifests_that_are_none(resident, tmp_path):
 def test_the_plugin_is_the_same_program_under_kubectls_name(resident):
     resident.environment["PATH"] = f"{BIN}:{resident.environment['PATH']}"
     said = resident.kubectl("tidegate", "drain", "web").expect(2).stderr
-    assert said == "error: invalid value for 'POD': 'web' is not pod/NAME; see `kubectl tidegate drain --help`\n"
+    assert said.startswith("error: invalid value for '[TARGETS]...': 'web' is not pod/NAME, deploy/NAME, ")
+    assert said.endswith("or node/NAME; see `kubectl tidegate drain --help`\n")
