@@ -46,8 +46,10 @@ def verb_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def chosen(given: dict[str, Any], **more: Any) -> VerbOptions:
     """The options of the command line, asked by this process."""
+    from tidegate.cli.ledger import default_path
     from tidegate.client import VerbOptions
     from tidegate.client.identity import this_process
+    from tidegate.engine.ledger import Ledger
 
     return VerbOptions(
         floor=given["floor"],
@@ -55,6 +57,7 @@ def chosen(given: dict[str, Any], **more: Any) -> VerbOptions:
         settle_seconds=given["settle"],
         reason=given["reason"],
         identity=this_process(),
+        ledger=Ledger(default_path()),
         **more,
     )
 
@@ -106,9 +109,17 @@ def run(
             documents, codes = asyncio.run(_run(cluster, asked, given))
         except TooFewPods as error:
             fail(f"{error}; nothing was changed", REFUSED)
+        finally:
+            note_unkept(options)
     if given["output"] == "json" and documents:
         click.echo(json.dumps(documents[0] if len(documents) == 1 else {"items": documents}, indent=2))
     sys.exit(worst(codes))
+
+
+def note_unkept(options: VerbOptions) -> None:
+    """A ledger that cannot be written to stops nothing, and is said."""
+    if options.ledger is not None and options.ledger.failure:
+        click.echo(f"note: {options.ledger.failure}; $TIDEGATE_LEDGER names another file", err=True)
 
 
 def targets(namespace: str, named: tuple[tuple[str, str], ...], given: dict[str, Any]) -> Targets:
