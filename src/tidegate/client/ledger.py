@@ -79,13 +79,13 @@ async def find(client: KubeClient | None, local: Ledger, wanted: Wanted) -> Foun
     read = local.read()
     notes = [read.problem] if read.problem else []
     if read.unreadable:
-        notes.append(f"{local.path}: {read.unreadable} lines are no entries: passed over")
+        notes.append(f"{local.path}: lines passed over that are no entries: {read.unreadable}")
     kept = list(read.entries)
     if client is not None:
         others = {one.id for one in kept if one.cluster and one.cluster != client.server}
         kept = [one for one in kept if one.id not in others]
         if others:
-            notes.append(f"{len(others)} entries of other clusters are left out: --file {local.path} shows them")
+            notes.append(f"left out, of other clusters: {len(others)}; --file {local.path} shows them")
         told, silent = await _of_agents(client, wanted)
         kept += told
         notes += silent
