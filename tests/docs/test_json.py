@@ -18,7 +18,7 @@ from tidegate.cli.isolate import keeping
 from tidegate.cli.restore import giving_back
 from tidegate.client import About, PrepareOptions, VerbOptions, cut_pod, prepare_service, status_of
 from tidegate.client.doctor import examine
-from tidegate.client.prepare_plan import plan_prepare
+from tidegate.client.prepare.plan import plan_prepare
 from tidegate.client.status import orphans_of
 from tidegate.client.targets import Targets
 from tidegate.client.trace import trace_pod

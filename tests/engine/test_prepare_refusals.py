@@ -10,9 +10,9 @@ from stage import NS, deployment, staged
 from tidegate import vtime
 from tidegate.cli import main as command
 from tidegate.cli.prepare import sentence, show
-from tidegate.client.prepare import carry_out
-from tidegate.client.prepare_plan import PrepareOptions, plan_prepare
-from tidegate.client.prepare_scene import About
+from tidegate.client.prepare.plan import PrepareOptions, plan_prepare
+from tidegate.client.prepare.run import carry_out
+from tidegate.client.prepare.scene import About
 from tidegate.kube.api import (
     DEPLOYMENTS,
     PODDISRUPTIONBUDGETS,

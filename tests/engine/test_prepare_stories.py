@@ -11,9 +11,9 @@ from stage import NS, deployment, first, play
 
 from tidegate.client import VerbOptions, cut_pod
 from tidegate.client.options import Identity
-from tidegate.client.prepare import carry_out, prepare_service
-from tidegate.client.prepare_plan import PrepareOptions, plan_prepare
-from tidegate.client.prepare_scene import About
+from tidegate.client.prepare.plan import PrepareOptions, plan_prepare
+from tidegate.client.prepare.run import carry_out, prepare_service
+from tidegate.client.prepare.scene import About
 from tidegate.kube.api import (
     DEPLOYMENTS,
     ENDPOINTSLICES,

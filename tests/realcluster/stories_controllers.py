@@ -6,9 +6,9 @@ from tests.realcluster.controllers_twin import World
 from tests.realcluster.fake_kubelet import NODE
 from tests.realcluster.objects import budget, deployment, pod, service
 
-from tidegate.client.prepare import prepare_service
-from tidegate.client.prepare_plan import PrepareOptions
-from tidegate.client.prepare_scene import About
+from tidegate.client.prepare.plan import PrepareOptions
+from tidegate.client.prepare.run import prepare_service
+from tidegate.client.prepare.scene import About
 from tidegate.kube.api import DEPLOYMENTS, PODDISRUPTIONBUDGETS, PODS, SERVICES, Deletion, Patch
 
 COST = "controller.kubernetes.io/pod-deletion-cost"

@@ -11,9 +11,9 @@ from tests.realcluster.fake_kubelet import fake_kubelet
 from tests.realcluster.objects import service
 from tests.realcluster.stories_controllers import image, web
 
-from tidegate.client.prepare import prepare_service
-from tidegate.client.prepare_plan import PrepareOptions
-from tidegate.client.prepare_scene import About
+from tidegate.client.prepare.plan import PrepareOptions
+from tidegate.client.prepare.run import prepare_service
+from tidegate.client.prepare.scene import About
 from tidegate.kube.api import DEPLOYMENTS, ENDPOINTSLICES, NAMESPACES, PODS, REPLICASETS, SERVICES, Patch, Selection
 from tidegate.kube.connect import open_api
 

@@ -13,9 +13,9 @@ from tidegate.cli.main import DONE, FAILED, REFUSED, fail
 from tidegate.cli.target import Duration, Reference, asking, cluster_options
 
 if TYPE_CHECKING:
-    from tidegate.client.prepare import Prepared
-    from tidegate.client.prepare_plan import PrepareOptions, PreparePlan
-    from tidegate.client.prepare_scene import About
+    from tidegate.client.prepare.plan import PrepareOptions, PreparePlan
+    from tidegate.client.prepare.run import Prepared
+    from tidegate.client.prepare.scene import About
     from tidegate.kube.kubeconfig import Cluster
     from tidegate.traffic.preparation import Move
 
@@ -48,7 +48,7 @@ def prepare(workloads: tuple[tuple[str, str], ...], **given: Any) -> None:
     _refuse_kinds(workloads, given["service"])
     cluster = load(given["kubeconfig"], given["context"])
     namespace = given["namespace"] or cluster.namespace
-    from tidegate.client.prepare_scene import About
+    from tidegate.client.prepare.scene import About
 
     about = About(namespace, given["service"], tuple(dict.fromkeys(name for _, name in workloads)))
     try:
@@ -64,7 +64,7 @@ def prepare(workloads: tuple[tuple[str, str], ...], **given: Any) -> None:
 
 def _chosen(given: dict[str, Any]) -> PrepareOptions:
     from tidegate.client.identity import this_process
-    from tidegate.client.prepare_plan import PrepareOptions
+    from tidegate.client.prepare.plan import PrepareOptions
     from tidegate.model.decode import Malformed
     from tidegate.model.names import TRAFFIC_VALUE
     from tidegate.model.selector import parse
@@ -108,8 +108,8 @@ def _refuse_kinds(workloads: tuple[tuple[str, str], ...], service: str) -> None:
 async def _run(
     cluster: Cluster, about: About, options: PrepareOptions, given: dict[str, Any]
 ) -> tuple[dict[str, Any], int]:
-    from tidegate.client.prepare import carry_out
-    from tidegate.client.prepare_plan import plan_prepare
+    from tidegate.client.prepare.plan import plan_prepare
+    from tidegate.client.prepare.run import carry_out
     from tidegate.kube.connect import open_cluster
 
     async with open_cluster(cluster) as client:
@@ -130,7 +130,7 @@ async def _run(
 
 def show(plan: PreparePlan) -> None:
     """The plan, for people, on stderr; what to commit instead, where somebody else keeps the fields."""
-    from tidegate.client.prepare_plan import told
+    from tidegate.client.prepare.plan import told
 
     names = " ".join(f"deploy/{name}" for name in plan.about.deployments)
     verb = "take back the label of" if plan.wish.is_abort else "prepare"
@@ -158,7 +158,7 @@ class _Progress:
         self._about = about
 
     def __call__(self, move: Move) -> None:
-        from tidegate.client.prepare_plan import told
+        from tidegate.client.prepare.plan import told
 
         seconds = asyncio.get_running_loop().time() - self._began
         click.echo(f"{seconds:6.1f} s  {told(move, self._about)}", err=True)

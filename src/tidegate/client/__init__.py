@@ -27,9 +27,9 @@ from tidegate.client.isolate import isolate_pod
 from tidegate.client.node import NodePlan, NodeResult, drain_node, plan_node
 from tidegate.client.options import VerbOptions
 from tidegate.client.plan import PodPlan, plan_pod
-from tidegate.client.prepare import Prepared, prepare_service
-from tidegate.client.prepare_plan import PrepareOptions
-from tidegate.client.prepare_scene import About
+from tidegate.client.prepare.plan import PrepareOptions
+from tidegate.client.prepare.run import Prepared, prepare_service
+from tidegate.client.prepare.scene import About
 from tidegate.client.restore import restore_pod
 from tidegate.client.status import Status, follow_status, orphans_of, status_of
 from tidegate.client.trace import Trace, follow_pod, trace_pod

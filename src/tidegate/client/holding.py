@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import msgspec
 
 from tidegate import vtime
+from tidegate.client.lease import LEASE_SECONDS, RENEW_SECONDS
 from tidegate.client.options import Identity
 from tidegate.engine import act
 from tidegate.engine.observe import PodSeen
@@ -23,9 +24,6 @@ from tidegate.kube.errors import ApiError, KubeError
 from tidegate.model.names import DrainRecord, decode_drain
 from tidegate.model.pod import Pod
 
-LEASE_SECONDS = 15.0
-"""How long a process is believed to be at work without a sign of life."""
-RENEW_SECONDS = 5.0
 _DONE = {"isolate": "isolated", "drain": "drained", "restore": "restored"}
 
 
@@ -44,18 +42,6 @@ def told(pod: Pod, record: DrainRecord) -> str:
     )
     doing = verb if record.is_at_rest else f"being {verb}"
     return f"{pod} is {doing} by {record.by or 'somebody'} since {record.at or 'a while'} (token {record.token})"
-
-
-def is_at_work(record: DrainRecord, identity: Identity, now: datetime) -> bool:
-    """Whether another process than ``identity`` is at work on the pod of ``record``, as far as can be known."""
-    if record.is_at_rest or record.holder == identity.holder:
-        return False
-    alive = identity.is_alive(record.holder)
-    return _is_leased(record, now) if alive is None else alive
-
-
-def _is_leased(record: DrainRecord, now: datetime) -> bool:
-    return bool(record.lease_until) and act.instant(now) < record.lease_until
 
 
 class Holding:

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from tidegate import vtime
 from tidegate.client.drain import Told, carry_out
 from tidegate.client.guards import Guards, read_guards
-from tidegate.client.holding import HeldByOther, Holding, is_at_work, told
+from tidegate.client.holding import HeldByOther, Holding, told
 from tidegate.client.keeping import LOOK_SECONDS, hold, newness, owned_by
 from tidegate.client.labelled import origin_of
+from tidegate.client.lease import is_at_work
 from tidegate.client.ledger import chronicle_of
 from tidegate.client.options import VerbOptions
 from tidegate.client.permissions import Deed, review

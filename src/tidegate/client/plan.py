@@ -12,7 +12,8 @@ from tidegate import vtime
 from tidegate.client import scraping
 from tidegate.client.activity import activity_of, unaskable
 from tidegate.client.guards import read_guards
-from tidegate.client.holding import is_at_work, told
+from tidegate.client.holding import told
+from tidegate.client.lease import is_at_work
 from tidegate.client.options import Verb, VerbOptions
 from tidegate.client.permissions import lacking
 from tidegate.drain.state import Mode

@@ -14,8 +14,9 @@ from typing import Any
 import msgspec
 
 from tidegate import vtime
-from tidegate.client.holding import is_at_work, told
+from tidegate.client.holding import told
 from tidegate.client.keeping import newness, owned_by
+from tidegate.client.lease import is_at_work
 from tidegate.client.options import VerbOptions
 from tidegate.client.permissions import lacking
 from tidegate.client.plan import PodPlan, Refusal, Step, label, plan_pod

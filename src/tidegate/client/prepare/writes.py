@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from tidegate.client.prepare_scene import Sight, annotations_of, rehearsal_name, template_labels
+from tidegate.client.prepare.scene import Sight, annotations_of, rehearsal_name, template_labels
 from tidegate.engine.act import Step, pointer
 from tidegate.kube.api import DEPLOYMENTS, PODS, REPLICASETS, SERVICES, Api, Deletion, JsonObject, Patch, Resource
 from tidegate.model.names import PREPARED, PREPARED_REVISION, PrepareRecord, encode_prepare

@@ -9,11 +9,11 @@ from typing import Any
 
 from tidegate import vtime
 from tidegate.client.guards import Guards, read_guards
+from tidegate.client.lease import is_at_work
 from tidegate.client.options import Identity
 from tidegate.client.permissions import deeds_of, review
 from tidegate.client.plan import Refusal
-from tidegate.client.prepare_scene import REHEARSAL_PREFIX, About, Sight, look, record_of, template_labels
-from tidegate.engine import act
+from tidegate.client.prepare.scene import REHEARSAL_PREFIX, About, Sight, look, record_of, template_labels
 from tidegate.kube import api as kube
 from tidegate.kube.api import DEPLOYMENTS, SERVICES, Api, JsonObject
 from tidegate.kube.errors import ApiError
@@ -151,14 +151,6 @@ async def _continued(api: Api, about: About, options: PrepareOptions) -> tuple[A
     return replace(about, deployments=tuple(dict.fromkeys((*about.deployments, *known)))), record
 
 
-def is_at_work(record: PrepareRecord, holder: str, identity: Identity) -> bool:
-    """Whether another process than ``holder`` is at work on it, as far as can be known."""
-    if record.is_at_rest or record.holder == holder:
-        return False
-    alive = identity.is_alive(record.holder)
-    return act.instant(vtime.now()) < record.lease_until if alive is None else alive
-
-
 def who(about: About, record: PrepareRecord) -> str:
     """Who prepares the Service, since when, under which token."""
     return (
@@ -169,7 +161,7 @@ def who(about: About, record: PrepareRecord) -> str:
 
 def _at_work(about: About, sight: Sight, options: PrepareOptions) -> Iterator[Refusal]:
     record = sight.scene.record
-    if record is not None and is_at_work(record, options.identity.holder, options.identity):
+    if record is not None and is_at_work(record, options.identity, vtime.now()):
         yield Refusal(who(about, record), way_out="wait for its end, or for the end of that process")
     for subject in sight.scene.subjects:
         if subject.record is not None and subject.record.service != about.service:

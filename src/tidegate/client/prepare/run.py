@@ -16,17 +16,16 @@ from datetime import timedelta
 import msgspec
 
 from tidegate import vtime
-from tidegate.client import prepare_writes as writes
-from tidegate.client.prepare_plan import PrepareOptions, PreparePlan, is_at_work, plan_prepare, told, who
-from tidegate.client.prepare_scene import About, Sight, look, record_of
+from tidegate.client.lease import LEASE_SECONDS, RENEW_SECONDS, is_at_work
+from tidegate.client.prepare import writes
+from tidegate.client.prepare.plan import PrepareOptions, PreparePlan, plan_prepare, told, who
+from tidegate.client.prepare.scene import About, Sight, look, record_of
 from tidegate.engine import act
 from tidegate.kube.api import SERVICES, Api
 from tidegate.kube.errors import ApiError, KubeError, Unreachable
 from tidegate.model.names import PrepareRecord
 from tidegate.traffic.preparation import ABORTING, PREPARED, PREPARING, VERIFYING, Act, Move, next_move
 
-LEASE_SECONDS = 15.0
-RENEW_SECONDS = 5.0
 POLL_SECONDS = 0.5
 Heard = Callable[[Move], None]
 
@@ -146,7 +145,7 @@ class _Preparation:
     def _check(self, sight: Sight) -> None:
         """Raises ``_HeldByOther`` where the Service's record is somebody else's who is at work."""
         found = sight.scene.record
-        if found is not None and is_at_work(found, self._holder, self._options.identity):
+        if found is not None and is_at_work(found, self._options.identity, vtime.now(), self._holder):
             raise _HeldByOther(who(self._about, found))
         if self._record is not None and sight.service is not None and self._last is not None:
             is_ours = found is not None and found.token == self._record.token
