@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 
 import pytest
@@ -15,6 +16,7 @@ from tidegate.cli.main import tidegate
 from tidegate.cli.mutate import exit_code
 from tidegate.client import VerbOptions
 from tidegate.client.targets import Targets
+from tidegate.kube.api import PODS
 from tidegate.kube.errors import KubeError
 from tidegate.kube.kubeconfig import Cluster
 from tidegate.model.names import DrainResult, Ending
@@ -123,3 +125,26 @@ def test_the_json_document_has_the_contracts_keys(capsys):
     ]  # fmt: skip
     late = DrainResult(Ending.TIMED_OUT, "late", ("node-2",), 7, 1.5)
     assert mutate.sentence("echo-1", late) == "pod/echo-1 timed-out after 1.5 s: late [stragglers: node-2]"
+
+
+def test_a_cut_says_what_it_is_worth_what_goes_on_and_what_comes_next(capsys):
+    async def story(stage):
+        name = await first(stage)
+        ip = (await stage.api.get(PODS, name, NS))["status"]["podIP"]
+        keep = await asyncio.open_connection(ip, 8080, local_addr=("127.16.0.11", 0))
+        options = VerbOptions(seed=0, timeout_seconds=60)
+        await mutate._run(CLUSTER, mutate.deed("cut", Targets(NS, (name,)), options), GIVEN)
+        keep[1].close()
+        await asyncio.sleep(1)
+        await mutate._run(CLUSTER, mutate.deed("cut", Targets(NS, (name,)), options), GIVEN)
+        return name
+
+    name = play(story, UNGATED)
+    first_time, again = capsys.readouterr().out.split("gives it back", 1)
+    assert "no new connection can arrive through demo/echo; 1 connection in flight go" in first_time
+    assert "no new connection can arrive through demo/echo; nothing is in flight" in again
+    assert f"next: `tidegate restore pod/{name} -n demo`" in again
+
+
+def test_a_drain_takes_the_activity_probe_from_the_command_line():
+    assert "--activity PROBE" in CliRunner().invoke(drain, ["--help"]).output

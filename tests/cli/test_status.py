@@ -13,6 +13,8 @@ from stage import NS, deployment, first, other_node, play
 
 from tidegate.cli import status as command
 from tidegate.cli.main import tidegate
+from tidegate.client import VerbOptions, cut_pod
+from tidegate.client.options import Identity
 from tidegate.client.status import Subject, follow_status, status_of
 from tidegate.kube.api import DEPLOYMENTS, PODS, SERVICES, Patch
 from tidegate.kube.kubeconfig import Cluster
@@ -300,3 +302,23 @@ def test_who_may_not_read_pods_still_sees_the_services_and_is_told_what_is_missi
         "pods cannot be read: you may not list this", "replicasets cannot be read: you may not list this",
     ]  # fmt: skip
     assert (refused.code, refused.message) == (403, "pods cannot be read: you may not list this")
+
+
+def test_a_cut_pod_is_told_by_whom_and_since_when_and_our_own_service_is_not_told_at_all(capsys):
+    async def story(stage):
+        name = await first(stage)
+        mine = VerbOptions(timeout_seconds=60, seed=0, identity=Identity("ann@desk", "one"), reason="leaks")
+        await cut_pod(stage.client, NS, name, mine)
+        await asyncio.sleep(3)
+        await shown()
+        await shown(("svc", "tidegate-draining"))
+        return name
+
+    name = play(story, deployment(gate=False))
+    told = capsys.readouterr().out
+    of_namespace, of_ours = told.split("svc/tidegate-draining", 1)
+    assert "tidegate-draining" not in of_namespace and "publishNotReady" not in of_namespace
+    assert f"Pod demo/{name}" in of_namespace and "no Service selects it" not in of_namespace
+    assert "held: cut by ann@desk since 20" in of_namespace and ": leaks" in of_namespace
+    assert f"next: tidegate restore pod/{name} -n demo" in of_namespace
+    assert "warning" not in of_ours

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import replace
 
 from stage import NS, deployment, first, play
 
 from tidegate.client import VerbOptions, cut_pod, drain_pod
 from tidegate.client.options import Identity
-from tidegate.kube.api import PODS
+from tidegate.client.plan import plan_pod
+from tidegate.kube.api import PODS, SERVICES
 from tidegate.model import pod
 from tidegate.model.names import Ending, decode_drain
 
@@ -76,3 +78,73 @@ def test_who_comes_while_another_is_at_work_is_refused_and_after_a_kill_goes_on(
         assert (await cut_pod(stage.client, NS, name, bob)).result is Ending.VERIFIED
 
     play(story, UNGATED)
+
+
+TWO_LABELS = deployment(gate=False)
+TWO_LABELS["spec"]["template"]["metadata"]["labels"] = {"app": "echo", "a": "on", "b": "on"}
+
+
+async def with_both(stage, label_of_b):
+    """Two Services more, by other labels."""
+
+    def by(name, selector):
+        spec = {"selector": selector, "ports": [{"name": "http", "port": 8080, "targetPort": 8080}]}
+        return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": NS}, "spec": spec}
+
+    await stage.api.create(SERVICES, by("svc-a", {"a": "on"}))
+    await stage.api.create(SERVICES, by("svc-b", label_of_b))
+    await asyncio.sleep(3)
+    return await first(stage)
+
+
+def test_a_cut_from_one_service_is_verified_while_another_goes_on_sending():
+    async def story(stage):
+        name = await with_both(stage, {"b": "on"})
+        only = replace(OPTIONS, services=("svc-a",))
+        plan = await plan_pod(stage.client, (NS, name), "cut", only, True)
+        assert plan.cut.labels == {"a": "tidegate-cut"}
+        assert [str(one) for one in plan.services] == [f"{NS}/svc-a"]
+        assert f"{NS}/svc-b goes on sending to it" in plan.consequences
+        assert (await cut_pod(stage.client, NS, name, only)).result is Ending.VERIFIED
+        kept = await seen(stage, name)
+        assert (kept.labels["a"], kept.labels["b"]) == ("tidegate-cut", "on")
+
+    play(story, TWO_LABELS)
+
+
+def test_a_cut_says_whom_else_its_label_takes_the_pod_from_and_minds_their_floor():
+    async def story(stage):
+        name = await with_both(stage, {"a": "on", "app": "echo"})
+        only = replace(OPTIONS, services=("svc-a",))
+        plan = await plan_pod(stage.client, (NS, name), "cut", only, True)
+        assert f"{NS}/svc-b loses it too: it selects by a=on,app=echo" in plan.consequences
+        assert [str(one) for one in plan.services] == [f"{NS}/svc-a", f"{NS}/svc-b"]
+        (refused,) = (await plan_pod(stage.client, (NS, name), "cut", replace(only, floor=3), True)).refused(only)[1:]
+        assert refused.startswith(f"{NS}/svc-b would keep 2")
+
+    play(story, TWO_LABELS)
+
+
+def test_what_an_earlier_cut_left_alone_has_its_floor_checked_before_it_is_cut_too():
+    async def story(stage):
+        name = await with_both(stage, {"b": "on"})
+        await cut_pod(stage.client, NS, name, replace(OPTIONS, services=("svc-a",)))
+        refused = await cut_pod(stage.client, NS, name, replace(OPTIONS, floor=3))
+        assert refused.result is Ending.REFUSED and f"{NS}/svc-b would keep 2" in refused.reason
+        assert "svc-a" not in refused.reason
+        assert (await cut_pod(stage.client, NS, name, OPTIONS)).result is Ending.VERIFIED
+        kept = await seen(stage, name)
+        assert (kept.labels["a"], kept.labels["b"]) == ("tidegate-cut", "tidegate-cut")
+
+    play(story, TWO_LABELS)
+
+
+def test_a_service_that_is_not_there_or_does_not_select_the_pod_is_a_refusal():
+    async def story(stage):
+        name = await with_both(stage, {"app": "other"})
+        for wanted, words in (("nosuch", "there is no Service nosuch"), ("svc-b", "svc-b does not select")):
+            result = await cut_pod(stage.client, NS, name, replace(OPTIONS, services=(wanted,)))
+            assert result.result is Ending.REFUSED and words in result.reason
+        assert decode_drain((await seen(stage, name)).annotations) is None
+
+    play(story, TWO_LABELS)

@@ -68,7 +68,7 @@ def test_a_label_only_the_service_looks_at_is_cut_first():
 def test_a_shared_label_is_cut_when_there_is_no_other_and_the_replacement_is_announced():
     found = cut(pod(), [service()], of_labels({"app": "echo"}))
     assert (found.labels, found.releases) == ({"app": "tidegate-cut"}, True)
-    assert found.reasons[-1] == "its owner selects by app=echo too: it lets go of the pod and makes a replacement"
+    assert found.reasons[-1] == "its owner selects by app=echo too: it lets go of the pod"
 
 
 def test_one_label_that_several_services_look_at_is_enough():

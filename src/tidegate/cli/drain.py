@@ -16,6 +16,12 @@ from tidegate.cli.target import Duration, Reference
 @click.option("--no-replace", is_flag=True, help="Cut at once; the replacement comes when it comes.")
 @click.option("--parallel", default=4, show_default=True, type=click.IntRange(1), help="Of a node: drains at once.")
 @click.option("--keep-going", is_flag=True, help="Of several, go on after one that is not verified.")
+@click.option(
+    "--activity",
+    default="",
+    metavar="PROBE",
+    help="How to ask the pod if it is working: http:PORT/PATH, metric:PORT/PATH#NAME, exec:COMMAND.",
+)
 @click.option("--timeout", default="5m", type=Duration(), help="From the cut to the deadline.  [default: 5m]")
 @click.option(
     "--on-deadline", type=click.Choice(["hold", "proceed", "restore"]), default="hold", show_default=True,
@@ -39,6 +45,7 @@ def drain(targets: tuple[tuple[str, str], ...], **given: Any) -> None:
         given,
         timeout_seconds=given["timeout"],
         on_deadline=given["on_deadline"],
+        activity=given["activity"],
         replace=False if given["no_replace"] else None,
     )
     if any(kind == "node" for kind, _ in targets):

@@ -51,7 +51,7 @@ def lab() -> None:
     "--zones", default=0, show_default=True, type=click.IntRange(0, 200), help="Deal the nodes out to so many zones."
 )
 @click.option("--dual-stack", is_flag=True, help="List an IPv6 address for each pod; requests still go by IPv4.")
-@click.option("--detach", is_flag=True, help="Return once it is up; it runs until `tidegate lab down`.")
+@click.option("-d", "--detach", is_flag=True, help="Return once it is up; it runs until `tidegate lab down`.")
 @click.option("--seed", default=0, show_default=True, help="Seeds names, jitter and endpoint choice.")
 @click.option("--port", default=6443, show_default=True, type=click.IntRange(1, 65535), help="The API server's port.")
 @click.option(

@@ -194,6 +194,8 @@ async def _run(cluster: Cluster, deed: Deed, given: dict[str, Any]) -> tuple[lis
             result = await deed.carry_out(client, current, Progress(f"{name} ({place}/{count})" if count > 1 else ""))
             if given["output"] == "text":
                 click.echo(sentence(name, result))
+                for line in await meaning(client, current, result):
+                    click.echo(f"  {line}")
             return result
 
         async def whole(before: PodPlan) -> str:
@@ -278,6 +280,36 @@ def document(plan: PodPlan, result: DrainResult) -> dict[str, Any]:
         "epoch": result.epoch,
         "seconds": result.seconds,
     }
+
+
+async def meaning(client: KubeClient, plan: PodPlan, result: DrainResult) -> tuple[str, ...]:
+    """What the result of a cut is worth to whoever asked, and what to do next; nothing for what speaks for itself."""
+    if plan.verb != "cut" or result.result.value not in ("verified", "assumed", "timed-out", "forced"):
+        return ()
+    where = f"pod/{plan.pod.name} -n {plan.pod.namespace}"
+    ways = f"`tidegate restore {where}` gives it back, `tidegate drain {where}` retires it"
+    if result.result.value == "timed-out":
+        return (f"next: `tidegate cut {where}` goes on waiting; {ways}",)
+    services = " or ".join(map(str, plan.services)) or "any Service"
+    proof = "no new connection can arrive" if result.result.value == "verified" else "no new connection is expected"
+    return (f"{proof} through {services}; {await _in_flight(client, plan)}", f"next: {ways}")
+
+
+async def _in_flight(client: KubeClient, plan: PodPlan) -> str:
+    """How many connections the pod still has, by its node's agent."""
+    from tidegate.kube.errors import KubeError
+    from tidegate.observers.proxied import ProxiedAgents
+
+    if not plan.is_witnessed or not plan.serving:
+        return "nobody can say what is still in flight"
+    try:
+        quiet = await ProxiedAgents(client).connections(plan.pod.node, plan.serving)
+    except KubeError as error:
+        return f"what is still in flight is not known: {error}"
+    if quiet.unreadable:
+        return f"what is still in flight is not known: {quiet.unreadable[0]}"
+    count = len(quiet.live)
+    return f"{count} connection{'' if count == 1 else 's'} in flight go on" if count else "nothing is in flight"
 
 
 def sentence(name: str, result: DrainResult) -> str:

@@ -262,7 +262,9 @@ def _ends(document: Document) -> list[str]:
     others = [hold for hold in document["held"] if (hold["namespace"], hold["name"]) not in shown]
     if others:
         found.append("Held pods")
-        found += [f"  pod/{hold['name']} in {hold['namespace']}: {_hold(hold)[-1]}" for hold in others]
+    for hold in others:
+        found.append(f"  pod/{hold['name']} in {hold['namespace']}")
+        found += [f"    {line}" for line in _hold(hold)]
     return found + [f"note: {problem}" for problem in document["problems"]]
 
 

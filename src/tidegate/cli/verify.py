@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tidegate.cli.main import DONE, FAILED, UNVERIFIED
+from tidegate.cli.main import DONE, FAILED, UNVERIFIED, fail
 from tidegate.cli.target import Duration, Reference, asking, cluster_options
 
 if TYPE_CHECKING:
+    from tidegate.client.targets import Targets
     from tidegate.client.verify import VerifyOptions
     from tidegate.kube.kubeconfig import Cluster
 
@@ -20,8 +21,9 @@ PROBES_MAX = 100_000
 
 
 @click.command(short_help="Does traffic reach a pod? Asks every node, and tries where asked to.")
-@click.argument("pod", type=Reference("pod"))
+@click.argument("pods", type=Reference("pod"), nargs=-1)
 @cluster_options
+@click.option("-l", "--selector", default="", help="Choose pods by labels instead of names.")
 @click.option("--service", default="", metavar="NAME", help="Only routes of this Service.  [default: of all]")
 @click.option("--probe", type=click.IntRange(1, PROBES_MAX), metavar="N", help="Open N connections from every node.")
 @click.option("--probe-http", default="", metavar="PATH", help="GET PATH from every node instead.")
@@ -30,8 +32,10 @@ PROBES_MAX = 100_000
     "--timeout", default="60s", type=Duration(), help="To wait for nodes that have not let go.  [default: 60s]"
 )
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
-def verify(pod: tuple[str, str], **given: Any) -> None:
+def verify(pods: tuple[tuple[str, str], ...], **given: Any) -> None:
     """Whether any new connection can still reach a pod. Changes nothing on it.
+
+    Of several pods the exit code is 1 where any has a route, else 4 where any is not known.
 
     Every node is asked at a fence written after a clean list of EndpointSlices. --probe opens N bare connections from
     every node through each address and NodePort of the pod's Services and tells which reach the pod; --probe-http
@@ -42,9 +46,12 @@ def verify(pod: tuple[str, str], **given: Any) -> None:
                 1 a route is left: node, Service, slice are named
                 4 not known: who could not be asked is named
     """
+    from tidegate.client.targets import Targets, TooFewPods
     from tidegate.client.verify import VerifyOptions
     from tidegate.kube.kubeconfig import load
 
+    if bool(pods) is bool(given["selector"]):
+        raise click.UsageError("name pods (pod/NAME ...) or choose them with -l SELECTOR, one of both")
     options = VerifyOptions(
         timeout_seconds=given["timeout"],
         service=given["service"],
@@ -54,9 +61,17 @@ def verify(pod: tuple[str, str], **given: Any) -> None:
     cluster = load(given["kubeconfig"], given["context"])
     namespace = given["namespace"] or cluster.namespace
     with asking(cluster, namespace):
-        document = asyncio.run(_verify(cluster, (namespace, pod[1]), options))
-    click.echo(json.dumps(document, indent=2) if given["output"] == "json" else "\n".join(lines(document)))
-    sys.exit(exit_code(document["result"]))
+        about = Targets(namespace, tuple(name for _, name in pods), given["selector"])
+        try:
+            documents = asyncio.run(_verify(cluster, about, options))
+        except TooFewPods as error:
+            fail(str(error), FAILED)
+    if given["output"] == "json":
+        click.echo(json.dumps(documents[0] if len(documents) == 1 else {"items": documents}, indent=2))
+    else:
+        click.echo("\n\n".join("\n".join(lines(one)) for one in documents))
+    codes = [exit_code(one["result"]) for one in documents]
+    sys.exit(next((code for code in (FAILED, UNVERIFIED) if code in codes), DONE))
 
 
 def probes_of(given: dict[str, Any]) -> int:
@@ -75,12 +90,16 @@ def path_of(text: str) -> str:
     return text
 
 
-async def _verify(cluster: Cluster, target: tuple[str, str], options: VerifyOptions) -> dict[str, Any]:
+async def _verify(cluster: Cluster, about: Targets, options: VerifyOptions) -> list[dict[str, Any]]:
+    """A document for each pod. They are asked about side by side: one fence serves all of them."""
+    from tidegate.client.targets import pods_of
     from tidegate.client.verify import verify_pod
     from tidegate.kube.connect import open_cluster
 
     async with open_cluster(cluster) as client:
-        return (await verify_pod(client, *target, options)).document
+        names = await pods_of(client, about)
+        found = await asyncio.gather(*(verify_pod(client, about.namespace, name, options) for name in names))
+        return [one.document for one in found]
 
 
 def exit_code(result: str) -> int:

@@ -47,6 +47,8 @@ from tidegate.traffic.labels import changed
 
 ISOLATED = "ISOLATED"
 """State of a record: its owner has let go of the pod, its traffic has not."""
+WAIT_FOR_BUDGET = "wait until its pods are ready again, scale up, or --force"
+SCALE_UP = "scale up first, choose another --floor, or --force"
 ANOTHER_LABEL = "give the Service a label that nothing else looks at: `tidegate prepare`"
 
 
@@ -87,7 +89,8 @@ class PodPlan:
     """What a verb is to do to one pod. ``record`` is what somebody began and left: it is continued.
 
     ``isolation``: the labels by which its owner lets go of it while its traffic stays; None where no label does that
-    (or it was done). ``owner`` is kind/name/uid of the controller that has it.
+    (or it was done). ``owner`` is kind/name/uid of the controller that has it. ``widens``: an earlier cut left it in
+    some Services (``--service``) that it leaves now.
     """
 
     verb: Verb
@@ -102,11 +105,19 @@ class PodPlan:
     is_witnessed: bool
     owner: str = ""
     record: DrainRecord | None = None
+    widens: bool = False
 
     @property
     def is_uncut(self) -> bool:
-        """Whether its traffic is as it was before the verb."""
-        return self.record is None or self.record.state == ISOLATED
+        """Whether it is about to leave Services that nobody has counted it out of yet."""
+        return self.record is None or self.record.state == ISOLATED or self.widens
+
+    @property
+    def leaving(self) -> tuple[Service, ...]:
+        """Of ``services``, those whose floors count now: a pod that has left some before leaves only the others."""
+        if not self.widens:
+            return self.services
+        return tuple(one for one in self.services if one.selects(self.pod.namespace, self.pod.labels))
 
     def awaits(self, options: VerbOptions) -> bool:
         """Whether its replacement is seen routed before it is cut."""
@@ -197,18 +208,24 @@ async def plan_pod(api: Api, target: tuple[str, str], verb: Verb, options: VerbO
     slices = tuple(endpointslice.decode(obj) for obj in (await api.list(ENDPOINTSLICES)).items)
     record = _continued(subject)
     controllers = tuple(one for one in await owners.of(api, subject) if not one.is_ending)
-    chosen = tuple(one for one in selecting(subject, services) if not options.services or one.name in options.services)
-    is_uncut = record is None or record.state == ISOLATED
+    now = selecting(subject, services)
+    asked = tuple(one for one in now if not options.services or one.name in options.services)
+    widens = record is not None and record.state != ISOLATED and any(_was_kept(one, record) for one in asked)
+    is_uncut = record is None or record.state == ISOLATED or widens
     isolated = _isolation(subject, services, controllers) if record is None and options.replaces(verb) else None
     is_replaced = isolated is not None or (record is not None and is_uncut and options.replaces(verb))
     let_go = isolated.labels if isolated is not None else {}
     after = msgspec.structs.replace(subject, labels=changed(subject.labels, let_go))
-    planned = cut(after, services, controllers[0].selector if controllers else None)
+    planned = cut(after, asked if options.services else services, controllers[0].selector if controllers else None)
     touched = {**let_go, **planned.labels}
+    # A label may be another Service's too: its floor counts as well.
+    left = changed(subject.labels, touched)
+    chosen = tuple(one for one in now if one in asked or not one.selects(namespace, left))
     guards = await read_guards(api, namespace, controllers)
     seen = tuple(sorted({found.service for found in listings(subject, slices)} | set(record.seen if record else ())))
     refusals = [
         *_of_itself(subject, verb, record),
+        *_unknown(options.services, services, subject, record),
         *(Refusal(why) for why in unaskable(subject, options) if verb == "drain"),
         *_at_work(subject, record, options),
         *(Refusal(why) for why in await lacking(api, namespace, is_witnessed)),
@@ -217,10 +234,12 @@ async def plan_pod(api: Api, target: tuple[str, str], verb: Verb, options: VerbO
         refusals += _not_seen(chosen, seen)
         leaving = {uid for one in chosen for uid in reservations(one) if uid != subject.uid}
         kept = floors(subject, chosen, slices, options.floor, leaving)
-        refusals += [Refusal(str(floor), is_floor=True) for floor in kept if not _holds(floor, is_replaced)]
+        refusals += [Refusal(str(floor), True, SCALE_UP) for floor in kept if not _holds(floor, is_replaced)]
         # A replacement is one more healthy pod to every budget: whether that is enough is asked once it is there.
         refusals += [
-            Refusal(reason, is_floor=True, is_budget=True) for reason in guards.breached(subject) if not is_replaced
+            Refusal(reason, is_floor=True, is_budget=True, way_out=WAIT_FOR_BUDGET)
+            for reason in guards.breached(subject)
+            if not is_replaced
         ]
         refusals += [Refusal(reason, way_out=ANOTHER_LABEL) for reason in guards.severed(subject, touched)]
         refusals += [Refusal(reason) for reason in guards.unread]
@@ -231,17 +250,20 @@ async def plan_pod(api: Api, target: tuple[str, str], verb: Verb, options: VerbO
         pod=subject,
         cut=planned,
         isolation=isolated,
-        services=chosen if record is None else _left(before, options),
+        services=chosen if record is None else tuple(one for one in before if one in chosen or one not in now),
         serving=serving_endpoints(subject, slices) or _declared(subject, before),
         seen=seen,
         refusals=tuple(refusals),
         consequences=(
             *_consequences(planned, controllers, is_replaced),
+            *(f"{one} loses it too: it selects by {one.selector}" for one in chosen if one not in asked),
+            *(f"{one} goes on sending to it" for one in now if one not in chosen),
             *await scraping.lacking(api, namespace),
             *(() if is_replaced or not is_uncut else _dips(subject, services, controllers, options.replaces(verb))),
             *guards.consequences(subject, touched, planned.releases or isolated is not None),
         ),
         is_witnessed=is_witnessed,
+        widens=widens,
         owner="" if subject.owner is None else f"{subject.owner.kind}/{subject.owner.name}/{subject.owner.uid}",
         record=record,
     )
@@ -293,9 +315,27 @@ def _declared(subject: Pod, services: Iterable[Service]) -> tuple[Endpoint, ...]
     return tuple(Endpoint(ip, number) for ip in subject.ips for number in sorted(numbers))
 
 
-def _left(services: Iterable[Service], options: VerbOptions) -> tuple[Service, ...]:
-    """The Services that selected a pod before an earlier run: its reservations stand there."""
-    return tuple(one for one in services if not options.services or one.name in options.services)
+def _was_kept(one: Service, record: DrainRecord) -> bool:
+    """Whether the cut of ``record`` left the pod in ``one``, on purpose."""
+    if not record.changed:
+        return False
+    after = changed(record.labels, record.changed)
+    return one.selects(one.namespace, record.labels) and one.selects(one.namespace, after)
+
+
+def _unknown(
+    wanted: tuple[str, ...], services: Iterable[Service], subject: Pod, record: DrainRecord | None
+) -> Iterable[Refusal]:
+    """A Service that is named and does not select the pod is a slip of the pen: nothing would be cut, and said so."""
+    by_name = {one.name: one for one in services}
+    labels = (subject.labels, record.labels if record is not None else {})
+    for name in wanted:
+        one = by_name.get(name)
+        if one is None:
+            yield Refusal(f"there is no Service {name} in namespace {subject.namespace}")
+        elif not any(one.selects(subject.namespace, each) for each in labels):
+            way_out = f"`tidegate status pod/{subject.name} -n {subject.namespace} --why` names those that do"
+            yield Refusal(f"{one} does not select {subject}: {one.selector}", way_out=way_out)
 
 
 def _isolation(subject: Pod, services: tuple[Service, ...], controllers: tuple[Workload, ...]) -> LabelCut | None:

@@ -26,10 +26,10 @@ async def reserve(client: KubeClient, plan: PodPlan, options: VerbOptions, token
     """Count this drain against the floor of every Service before anything is cut; a sentence when one forbids it, or a
     budget does."""
     is_free = options.force and not options.keeps_budgets
-    if not plan.services:
+    if not plan.leaving:
         return None if is_free else "; ".join(await denied(client, plan.pod, ())) or None
     done: list[Service] = []
-    for planned in plan.services:
+    for planned in plan.leaving:
         refusal = await _reserve_one(client, plan, options, planned, token)
         if refusal is not None:
             await unreserve(client, done, plan.pod.uid, token)

@@ -154,7 +154,7 @@ def scope_of(subject: Subject, census: Census) -> Scope:
         case "cluster":
             return Scope(services=census.services)
         case "svc":
-            return Scope(services=(_named(subject, census.services),))
+            return Scope(services=(_named(subject, (*census.services, *census.draining)),))
         case "pod":
             one = _named(subject, census.pods)
             return Scope(services=_services_of(one, census), pods=(one,), only=one)

@@ -21,7 +21,11 @@ Key = tuple[str, str]
 
 
 class Census:
-    """What was listed at about one instant. Order is that of what was handed in."""
+    """What was listed at about one instant. Order is that of what was handed in.
+
+    ``draining``: our own Services that keep cut pods scrapeable. They are no route, so they are not in ``services`` and
+    select and list nobody here.
+    """
 
     def __init__(
         self,
@@ -31,7 +35,9 @@ class Census:
         workloads: Iterable[Workload] = (),
     ) -> None:
         self.pods = tuple(pods)
-        self.services = tuple(services)
+        listed = tuple(services)
+        self.services = tuple(one for one in listed if not one.is_draining)
+        self.draining = tuple(one for one in listed if one.is_draining)
         self.slices = tuple(slices)
         self.workloads = tuple(workloads)
         self._revisions: dict[str, Revision] = {}
@@ -152,7 +158,10 @@ class Census:
     @cached_property
     def _entries_by_uid(self) -> dict[str, list[tuple[EndpointSlice, SliceEndpoint]]]:
         found: dict[str, list[tuple[EndpointSlice, SliceEndpoint]]] = {}
+        ours = {(one.namespace, one.name) for one in self.draining}
         for slice_ in self.slices:
+            if (slice_.namespace, slice_.service) in ours:
+                continue
             for entry in slice_.endpoints:
                 found.setdefault(entry.uid, []).append((slice_, entry))
         return found

@@ -38,7 +38,7 @@ def cut(pod: Pod, services: Iterable[Service], owner: Selector | None) -> LabelC
     releases = owner is not None and owner.matches(pod.labels) and not owner.matches(after)
     reasons = [f"{service} selects it by {service.selector}" for service in selecting]
     if releases:
-        reasons.append(f"its owner selects by {owner} too: it lets go of the pod and makes a replacement")
+        reasons.append(f"its owner selects by {owner} too: it lets go of the pod")
     labels: dict[str, str | None] = dict.fromkeys(keys, CUT_VALUE)
     return LabelCut(labels, releases, tuple(reasons))
 

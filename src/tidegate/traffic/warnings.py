@@ -117,9 +117,9 @@ CHECKS: tuple[Check, ...] = (
 
 def warnings_of(service: Service, census: Census) -> tuple[Finding, ...]:
     """Every warning about ``service``. None about those that no pod stands behind and whose writers are known: the
-    API server's own Service, and a fence."""
+    API server's own Service, a fence, and the one that keeps cut pods scrapeable."""
     is_fence = service.namespace == SYSTEM_NAMESPACE and fence_install(service.name) is not None
-    if is_fence or (service.namespace, service.name) == ("default", "kubernetes"):
+    if is_fence or service.is_draining or (service.namespace, service.name) == ("default", "kubernetes"):
         return ()
     return tuple(found for check in CHECKS if (found := check(service, census)) is not None)
 
