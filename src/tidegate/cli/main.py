@@ -21,6 +21,7 @@ _COMMANDS = {
     "lab": "tidegate.cli.lab:lab",
     "status": "tidegate.cli.status:status",
     "ledger": "tidegate.cli.ledger:ledger",
+    "observe": "tidegate.cli.observe:observe",
     "trace": "tidegate.cli.trace:trace",
     "doctor": "tidegate.cli.doctor:doctor",
     "cut": "tidegate.cli.cut:cut",

@@ -27,14 +27,13 @@ from tidegate.observers.proxied import ProxiedAgents, ProxiedCoordinator
 from tidegate.observers.witness import Question
 from tidegate.traffic import every_endpoint, listings
 from tidegate.traffic.moments import (
-    API_SECONDS,
     LATE,
     Moment,
     changes,
     gaps,
     hooked,
     is_gated,
-    killed_at,
+    killing_seen,
     ordered,
     standing,
     stopping,
@@ -43,8 +42,6 @@ from tidegate.vtime import Nursery
 
 _BORN = ("scheduled", "address", "started", "ready")
 EVENTS_SECONDS = 2.0
-FRESH_SECONDS = 3.0
-"""An Event written this long ago is not what the watch shows just now: its own time counts, to the second."""
 TAIL_SECONDS = 0.5
 """After the pod is gone the other watches have this long to show what came before."""
 
@@ -213,7 +210,7 @@ class _Following:
         subject = pod_noun.decode(self._pod)
         now = {
             listing.service: _conditions(listing.endpoint)
-            for listing in _listings(subject, self._slices.objects.values())
+            for listing in listings_of(subject, self._slices.objects.values())
         }
         for service in sorted(set(now) | set(self._listed)):
             before, after = self._listed.get(service), now.get(service)
@@ -227,12 +224,10 @@ class _Following:
     def _event_seen(self, old: JsonObject | None, new: JsonObject | None) -> None:
         if new is None or self._pod is None or (new.get("involvedObject") or {}).get("uid") != self._trace.uid:
             return
-        written, now = killed_at([new]), vtime.now()
-        if written is None or any(one.step in ("stopping", "sigterm") for one in self._seen):
+        killing = killing_seen(new, vtime.now())
+        if killing is None or any(one.step in ("stopping", "sigterm") for one in self._seen):
             return
-        is_fresh = (now - written).total_seconds() < FRESH_SECONDS
-        at, resolution = (now, 0.0) if is_fresh else (written, API_SECONDS)
-        for moment in stopping(self._pod, at, resolution):
+        for moment in stopping(self._pod, *killing):
             self._tell(moment)
 
     def _ask_nodes(self) -> None:
@@ -284,7 +279,7 @@ def _conditions(entry: endpointslice.SliceEndpoint) -> str:
     return ",".join(word for word, holds in words.items() if holds) or "not ready"
 
 
-def _listings(subject: Pod, slices: Any) -> Any:
+def listings_of(subject: Pod, slices: Any) -> Any:
     known = []
     for obj in slices:
         try:
@@ -300,7 +295,7 @@ def _listed(subject: Pod, slices: list[JsonObject]) -> list[Moment]:
             "terminating" if listing.endpoint.is_terminating else "listed", None, "EndpointSlice", listing.service,
             _conditions(listing.endpoint), gap=LATE,
         )
-        for listing in _listings(subject, slices)
+        for listing in listings_of(subject, slices)
     ]  # fmt: skip
 
 

@@ -69,10 +69,13 @@ def _turn(asked: RoutesAsked, facts: Facts, is_routed: bool, is_first: bool) -> 
     detail = f"by {via}" if is_routed and via else ""
     if is_first and asked.is_late:
         return Moment("routed", None, source, asked.node, detail, gap=LATE)
+    return Moment("routed" if is_routed else "unrouted", dumped_at(facts), source, asked.node, detail)
+
+
+def dumped_at(facts: Facts) -> datetime:
+    """The dump's own instant where its clock agrees with ours, else now, as it arrives."""
     at, arrived = datetime.fromtimestamp(facts.at, UTC), vtime.now()
-    if not 0 <= (arrived - at).total_seconds() <= SKEW_SECONDS:
-        at = arrived
-    return Moment("routed" if is_routed else "unrouted", at, source, asked.node, detail)
+    return at if 0 <= (arrived - at).total_seconds() <= SKEW_SECONDS else arrived
 
 
 class Connections:

@@ -26,6 +26,8 @@ _NEVER = datetime.min.replace(tzinfo=UTC)
 LATE = "not seen: the trace began later"
 API_SECONDS = 1.0
 """metav1.Time is RFC 3339 without fractions."""
+FRESH_SECONDS = 3.0
+"""An Event written this long ago is not what the watch shows just now: its own time counts, to the second."""
 
 JsonObject = Mapping[str, Any]
 
@@ -137,6 +139,17 @@ def killed_at(events: Iterable[JsonObject]) -> datetime | None:
     """When the first Event ``Killing`` was written."""
     found = [at for event in events if event.get("reason") == "Killing" and (at := _event_at(event)) is not None]
     return min(found) if found else None
+
+
+def killing_seen(event: JsonObject, now: datetime) -> tuple[datetime, float] | None:
+    """(instant, how coarse) of an Event ``Killing`` that a watch has just shown; None for any other.
+
+    One that is written now has the instant of its arrival, one that was written a while ago its own time.
+    """
+    written = killed_at([event])
+    if written is None:
+        return None
+    return (now, 0.0) if (now - written).total_seconds() < FRESH_SECONDS else (written, API_SECONDS)
 
 
 # --- what the object tells ---
