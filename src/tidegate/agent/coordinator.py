@@ -11,13 +11,16 @@ import hashlib
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from tidegate.agent.canvass import Canvass
+from tidegate.agent.externals import Externals
 from tidegate.agent.fencing import Fencing
 from tidegate.agent.lease import Lease
+from tidegate.agent.suspicion import Suspicion
 from tidegate.agent.tally import Tally
 from tidegate.drain import fence
 from tidegate.drain.acknowledgement import LETTING_GO
@@ -33,6 +36,8 @@ from tidegate.kube.reflector import Reflector, key_of
 from tidegate.model import node as nodes
 from tidegate.model.decode import Malformed
 from tidegate.model.names import COORDINATOR_PORT, SYSTEM_NAMESPACE
+from tidegate.observers import config
+from tidegate.observers.config import Configured
 from tidegate.observers.coordinator import (
     ACKNOWLEDGE_PATH,
     STATUS_PATH,
@@ -63,6 +68,7 @@ class CoordinatorSettings:
     host: str
     port: int = COORDINATOR_PORT
     install: str = "main"
+    observers: tuple[Configured, ...] = ()
 
 
 class Coordinator:
@@ -81,6 +87,8 @@ class Coordinator:
         self._tallies: dict[Key, Tally] = {}
         self._canvass = Canvass(self._node_spoke, log)
         self._sourcing = Sourcing(api, self.flights, log)
+        self._externals = Externals(settings.observers, settings.install, self._external_spoke)
+        self._suspicion = Suspicion(api, self._sourcing.services, self.flights.tell)
         self._instance = ""
         self._is_fence_due = True
         self._this_pass: asyncio.Task[bool] | None = None
@@ -90,6 +98,8 @@ class Coordinator:
         """Observe for ever."""
         loop = asyncio.get_running_loop()
         self._instance = f"{self.settings.identity}/{loop.time():.6f}"
+        self._externals.enumerate()
+        self._sourcing.slices.subscribe(self._externals.saw_slice)
         self._nodes.subscribe(lambda old, new: self._nodes_changed())
         self.lease.changed = self._lease_changed
         async with Nursery() as nursery:
@@ -100,6 +110,7 @@ class Coordinator:
             nursery.start(self._write_epochs(), name="fence")
             nursery.start(self._guard_fence(), name="guard of the fence")
             nursery.start(self._follow_flights(), name="flights")
+            nursery.start(self._suspect(), name="suspicion")
 
     # --- what is observed ---
 
@@ -119,6 +130,17 @@ class Coordinator:
         for flight in self.flights:
             if self._tally(flight).take(flight, node, reading):
                 flight.tell()
+
+    def _external_spoke(self, name: str) -> None:
+        """The same for an observer that is no node; no name: another set of them."""
+        if not name:
+            self.flights.tell()
+        for flight in self.flights:
+            if self._externals.take(flight, name):
+                flight.tell()
+        if self._externals.wants_epoch and not self._is_fence_due:
+            self._is_fence_due = True
+            self.flights.tell()
 
     def _tally(self, flight: Flight) -> Tally:
         return self._tallies.setdefault(flight.key, Tally())
@@ -150,10 +172,25 @@ class Coordinator:
             self._tallies = {key: tally for key, tally in self._tallies.items() if key in self.flights.by_key}
             # Asked from the first moment, not from the epoch on: by then every node's long poll is open.
             self._canvass.set_endpoints(self.flights.endpoints())
+            self._externals.set_endpoints(self.flights.endpoints())
+            self._externals.keep(self.flights.by_key)
+            self._suspicion.keep(tuple(self.flights.by_key))
             try:
                 async with asyncio.timeout(TIDY_SECONDS):
                     await changed.wait()
                     await asyncio.sleep(GATHER_ANSWERS_SECONDS)  # one wider question for all that begin together
+            except TimeoutError:
+                continue
+
+    async def _suspect(self) -> None:
+        """Look who else may route to pods, for as long as some are being drained."""
+        while True:
+            changed = self.flights.changed
+            if len(self.flights):
+                await self._suspicion.list_if_due()
+            try:
+                async with asyncio.timeout(TIDY_SECONDS):
+                    await changed.wait()
             except TimeoutError:
                 continue
 
@@ -172,9 +209,11 @@ class Coordinator:
             due_at = fence.write_due_at(self._fencing.last_sent_at, now + GATHER_SECONDS)
             await asyncio.sleep(due_at - now)
             try:
-                write = await self._fencing.write()
                 self._is_fence_due = False
+                write = await self._fencing.write()
+                self._externals.latest = write.epoch
             except KubeError as error:
+                self._is_fence_due = True
                 self._log(f"fence not written: {error}")
                 if not (isinstance(error, ApiError) and error.is_conflict):
                     await asyncio.sleep(RETRY_SECONDS)
@@ -239,7 +278,7 @@ class Coordinator:
         """While nodes are still missing, tell of several answers at once; the last one is told at once."""
         loop = asyncio.get_running_loop()
         until = loop.time() + GATHER_ANSWERS_SECONDS
-        while flight.write is not None and self._tally(flight).is_behind(self._observers):
+        while flight.write is not None and self._is_behind(flight):
             changed, left = flight.changed, until - loop.time()
             if left < GATHER_SECONDS:
                 return
@@ -249,8 +288,11 @@ class Coordinator:
             except TimeoutError:
                 return
 
+    def _is_behind(self, flight: Flight) -> bool:
+        return self._tally(flight).is_behind(self._observers) or self._externals.is_behind(flight)
+
     def _view(self, flight: Flight, is_fresh: bool) -> View:
-        observers = tuple(sorted(self._observers)) if self._are_nodes_known else None
+        nodes = tuple(sorted(self._observers)) if self._are_nodes_known else None
         view = View(
             instance=self._instance,
             now=asyncio.get_running_loop().time(),
@@ -259,11 +301,14 @@ class Coordinator:
             reasons=flight.reasons,
             epoch=str(flight.write.epoch) if flight.write else "",
             sent_at=flight.write.sent_at if flight.write else None,
-            observers=observers,
-            suspected=flight.suspected,
+            observers=None if nodes is None else (*nodes, *self._externals.names),
+            suspected=(*flight.suspected, *self._suspicion.sentences(flight, self._externals.covers)),
             serving=spell(flight.serving),
             exception=flight.exception,
-            nodes=self._tally(flight).views(flight, observers or (), self._canvass.readings),
+            nodes=(
+                *self._tally(flight).views(flight, nodes or (), self._canvass.readings),
+                *self._externals.views(flight),
+            ),
             is_fresh=is_fresh,
         )
         return msgspec.structs.replace(view, version=_version(view))
@@ -287,7 +332,9 @@ class Coordinator:
             return False
         if not await self._sourcing.list_now():
             return False
-        await self._canvass.ask_all_now()
+        if not await self._externals.list_now(self._api):
+            return False
+        await asyncio.gather(self._canvass.ask_all_now(), self._externals.ask_all_now(), self._suspicion.list_now())
         # A node that the watch has not shown yet was not asked: the next look will.
         return all(("", name) in self._nodes.objects for name in listed)
 
@@ -306,10 +353,15 @@ class Coordinator:
                         {"node": one.node, "verdict": one.verdict, "detail": one.detail}
                         for one in view.nodes if one.verdict not in letting_go
                     ],
+                    "known": [one.sentence for one in self._suspicion.of(flight, self._externals.covers).known],
+                    "suspected": list(view.suspected),
                     "seconds": round(asyncio.get_running_loop().time() - flight.began_at, 3),
                 }
             )  # fmt: skip
-        answer = {"instance": self._instance, "holding": self.lease.is_held, "drains": drains}
+        answer = {
+            "instance": self._instance, "holding": self.lease.is_held, "drains": drains,
+            "observers": self._externals.status(),
+        }  # fmt: skip
         return msgspec.json.encode(answer)
 
     async def exchange(self, request: Request) -> Response:
@@ -342,7 +394,14 @@ def _version(view: View) -> str:
 
 
 async def main(program: Program) -> int:
-    """Coordinate until SIGTERM. Environment: TIDEGATE_SERVER, TIDEGATE_POD, TIDEGATE_NODE_ADDRESS."""
+    """Coordinate until SIGTERM. Environment: TIDEGATE_SERVER, TIDEGATE_POD, TIDEGATE_NODE_ADDRESS, TIDEGATE_OBSERVERS
+    (a file, ``observers.config``; without it nodes are the only observers)."""
+    file = program.env.get("TIDEGATE_OBSERVERS", "")
+    try:
+        observers = config.load(Path(file)) if file else ()
+    except config.ConfigError as error:
+        program.log(str(error))
+        return 2
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     settings = CoordinatorSettings(
@@ -350,6 +409,7 @@ async def main(program: Program) -> int:
         host=program.env.get("TIDEGATE_NODE_ADDRESS", "127.0.0.1"),
         port=int(program.env.get("TIDEGATE_COORDINATOR_PORT", COORDINATOR_PORT)),
         install=program.env.get("TIDEGATE_INSTALL", "main"),
+        observers=observers,
     )
     async with open_api(program.env.get("TIDEGATE_SERVER", "")) as api:
         coordinator = Coordinator(api, settings, program.log)

@@ -38,10 +38,12 @@ class _Container(msgspec.Struct, rename="camel"):
     ports: list[_Port] | None = None
     lifecycle: _Lifecycle | None = None
     liveness_probe: dict[str, Any] | None = None
+    restart_policy: str = ""
 
 
 class _Spec(msgspec.Struct, rename="camel"):
     containers: list[_Container]
+    init_containers: list[_Container] | None = None
     node_name: str = ""
     host_network: bool = False
     termination_grace_period_seconds: int | None = None
@@ -115,6 +117,7 @@ class Pod(msgspec.Struct, frozen=True):
     gated: tuple[str, ...]
     conditions: tuple[Condition, ...]
     liveness_probed: tuple[str, ...] = ()
+    sidecars: tuple[str, ...] = ()
 
     @property
     def is_ready(self) -> bool:
@@ -171,6 +174,7 @@ def decode(obj: Any) -> Pod:
         gated=tuple(container.name for container in spec.containers if _is_gated(container)),
         conditions=conditions(status.conditions),
         liveness_probed=tuple(container.name for container in spec.containers if container.liveness_probe),
+        sidecars=tuple(one.name for one in spec.init_containers or () if one.restart_policy == "Always"),
     )
 
 

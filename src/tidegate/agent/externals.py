@@ -1,0 +1,292 @@
+"""Asks the observers that are no nodes, as ``canvass`` asks nodes: each replica once for all drains in flight.
+
+Replicas come from the slices of their own Service, by the watch and by a list of their own in the last look. One that
+appears in the middle of a drain has to let go too, for it may have started from old lists.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from tidegate import vtime
+from tidegate.agent.canvass import Reading
+from tidegate.drain.acknowledgement import LETTING_GO, Verdict
+from tidegate.engine.flights import Flight, Key
+from tidegate.kube.api import ENDPOINTSLICES, Api, JsonObject, Selection
+from tidegate.kube.errors import KubeError
+from tidegate.model import endpointslice
+from tidegate.model.decode import Malformed
+from tidegate.model.endpoint import Endpoint
+from tidegate.model.endpointslice import SERVICE_LABEL, EndpointSlice
+from tidegate.model.epoch import Epoch
+from tidegate.observers.config import Configured
+from tidegate.observers.coordinator import NodeView
+from tidegate.observers.external import Question, Replica
+from tidegate.observers.standing import Standing
+
+POLL_SECONDS = 0.5
+"""Proxies have no long poll. Half a second costs a replica two small answers a second, while a drain is in flight."""
+NOBODY = "(no replica)"
+_LETTING_GO = frozenset(verdict.value for verdict in LETTING_GO)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One replica of one observer."""
+
+    configured: Configured
+    replica: Replica
+
+    @property
+    def name(self) -> str:
+        """As it is called wherever observers are named: ``traefik/web-abc``. No node's name has a slash."""
+        return f"{self.configured.name}/{self.replica.name}"
+
+
+@dataclass(slots=True)
+class Book:
+    """How every replica stands towards one drain. Another epoch or question empties it."""
+
+    about: tuple[object, ...] = ()
+    standings: dict[str, Standing] = field(default_factory=dict)
+    taken: dict[str, tuple[Reading | None, NodeView]] = field(default_factory=dict)
+
+
+class Externals:
+    """``names`` are the replicas there are; ``changed`` is called when one says something else."""
+
+    def __init__(self, configured: tuple[Configured, ...], install: str, changed: Callable[[str], None]) -> None:
+        self.configured = configured
+        self.readings: dict[str, Reading] = {}
+        self.latest: Epoch | None = None
+        """The last epoch written, as far as the coordinator knows."""
+        self._install = install
+        self._changed = changed
+        self._asked: dict[str, Asked] = {}
+        self._endpoints: tuple[Endpoint, ...] = ()
+        self._followers: dict[str, asyncio.Task[None]] = {}
+        self._books: dict[Key, Book] = {}
+        self._slices: dict[tuple[str, str], EndpointSlice] = {}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._asked)
+
+    @property
+    def covers(self) -> tuple[str, ...]:
+        """Which routers (``observers.discovery``) are asked."""
+        return tuple(one for configured in self.configured for one in configured.observer.covers)
+
+    # --- who there is ---
+
+    def saw_slice(self, old: JsonObject | None, new: JsonObject | None) -> None:
+        """A change in the watch of all slices."""
+        either = new or old
+        assert either is not None
+        key = (either["metadata"].get("namespace") or "", either["metadata"]["name"])
+        if not self.configured or not (key in self._slices or _service_of(either) in self._services()):
+            return
+        self._slices.pop(key, None)
+        if new is not None and (found := _decoded(new)) is not None:
+            self._slices[key] = found
+        self.enumerate()
+
+    async def list_now(self, api: Api) -> bool:
+        """Enumerate anew by a quorum LIST; False when it could not be had."""
+        for service in self._services():
+            namespace, _, name = service.partition("/")
+            try:
+                listed = await api.list(ENDPOINTSLICES, Selection(namespace, labels=f"{SERVICE_LABEL}={name}"))
+            except KubeError:
+                return False
+            for key in [key for key, one in self._slices.items() if f"{one.namespace}/{one.service}" == service]:
+                del self._slices[key]
+            for slice_ in filter(None, map(_decoded, listed.items)):
+                self._slices[slice_.namespace, slice_.name] = slice_
+        self.enumerate()
+        return True
+
+    def _services(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(service for one in self.configured if (service := one.service)))
+
+    def enumerate(self) -> None:
+        """Who is to be asked, by the slices as they are now."""
+        found: dict[str, Asked] = {}
+        failed: dict[str, str] = {}
+        for configured in self.configured:
+            try:
+                replicas = configured.observer.replicas(self._slices.values())
+            except ValueError as error:
+                nobody = Asked(configured, Replica(NOBODY, ""))
+                found[nobody.name], failed[nobody.name] = nobody, str(error)
+                continue
+            for replica in replicas:
+                asked = Asked(configured, replica)
+                found[asked.name] = asked
+        for name in [name for name in self._asked if found.get(name) != self._asked[name]]:
+            self._stop(name)
+            self.readings.pop(name, None)
+        is_news = list(found) != list(self._asked)
+        self._asked = found
+        for name, why in failed.items():
+            self._fail(found[name], asyncio.get_running_loop().time(), why)
+        if is_news:
+            self._changed("")
+        self._follow_all()
+
+    # --- asking ---
+
+    def set_endpoints(self, endpoints: Iterable[Endpoint]) -> None:
+        """What all drains in flight want to know."""
+        wanted = tuple(sorted(set(endpoints)))
+        is_wider = not set(wanted) <= set(self._endpoints)
+        self._endpoints = wanted
+        if is_wider or not wanted:
+            for name in list(self._followers):
+                self._stop(name)
+        self._follow_all()
+
+    async def ask_all_now(self) -> None:
+        """A fresh answer of every replica, asked for after this call began."""
+        await asyncio.gather(*(self._ask(asked, self._endpoints) for asked in list(self._asked.values())))
+
+    def _follow_all(self) -> None:
+        if not self._endpoints:
+            return
+        for name, asked in self._asked.items():
+            if name not in self._followers and asked.replica.name != NOBODY:
+                loop = asyncio.get_running_loop()
+                self._followers[name] = loop.create_task(self._follow(asked), name=f"ask {name}")
+
+    def _stop(self, name: str) -> None:
+        task = self._followers.pop(name, None)
+        if task is not None:
+            task.cancel()
+
+    async def _follow(self, asked: Asked) -> None:
+        while self._endpoints:
+            await self._ask(asked, self._endpoints)
+            await asyncio.sleep(POLL_SECONDS)
+        self._followers.pop(asked.name, None)
+
+    async def _ask(self, asked: Asked, endpoints: tuple[Endpoint, ...]) -> None:
+        if not endpoints or asked.replica.name == NOBODY:
+            return
+        loop, timeout = asyncio.get_running_loop(), asked.configured.timeout_seconds
+        sent_at = loop.time()
+        try:
+            async with asyncio.timeout(timeout):
+                question = Question(endpoints, self._install, self.latest, timeout)
+                facts = await asked.configured.observer.ask(asked.replica, question)
+        except TimeoutError:
+            self._fail(asked, sent_at, f"{asked.replica.address}: no answer within {timeout:g} s")
+        except KubeError as error:
+            self._fail(asked, sent_at, str(error))
+        except Exception as error:  # a third party's observer; what it does not say blocks, by name
+            self._fail(asked, sent_at, f"{type(error).__name__}: {error}")
+        else:
+            self._record(asked, Reading(frozenset(endpoints), sent_at, loop.time(), facts))
+
+    def _fail(self, asked: Asked, sent_at: float, why: str) -> None:
+        loop = asyncio.get_running_loop()
+        at = vtime.now().timestamp()
+        self._record(asked, Reading(frozenset(), sent_at, loop.time(), failure=why, failed_at=at))
+
+    def _record(self, asked: Asked, reading: Reading) -> None:
+        known = self.readings.get(asked.name)
+        if self._asked.get(asked.name) != asked or (known is not None and known.sent_at > reading.sent_at):
+            return
+        self.readings[asked.name] = reading
+        self._changed(asked.name)
+
+    # --- what it comes to ---
+
+    def keep(self, keys: Iterable[Key]) -> None:
+        """Forget all drains but these."""
+        kept = frozenset(keys)
+        self._books = {key: book for key, book in self._books.items() if key in kept}
+
+    def take(self, flight: Flight, name: str) -> bool:
+        """Weigh the latest reading of one replica; True when it says something else than before."""
+        if flight.write is None or name not in self._asked:
+            return False
+        book = self._books.setdefault(flight.key, Book())
+        about = (flight.write, flight.endpoints, flight.services)
+        if book.about != about:
+            book.about = about
+            book.standings.clear()
+            book.taken.clear()
+        reading = self.readings.get(name)
+        known = book.taken.get(name)
+        if known is not None and known[0] is reading:
+            return False
+        asked = self._asked[name]
+        standing = book.standings.setdefault(name, Standing(asked.configured.terms, flight.write.epoch))
+        if reading is not None and asked.replica.name == NOBODY:
+            verdict, why = standing.fail(reading.failure)
+        else:
+            verdict, why = self._weighed(standing, reading, flight)
+        source = f"{asked.configured.kind} {asked.replica.address}".rstrip()
+        view = NodeView(name, verdict.value, why, source, vtime.now().timestamp())
+        book.taken[name] = (reading, view)
+        return known is None or (known[1].verdict, known[1].detail) != (view.verdict, view.detail)
+
+    def _weighed(self, standing: Standing, reading: Reading | None, flight: Flight) -> tuple[Verdict, str]:
+        assert flight.write is not None
+        if reading is None or reading.sent_at < flight.write.sent_at:
+            # Weak evidence from before the epoch is none, and a failure from then may be over.
+            return standing.unasked()
+        if reading.facts is None:
+            return standing.fail(reading.failure)
+        if not reading.endpoints.issuperset(flight.endpoints):
+            return standing.unasked()
+        facts = reading.facts.about(flight.services)
+        return standing.take(facts, flight.endpoints, reading.sent_at, self.latest)
+
+    def views(self, flight: Flight) -> tuple[NodeView, ...]:
+        """Every replica's answer, up to date; none before there is an epoch."""
+        if flight.write is None:
+            return ()
+        for name in self._asked:
+            self.take(flight, name)
+        taken = self._books[flight.key].taken if self._asked else {}
+        return tuple(taken[name][1] for name in self._asked)
+
+    def is_behind(self, flight: Flight) -> bool:
+        """Whether anybody has not let go, as far as was weighed."""
+        book = self._books.get(flight.key, Book())
+        return any(name not in book.taken or book.taken[name][1].verdict not in _LETTING_GO for name in self._asked)
+
+    @property
+    def wants_epoch(self) -> bool:
+        """Whether some standing can only be told by another epoch (``Fencing.DOUBLE``)."""
+        standings = (one for book in self._books.values() for one in book.standings.values())
+        return any(one.wants_epoch(self.latest) for one in standings)
+
+    def status(self) -> list[dict[str, object]]:
+        """Every replica as ``/v1/status`` lists it: its name, kind, policy, and why it does not answer ("" or a
+        sentence)."""
+        return [
+            {
+                "name": name,
+                "kind": asked.configured.kind,
+                "policy": "required" if asked.configured.terms.is_required else "advisory",
+                "address": asked.replica.address,
+                "problem": reading.failure if (reading := self.readings.get(name)) is not None else "",
+            }
+            for name, asked in self._asked.items()
+        ]
+
+
+def _service_of(obj: JsonObject) -> str:
+    metadata = obj["metadata"]
+    return f"{metadata.get('namespace')}/{(metadata.get('labels') or {}).get(SERVICE_LABEL)}"
+
+
+def _decoded(obj: JsonObject) -> EndpointSlice | None:
+    try:
+        return endpointslice.decode(obj)
+    except Malformed:
+        return None  # the source blocks every drain on it, by name

@@ -1,0 +1,102 @@
+"""Lists what may route to pods beside the nodes (``observers.discovery``) and says who of them has no observer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from tidegate.engine.flights import Flight, Key
+from tidegate.kube.api import Api, JsonObject, Resource
+from tidegate.kube.errors import ApiError, KubeError
+from tidegate.kube.reflector import Reflector
+from tidegate.observers.discovery import SOURCES, Found, Router, Subject, discover
+
+LIST_SECONDS = 5.0
+"""How old the lists may be while drains are in flight; the last look lists anew."""
+
+
+class Suspicion:
+    """``of(flight)``: who is known and who is suspected to route to a drain's pod."""
+
+    def __init__(self, api: Api, services: Reflector, changed: Callable[[], None]) -> None:
+        self._api = api
+        self._changed = changed
+        self._services = services
+        self._objects: dict[str, list[JsonObject]] = {}
+        self._problems: tuple[str, ...] = ("what else may route to it was not listed yet",)
+        self._listed_at = float("-inf")
+        self._round = 0
+        self._told: dict[Key, tuple[tuple[object, ...], Found]] = {}
+
+    async def list_if_due(self) -> None:
+        """Unless it was listed a moment ago."""
+        if asyncio.get_running_loop().time() - self._listed_at >= LIST_SECONDS:
+            await self.list_now()
+
+    async def list_now(self) -> None:
+        """List everything. Kinds that the cluster does not have are nobody; what may not be read stays in doubt."""
+        listed_at = asyncio.get_running_loop().time()
+        answers = await asyncio.gather(*(self._list(plural) for plural in SOURCES))
+        if listed_at < self._listed_at:
+            return
+        self._listed_at = listed_at
+        before = self._round
+        problems = []
+        for plural, answer in zip(SOURCES, answers, strict=True):
+            if isinstance(answer, str):
+                problems.append(answer)
+            elif self._objects.get(plural) != answer:
+                self._objects[plural] = answer
+                self._round += 1
+        if self._problems != tuple(problems):
+            self._problems = tuple(problems)
+            self._round += 1
+        if self._round != before:
+            self._changed()
+
+    async def _list(self, plural: str) -> list[JsonObject] | str:
+        group, version, kind, is_namespaced = SOURCES[plural]
+        resource = Resource(group, version, plural.partition(".")[0], kind, is_namespaced)
+        try:
+            return (await self._api.list(resource)).items
+        except ApiError as error:
+            if error.is_not_found:
+                return []
+            return f"{plural} cannot be listed, so who routes by them is not known: {error}"
+        except KubeError as error:
+            return f"{plural} cannot be listed, so who routes by them is not known: {error}"
+
+    def sentences(self, flight: Flight, covers: tuple[str, ...]) -> tuple[str, ...]:
+        """Whom nobody asks, as ``View.suspected`` has it: the result is ``assumed``, naming them."""
+        found = self.of(flight, covers).suspected
+        return tuple(
+            f"{one.sentence}, and no observer is configured for it" if one.ids else one.sentence for one in found
+        )
+
+    def of(self, flight: Flight, covers: tuple[str, ...]) -> Found:
+        """Told anew when the lists, the pod or its Services changed."""
+        if flight.pod is None:
+            return Found()
+        # Where a drain is narrowed to some Services, the others are no concern of its.
+        services = flight.services or flight.seen
+        keys = [tuple(name.split("/", 1)) for name in services]
+        objects = [found for key in keys if (found := self._services.objects.get((key[0], key[-1]))) is not None]
+        versions = tuple(one["metadata"].get("resourceVersion") for one in objects)
+        containers = (*flight.pod.containers, *flight.pod.sidecars)
+        about = (self._round, services, versions, containers)
+        known = self._told.get(flight.key)
+        if known is None or known[0] != about:
+            known = self._told[flight.key] = (about, self._tell(Subject(services, containers), objects, covers))
+        return known[1]
+
+    def _tell(self, subject: Subject, services: list[JsonObject], covers: tuple[str, ...]) -> Found:
+        try:
+            found = discover(subject, services, self._objects, covers)
+        except (AttributeError, KeyError, TypeError) as error:
+            found = Found(suspected=(Router(f"an object that routes is not what its kind says: {error!r}", ()),))
+        return Found(found.known, (*found.suspected, *(Router(problem, ()) for problem in self._problems)))
+
+    def keep(self, keys: tuple[Key, ...]) -> None:
+        """Forget all drains but these."""
+        kept = frozenset(keys)
+        self._told = {key: told for key, told in self._told.items() if key in kept}

@@ -1,0 +1,157 @@
+"""The file that says which observers there are beside the nodes: YAML, strict, errors name the path.
+
+An unknown field is an error: a policy that is misspelt must not read as its default.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import yaml
+
+from tidegate.observers.command_check import CommandCheck
+from tidegate.observers.external import ENTRY_POINTS, Observer, Spec, Where, host_and_port
+from tidegate.observers.haproxy import UNIX, HAProxy
+from tidegate.observers.http_check import HttpCheck
+from tidegate.observers.standing import Terms
+from tidegate.observers.tcp_check import TcpCheck
+from tidegate.observers.traefik import Traefik
+
+Build = Callable[[Spec], Observer]
+KINDS: Mapping[str, Build] = {
+    "command": CommandCheck,
+    "haproxy": HAProxy,
+    "http": HttpCheck,
+    "tcp": TcpCheck,
+    "traefik": Traefik,
+}
+_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+TIMEOUT_SECONDS_MAX = 60.0
+SETTLE_SECONDS_MAX = 3600.0
+
+
+class ConfigError(ValueError):
+    """The file cannot be used; the message names it, the path in it, and what is wrong."""
+
+
+class WhereFields(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
+    """``service`` (namespace/name) and ``port``, or ``addresses``."""
+
+    service: str = ""
+    port: int = 0
+    addresses: tuple[str, ...] = ()
+
+
+class ObserverFields(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel", kw_only=True):
+    """One observer as it is written."""
+
+    name: str
+    kind: str
+    where: WhereFields = WhereFields()
+    policy: Literal["required", "advisory"] = "required"
+    timeout_seconds: float = 2.0
+    on_unreachable: Literal["hold", "warn"] = "hold"
+    settle_seconds: float = 5.0
+    options: dict[str, Any] = {}
+
+
+class FileFields(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The whole file."""
+
+    observers: tuple[ObserverFields, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Configured:
+    """One observer, ready to be asked."""
+
+    name: str
+    kind: str
+    observer: Observer
+    terms: Terms
+    timeout_seconds: float
+    service: str = ""
+    """Whose slices list its replicas (namespace/name), empty for none."""
+
+
+def load(path: Path) -> tuple[Configured, ...]:
+    """The observers of a file. Raises ``ConfigError``."""
+    try:
+        return parse(path.read_text("utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from error
+    except (ConfigError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def parse(text: str) -> tuple[Configured, ...]:
+    """The observers of a file's text. Raises ``ConfigError``."""
+    try:
+        fields = msgspec.convert(yaml.safe_load(text), FileFields)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"not YAML: {' '.join(str(error).split())}") from error
+    except msgspec.ValidationError as error:
+        raise ConfigError(str(error)) from error
+    names = [one.name for one in fields.observers]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ConfigError(f"two observers are called {twice[0]!r}")
+    return tuple(_configured(one, f"$.observers[{index}]") for index, one in enumerate(fields.observers))
+
+
+def _configured(fields: ObserverFields, path: str) -> Configured:
+    if not _NAME.fullmatch(fields.name):
+        raise ConfigError(f"{fields.name!r} is no name: lower case letters, digits and dashes - at `{path}.name`")
+    if not 0 < fields.timeout_seconds <= TIMEOUT_SECONDS_MAX:
+        raise ConfigError(f"more than 0 and at most {TIMEOUT_SECONDS_MAX:g} s - at `{path}.timeoutSeconds`")
+    if not 0 <= fields.settle_seconds <= SETTLE_SECONDS_MAX:
+        raise ConfigError(f"0 to {SETTLE_SECONDS_MAX:g} s - at `{path}.settleSeconds`")
+    build = _kind(fields.kind, path)
+    where = _where(fields, f"{path}.where")
+    try:
+        observer = build(Spec(fields.name, where, fields.options, f"{path}.options"))
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    is_required, is_held = fields.policy == "required", fields.on_unreachable == "hold"
+    terms = Terms(observer.fencing, is_required, is_held, fields.settle_seconds)
+    return Configured(fields.name, fields.kind, observer, terms, fields.timeout_seconds, where.service)
+
+
+def _where(fields: ObserverFields, path: str) -> Where:
+    where = fields.where
+    if where.addresses and (where.service or where.port):
+        raise ConfigError(f"a service and its port, or addresses, not both - at `{path}`")
+    is_needed = fields.kind in KINDS and fields.kind != "command"
+    if not where.addresses and not where.service and (where.port or is_needed):
+        raise ConfigError(f"where it is: a service and its port, or addresses - at `{path}`")
+    if where.service and not re.fullmatch(r"[^/]+/[^/]+", where.service):
+        raise ConfigError(f"{where.service!r} is not namespace/name - at `{path}.service`")
+    if where.service and not 0 < where.port < 65536:
+        raise ConfigError(f"its pods' port to ask at, 1 to 65535 - at `{path}.port`")
+    for index, address in enumerate(where.addresses):
+        try:
+            if not address.startswith(UNIX) or fields.kind != "haproxy":
+                host_and_port(address)
+        except ValueError as error:
+            raise ConfigError(f"{error} - at `{path}.addresses[{index}]`") from error
+    return Where(where.service, where.port, where.addresses)
+
+
+def _kind(name: str, path: str) -> Build:
+    """The builder of a kind, ours or a third party's (entry point group ``tidegate.observers``)."""
+    if name in KINDS:
+        return KINDS[name]
+    others = {point.name: point for point in metadata.entry_points(group=ENTRY_POINTS)}
+    if name not in others:
+        known = ", ".join(sorted({*KINDS, *others}))
+        raise ConfigError(f"no kind {name!r}, there are {known} - at `{path}.kind`")
+    try:
+        loaded: Build = others[name].load()
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"kind {name!r} cannot be loaded: {error} - at `{path}.kind`") from error
+    return loaded

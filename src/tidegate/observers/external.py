@@ -1,0 +1,116 @@
+"""The seam for observers other than nodes: whoever holds a copy of the endpoints and can be asked about it.
+
+An ``Observer`` knows its replicas and puts one question to one of them: "which of these endpoints do you still route
+to?" It answers with ``Facts`` and judges nothing: ``observers.standing`` weighs them against the epoch, for every
+kind alike. Third parties register kinds under the entry point group ``tidegate.observers``: a name, and a callable
+``(Spec) -> Observer`` that raises ``ValueError`` for options it does not take.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Protocol
+
+from tidegate.dataplane.facts import Facts
+from tidegate.model.endpoint import Endpoint
+from tidegate.model.endpointslice import EndpointSlice
+from tidegate.model.epoch import Epoch
+
+ENTRY_POINTS = "tidegate.observers"
+
+
+class Fencing(Enum):
+    """What the epoch an observer shows proves.
+
+    ``single``: it applies everything in order and at once, as kube-proxy does. ``double``: one pass of its may be torn
+    (it reads its caches while they change), but passes follow one another: an epoch that was written after another one
+    was seen is the work of a later pass, which had everything before it.
+    """
+
+    SINGLE = "single"
+    DOUBLE = "double"
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """One process that holds endpoints. ``address`` is where it answers: ``ip:port``, or ``unix:/path``."""
+
+    name: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Which of ``endpoints`` are still routed to. ``epoch`` is the latest written, None before any; an observer that
+    shows epochs of ``install`` reports them, whatever they are."""
+
+    endpoints: tuple[Endpoint, ...]
+    install: str
+    epoch: Epoch | None
+    timeout_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Where replicas are: every endpoint of ``service`` (namespace/name) at ``port``, or ``addresses`` as given."""
+
+    service: str = ""
+    port: int = 0
+    addresses: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What a kind is built from. ``options`` are the kind's own, ``path`` is where they stand in the file."""
+
+    name: str
+    where: Where
+    options: dict[str, Any]
+    path: str
+
+
+class Observer(Protocol):
+    """One observer, of whatever kind."""
+
+    fencing: Fencing
+    covers: tuple[str, ...]
+    """What it answers for, as ``observers.discovery`` names it (``controller/traefik.io/ingress-controller``)."""
+
+    def replicas(self, slices: Iterable[EndpointSlice]) -> tuple[Replica, ...]:
+        """Everybody to be asked, by the slices of its own Service. Raises ``ValueError`` when that cannot be told."""
+        ...
+
+    async def ask(self, replica: Replica, question: Question) -> Facts:
+        """What the replica routes to now, read after this call began. Raises ``Unreachable``; what was answered but not
+        understood is ``unreadable``. Facts may leave out what was not asked about."""
+        ...
+
+
+def replicas_of(where: Where, slices: Iterable[EndpointSlice]) -> tuple[Replica, ...]:
+    """Not ready and terminating ones too: a proxy that is on its way out still serves the connections it has.
+
+    Raises ``ValueError`` when the Service has no slice at all: a misspelt name must not read as "nobody".
+    """
+    if where.addresses:
+        return tuple(Replica(address, address) for address in where.addresses)
+    own = [one for one in slices if f"{one.namespace}/{one.service}" == where.service]
+    if not own:
+        raise ValueError(f"Service {where.service} has no EndpointSlice: is that its name?")
+    found: dict[str, Replica] = {}
+    for slice_ in sorted(own, key=lambda one: (one.address_type, one.name)):
+        for endpoint in slice_.endpoints:
+            address = endpoint.addresses[0]
+            host = f"[{address}]" if ":" in address else address
+            name = endpoint.pod or host
+            found.setdefault(name, Replica(name, f"{host}:{where.port}"))  # of two families the first will do
+    return tuple(found[name] for name in sorted(found))
+
+
+def host_and_port(address: str) -> tuple[str, int]:
+    """Of ``ip:port``, ``[ip]:port`` or ``name:port``. Raises ``ValueError``."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+        raise ValueError(f"not an address and port: {address!r}")
+    return host.removeprefix("[").removesuffix("]"), int(port)
