@@ -113,8 +113,8 @@ class Exposure:
 
     @property
     def _judged(self) -> tuple[LetGo, ...]:
-        nodes = tuple(one for one in self.observers if one.kind == AGENT and not one.gap)
-        return nodes or tuple(one for one in self.observers if one.kind == SLICE)
+        """Only a node's own word counts: slices say what nodes were told."""
+        return tuple(one for one in self.observers if one.kind == AGENT and not one.gap)
 
     @property
     def sentence(self) -> str:
@@ -122,7 +122,9 @@ class Exposure:
         if self.sigterm.at is None:
             return f"when it was told to stop is not known: {self.sigterm.gap}"
         if self.exposed_seconds is None:
-            return "whether every node had let go of it when it was told to stop is not known"
+            told = max((self.after_sigterm(one) or 0.0 for one in self.observers if one.kind == SLICE), default=0.0)
+            slices = f"its EndpointSlices sent traffic to it for {told:.1f} s after SIGTERM"
+            return f"{slices}; whether every node had let go of it by then is not known"
         if not self.exposed_to:
             return "nobody routed to it when it was told to stop"
         opened = _opened(self.opened)
