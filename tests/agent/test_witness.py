@@ -8,7 +8,7 @@ import json
 from tidegate import vtime
 from tidegate.agent.witness import NodeWitness
 from tidegate.model.endpoint import Endpoint
-from tidegate.observers.kernel import KernelUnreachable
+from tidegate.observers.kernel import KernelUnreachable, LabTables
 from tidegate.observers.witness import Question, decode_answer, encode_answer
 
 POD, OTHER = "127.17.1.2:8080", "127.17.2.2:8080"
@@ -58,7 +58,7 @@ class Kernel:
 def play(story):
     async def whole():
         kernel = Kernel()
-        return await story(kernel, NodeWitness(kernel, "node-1"))
+        return await story(kernel, NodeWitness(LabTables(kernel, "node-1"), "node-1"))
 
     return vtime.run(whole(), limit_seconds=100)
 

@@ -36,11 +36,11 @@ from tidegate.kube.api import (
     Patch,
 )
 from tidegate.kube.errors import ApiError
-from tidegate.kube.exchange import Request, Response, whole
 from tidegate.kube.reflector import Reflector
+from tidegate.model.endpoint import Endpoint
 from tidegate.model.names import AGENT_PORT, COORDINATOR_PORT, SYSTEM_NAMESPACE
-from tidegate.observers import sockets
 from tidegate.observers.coordinator import LEASE_NAME
+from tidegate.observers.kernel import LabTables
 
 LAG_SECONDS = 0.02
 
@@ -59,7 +59,7 @@ def own_address() -> str:
 
 @dataclass
 class StandInKernel:
-    """``agent.witness.Kernel`` over two watches. ``is_frozen``: a proxy that stopped syncing."""
+    """``observers.kernel.Dumps`` over two watches, IPv4 alone. ``is_frozen``: a proxy that stopped syncing."""
 
     api: Api
     node: str
@@ -107,6 +107,7 @@ def _tables(services: Reflector, slices: Reflector) -> Iterator[dict[str, Any]]:
                 f"{address}:{target['port']}"
                 for one in slices.objects.values()
                 if one["metadata"]["namespace"] == namespace
+                and one["addressType"] == "IPv4"
                 and one["metadata"]["labels"].get("kubernetes.io/service-name") == name
                 for target in one.get("ports") or ()
                 if (target.get("name") or "") == (port.get("name") or "")
@@ -121,11 +122,11 @@ def _tables(services: Reflector, slices: Reflector) -> Iterator[dict[str, Any]]:
             }  # fmt: skip
 
 
-class QuietQuestions(Questions):
-    """The node's agent, whose pods have no sockets: nothing runs in them."""
+class QuietSockets:
+    """Of pods that have none: nothing runs in them."""
 
-    def _connections(self, request: Request) -> Response:
-        return whole(200, sockets.encode_quiet(NODE, Quiet()))
+    async def read(self, endpoints: tuple[Endpoint, ...]) -> Quiet:
+        return Quiet()
 
 
 @contextlib.asynccontextmanager
@@ -144,7 +145,7 @@ async def tidegate_installed(api: Api, address: str) -> AsyncIterator[StandInKer
         await _accounts(api)
         for one in pods:
             await api.create(PODS, one)
-        questions = QuietQuestions(NodeWitness(kernel, NODE), 0, api, address)
+        questions = Questions(NodeWitness(LabTables(kernel, NODE), NODE), QuietSockets(), api, address)
         servers = [
             await wire.serve(questions.exchange, address, AGENT_PORT),
             await wire.serve(coordinator.exchange, address, COORDINATOR_PORT),

@@ -34,8 +34,10 @@ async def test_a_drain_is_verified_through_the_api_servers_proxy(real_cluster):
         assert ran.code == 0, ran.err
         told = json.loads(ran.out)
         assert (told["result"], told["stragglers"]) == ("verified", [])
-        (fence,) = (await here.api.list(ENDPOINTSLICES, Selection(SYSTEM_NAMESPACE))).items
-        assert fence["metadata"]["annotations"]["tidegate.dev/epoch"].endswith(f"/{told['epoch']}")
+        slices = (await here.api.list(ENDPOINTSLICES, Selection(SYSTEM_NAMESPACE))).items
+        assert sorted(one["addressType"] for one in slices) == ["IPv4", "IPv6"]
+        for one in slices:
+            assert one["metadata"]["annotations"]["tidegate.dev/epoch"].endswith(f"/{told['epoch']}")
         assert name not in await here.names()
 
 

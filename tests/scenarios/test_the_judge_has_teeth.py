@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from stage import Stage, deployment, is_ready, lies, play
 
-from tidegate.agent import coordinator, drains, tally
+from tidegate.agent import coordinator, ground, tally
 from tidegate.dataplane.sockets import Quiet
 from tidegate.drain.acknowledgement import Verdict
 from tidegate.rehearse import chaos, verdict
@@ -57,7 +57,7 @@ def test_an_agent_that_skips_a_lagging_node_is_caught_by_its_lost_requests_and_b
 
 
 def test_an_agent_that_looks_at_no_socket_is_caught_even_when_nothing_is_lost(monkeypatch):
-    monkeypatch.setattr(drains.OwnSockets, "read", looks_at_no_socket)
+    monkeypatch.setattr(ground.OwnSockets, "read", looks_at_no_socket)
     run = rehearsed(Row("plain-gate", "gate")).runs[0]
     assert {drain.result for drain in run.drains} == {"verified"}
     assert any("told to stop with" in found for found in run.contradictions)
@@ -68,7 +68,7 @@ def test_chaos_catches_it(monkeypatch, broken):
     if broken == "skips a node":
         monkeypatch.setattr(coordinator.Coordinator, "_addresses", without_the_last_node)
     elif broken == "looks at no socket":
-        monkeypatch.setattr(drains.OwnSockets, "read", looks_at_no_socket)
+        monkeypatch.setattr(ground.OwnSockets, "read", looks_at_no_socket)
     else:
         monkeypatch.setattr(tally, "judge", lambda *asked: replace(_judge(*asked), verdict=Verdict.CONFIRMED))
     outcomes = [chaos.play(seed) for seed in range(3)]

@@ -11,8 +11,8 @@ from datetime import datetime, timedelta
 import msgspec
 
 from tidegate import vtime
+from tidegate.agent.ground import PodSockets
 from tidegate.agent.holds import HeldPod, Holds
-from tidegate.dataplane.sockets import Quiet
 from tidegate.drain.deadline import DEFAULT_BUDGET, Budget, gate_deadline
 from tidegate.drain.event import Event, Released
 from tidegate.drain.ledger import Subject, as_text
@@ -29,10 +29,10 @@ from tidegate.kube.reflector import Reflector
 from tidegate.model import pod as pods
 from tidegate.model.activity import parse
 from tidegate.model.decode import Malformed
-from tidegate.model.endpoint import Endpoint, canonical
+from tidegate.model.endpoint import canonical
 from tidegate.model.names import ACTIVITY, DrainRecord, DrainResult, Ending
 from tidegate.model.pod import Pod
-from tidegate.observers import activity, sockets
+from tidegate.observers import activity
 from tidegate.observers.coordinator import Coordinator, ask_of
 from tidegate.traffic.listing import every_endpoint
 
@@ -40,16 +40,6 @@ RETRY_SECONDS = 0.3
 AFTERMATH_SECONDS_MAX = 60.0
 RECORD_LATE_SECONDS = 1.0
 """How long past the deadline a record may still be tried: the kubelet keeps 2 s of its own."""
-
-
-@dataclass(frozen=True, slots=True)
-class OwnSockets:
-    """The sockets of this node's pods; the kubelet's own connections to them do not count."""
-
-    kubelet_pid: int
-
-    async def read(self, endpoints: tuple[Endpoint, ...]) -> Quiet:
-        return sockets.read_quiet(endpoints, self.kubelet_pid)
 
 
 class GateGrip:
@@ -133,7 +123,7 @@ class PodDrains:
     node: str
     coordinator: Coordinator
     holds: Holds
-    sockets: OwnSockets
+    sockets: PodSockets
     log: Callable[[str], None]
     rng: random.Random
     budget: Budget = DEFAULT_BUDGET

@@ -1,8 +1,9 @@
 """The node agent: testifies for its node's kernel, and keeps the drains of its node's leaving pods.
 
-Environment: TIDEGATE_NODE, TIDEGATE_NODE_ADDRESS, TIDEGATE_SERVER (URL; empty: kubeconfig), TIDEGATE_KERNEL_SOCKET,
-TIDEGATE_AGENT_SOCKET (the holder asks there), TIDEGATE_STATE_DIR, TIDEGATE_KUBELET_PID, TIDEGATE_HOLDER ("ip:port"
-the gate is redirected to), TIDEGATE_SEED.
+Environment: TIDEGATE_NODE, TIDEGATE_NODE_ADDRESS, TIDEGATE_SERVER (URL; empty: kubeconfig), TIDEGATE_KERNEL_SOCKET
+(a lab's kernel; without one the kernel is this machine's own, in our network namespace), TIDEGATE_AGENT_SOCKET (the
+holder asks there), TIDEGATE_STATE_DIR, TIDEGATE_KUBELET_PID, TIDEGATE_HOLDER ("ip:port" the gate is redirected to),
+TIDEGATE_POD_NETWORKS (of this node's pods, by commas; without them those of its Node object), TIDEGATE_SEED.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tidegate.agent.drains import OwnSockets, PodDrains
+from tidegate.agent.drains import PodDrains
 from tidegate.agent.gate import LINE_BYTES_MAX, Gate
+from tidegate.agent.ground import Ground, LinuxGround, Redirects, in_lab
 from tidegate.agent.holds import DeadHold, Holds
 from tidegate.agent.leader import Leader
 from tidegate.agent.questions import Questions
@@ -25,9 +27,10 @@ from tidegate.agent.witness import NodeWitness
 from tidegate.engine.journal import Journal
 from tidegate.engine.ledger import Ledger
 from tidegate.kube import wire
+from tidegate.kube.api import Api
 from tidegate.kube.connect import open_api
 from tidegate.model.names import AGENT_PORT, GATE_PORT, DrainResult, Ending
-from tidegate.observers.kernel import KernelUnreachable, LabKernel
+from tidegate.observers.kernel import KernelUnreachable
 from tidegate.vtime import Nursery
 
 if TYPE_CHECKING:
@@ -48,11 +51,13 @@ class AgentSettings:
     address: str
     server: str
     kernel_socket: str
+    """Empty: this machine's own kernel."""
     agent_socket: str
     holder: str
     state_dir: str = ""
     kubelet_pid: int = 0
     seed: str = "0"
+    pod_networks: tuple[str, ...] = ()
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> AgentSettings:
@@ -62,13 +67,20 @@ class AgentSettings:
             node=env["TIDEGATE_NODE"],
             address=address,
             server=env.get("TIDEGATE_SERVER", ""),
-            kernel_socket=env["TIDEGATE_KERNEL_SOCKET"],
+            kernel_socket=env.get("TIDEGATE_KERNEL_SOCKET", ""),
             agent_socket=env["TIDEGATE_AGENT_SOCKET"],
             holder=env.get("TIDEGATE_HOLDER", f"{address}:{GATE_PORT}"),
             state_dir=env.get("TIDEGATE_STATE_DIR", ""),
             kubelet_pid=int(env.get("TIDEGATE_KUBELET_PID") or 0),
             seed=env.get("TIDEGATE_SEED", "0"),
+            pod_networks=tuple(filter(None, env.get("TIDEGATE_POD_NETWORKS", "").split(","))),
         )
+
+    def ground(self, api: Api) -> Ground:
+        """The kernel to testify for."""
+        if self.kernel_socket:
+            return in_lab(self.node, self.kernel_socket, self.kubelet_pid)
+        return LinuxGround(api, self.node, self.address, self.kubelet_pid, self.pod_networks).ground
 
 
 async def main(program: Program) -> int:
@@ -78,15 +90,15 @@ async def main(program: Program) -> int:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     journal = Journal(f"{settings.state_dir}/holds.jsonl" if settings.state_dir else "")
     ledger = Ledger(f"{settings.state_dir}/ledger.jsonl" if settings.state_dir else "")
-    kernel = LabKernel(settings.kernel_socket, settings.node)
     async with open_api(settings.server) as api:
+        ground = settings.ground(api)
         holds = Holds(journal)
         drains = PodDrains(
-            api, settings.node, Leader(api), holds, OwnSockets(settings.kubelet_pid), program.log,
+            api, settings.node, Leader(api), holds, ground.sockets, program.log,
             random.Random(f"{settings.seed}/agent/{settings.node}"), ledger=ledger,
         )  # fmt: skip
         gate = Gate(drains, holds, program.log)
-        questions = Questions(NodeWitness(kernel, settings.node), settings.kubelet_pid, api, settings.address)
+        questions = Questions(NodeWitness(ground.tables, settings.node), ground.sockets, api, settings.address)
         questions.ledger = ledger
         dead = holds.restore()
         # Listening before anything slow: the holder falls back when it cannot connect.
@@ -94,7 +106,9 @@ async def main(program: Program) -> int:
         server = await wire.serve(questions.exchange, settings.address, AGENT_PORT)
         async with Nursery() as nursery:
             nursery.start(drains.watch.run(), name="pods")
-            nursery.start(_keep_redirect(kernel, settings.holder, program.log), name="redirect")
+            if ground.follow is not None:
+                nursery.start(ground.follow(), name="fences and networks")
+            nursery.start(_keep_redirect(ground.redirects, settings.holder, program.log), name="redirect")
             nursery.start(_record_dead_holds(drains, dead, program.log), name="dead holds")
             await stop.wait()
             with contextlib.suppress(TimeoutError):
@@ -102,7 +116,7 @@ async def main(program: Program) -> int:
             nursery.cancel()
         listening.close()
         await server.close()
-    kernel.close()
+    ground.redirects.close()
     journal.close()
     return 0
 
@@ -122,7 +136,7 @@ async def _record_dead_holds(drains: PodDrains, dead: list[DeadHold], log: Calla
         await drains.record(hold.pod, DrainResult(Ending.BYPASSED, "the agent ended during the hold"))
 
 
-async def _keep_redirect(kernel: LabKernel, holder: str, log: Callable[[str], None]) -> None:
+async def _keep_redirect(kernel: Redirects, holder: str, log: Callable[[str], None]) -> None:
     """The kubelet's call to any pod's gate port goes to the holder."""
     failure = ""
     while True:

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from tidegate import __version__
+from tidegate.agent.ground import PodSockets
 from tidegate.agent.probing import Prober, TooManyProbes
 from tidegate.agent.witness import NodeWitness
 from tidegate.engine.ledger import Ledger
@@ -29,9 +30,9 @@ ENDPOINTS_MAX = 64
 class Questions:
     """Answers questions; a caller too many is told to come again."""
 
-    def __init__(self, own: NodeWitness, kubelet_pid: int, api: Api, address: str) -> None:
+    def __init__(self, own: NodeWitness, pod_sockets: PodSockets, api: Api, address: str) -> None:
         self._witness = own
-        self._kubelet_pid = kubelet_pid
+        self._sockets = pod_sockets
         self._api = api
         self._prober = Prober(own.node, address, own.facts)
         self._open = 0
@@ -50,7 +51,7 @@ class Questions:
             case "POST", witness.QUESTION_PATH:
                 return await self._question(request)
             case "GET", "/v1/connections":
-                return self._connections(request)
+                return await self._connections(request)
             case "GET", ledger.LEDGER_PATH:
                 return self._ledger(request)
             case "GET", activity.ACTIVITY_PATH:
@@ -121,14 +122,14 @@ class Questions:
         ]
         return whole(200, ledger.encode(self._witness.node, kept))
 
-    def _connections(self, request: Request) -> Response:
+    async def _connections(self, request: Request) -> Response:
         try:
             endpoints = read(tuple(request.params("endpoint")))
         except ValueError as error:
             return _refusal(400, str(error))
         if not endpoints or len(endpoints) > ENDPOINTS_MAX:
             return _refusal(400, f"ask about 1 to {ENDPOINTS_MAX} endpoints: ?endpoint=IP:PORT")
-        quiet = sockets.read_quiet(endpoints, self._kubelet_pid)
+        quiet = await self._sockets.read(endpoints)
         return whole(200, sockets.encode_quiet(self._witness.node, quiet))
 
 

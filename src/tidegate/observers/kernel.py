@@ -1,13 +1,20 @@
-"""The lab kernel of one node, over its control socket: JSON lines, one request and one reply at a time.
+"""What a witness asks of its node's kernel, and the lab's kernel: JSON lines over its control socket.
 
-It brings raw text in and interprets nothing but errors: the dump goes to ``dataplane.labkernel`` as it came.
+A real node's is ``observers.linux``.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import msgspec
+
+from tidegate.dataplane import labkernel
+from tidegate.dataplane.facts import Facts, Unreadable
+from tidegate.model.endpoint import Endpoint
 
 DUMP_BYTES_MAX = 64 * 1024 * 1024
 """10,000 Services with 50,000 conntrack entries dump to about 12 MiB."""
@@ -18,6 +25,71 @@ IDLE_CONNECTIONS_MAX = 4
 
 class KernelUnreachable(Exception):
     """The kernel cannot be asked, or refused: nothing is known about its tables."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What one dump shows, and the generation of the tables it shows."""
+
+    facts: Facts
+    generation: int
+
+
+class Tables(Protocol):
+    """A node's kernel as its witness reads it. What cannot be read is unreadable: nothing here raises."""
+
+    async def read(self, endpoints: tuple[Endpoint, ...] | None) -> Reading:
+        """Now: all that concerns ``endpoints`` (more may be told), or everything for None."""
+        ...
+
+    async def read_after(self, generation: int, seconds: float, endpoints: tuple[Endpoint, ...]) -> Reading:
+        """The same, once the generation is another than ``generation``, or after ``seconds``."""
+        ...
+
+
+class Dumps(Protocol):
+    """A lab kernel's dumps, as text."""
+
+    async def dump(self) -> str: ...
+
+    async def wait(self, generation: int, seconds: float) -> str: ...
+
+
+class LabTables:
+    """``Tables`` of the lab kernel of ``node``."""
+
+    def __init__(self, kernel: Dumps, node: str) -> None:
+        self._kernel = kernel
+        self._node = node
+
+    async def read(self, endpoints: tuple[Endpoint, ...] | None) -> Reading:
+        try:
+            return self._understood(await self._kernel.dump())
+        except KernelUnreachable as error:
+            return self._nothing(error)
+
+    async def read_after(self, generation: int, seconds: float, endpoints: tuple[Endpoint, ...]) -> Reading:
+        try:
+            return self._understood(await self._kernel.wait(generation, seconds))
+        except KernelUnreachable as error:
+            return self._nothing(error)
+
+    def _understood(self, raw: str) -> Reading:
+        return Reading(labkernel.parse(raw, self._node), _generation(raw))
+
+    def _nothing(self, error: KernelUnreachable) -> Reading:
+        return Reading(Facts(self._node, "no dump", unreadable=(Unreadable(str(error), self._node),)), 0)
+
+
+class _Generation(msgspec.Struct):
+    generation: int = 0
+
+
+def _generation(raw: str) -> int:
+    try:
+        return msgspec.json.decode(raw, type=_Generation).generation
+    except msgspec.DecodeError:
+        return 0
 
 
 class LabKernel:
