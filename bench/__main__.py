@@ -12,7 +12,7 @@ from bench.figures import Figure, lines
 from bench.ground import RESULTS, load, machine
 
 MUST_SHOW = ("demo", "lab_up", "frozen", "killed", "replay", "ratios")
-NAMES = (*MUST_SHOW, "api_rates", "watch_decode", "node_dumps", "kernel_forward", "virtual_time", "variants")
+NAMES = (*MUST_SHOW, "verbs", "api_rates", "watch_decode", "kernel_forward", "virtual_time", "variants")
 GROUPS = {"must_show": MUST_SHOW}
 
 

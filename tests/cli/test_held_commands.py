@@ -237,6 +237,8 @@ def test_restore_as_it_is_read(capsys, golden):
 
 LOOK = ("get,list,watch:pods,services,nodes,endpointslices.discovery.k8s.io,replicasets.apps,deployments.apps",)
 GUARDS = ("list:poddisruptionbudgets.policy,networkpolicies.networking.k8s.io",)
+MAY_CUT = (*LOOK, *GUARDS, "patch:pods,services")
+ANN_LOOKS = VerbOptions(floor=9, seed=0)
 ASK = ("get:leases.coordination.k8s.io", "get,create:pods/proxy")
 
 
@@ -250,6 +252,14 @@ def test_a_permission_that_is_missing_is_named_and_nothing_is_changed(capsys, go
             ("isolate, not patch", keeping(ANN), names[1], (*LOOK, *GUARDS)),
             ("isolate, not list NetworkPolicies", keeping(ANN), names[1], (*LOOK, "patch:pods")),
             ("isolate, not get pods", keeping(ANN), names[1], ("list:services",)),
+            ("drain, not delete", lambda about: mutate.deed("drain", about, ANN), names[1], MAY_CUT),
+            ("cut, not patch", lambda about: mutate.deed("cut", about, ANN), names[1], (*LOOK, *GUARDS)),
+            (
+                "cut without delete: not asked for",
+                lambda about: mutate.deed("cut", about, ANN_LOOKS),
+                names[1],
+                MAY_CUT,
+            ),
             ("restore, not delete", BACK, name, (*LOOK, *GUARDS, "patch:pods,services")),
             ("restore, not get ReplicaSets", BACK, name, ("get,list,watch:pods,services", *GUARDS)),
         ):

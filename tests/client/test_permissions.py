@@ -21,6 +21,7 @@ def test_the_reading_verbs_write_nothing(verb):
 @pytest.mark.parametrize("is_witnessed", [True, False])
 def test_what_a_drain_asks_about_before_it_cuts_is_in_the_table(is_witnessed):
     assert set(deeds("demo", is_witnessed)) <= set(deeds_of("drain", "demo", is_witnessed))
+    assert set(deeds("demo", is_witnessed, is_ending=False)) <= set(deeds_of("cut", "demo", is_witnessed))
 
 
 def test_only_those_that_end_a_pod_delete_one():

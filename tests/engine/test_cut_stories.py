@@ -11,7 +11,7 @@ from stage import NS, deployment, first, play
 from tidegate.client import VerbOptions, cut_pod, drain_pod
 from tidegate.client.options import Identity
 from tidegate.client.plan import plan_pod
-from tidegate.kube.api import PODS, SERVICES
+from tidegate.kube.api import PODS, SERVICES, Patch
 from tidegate.model import pod
 from tidegate.model.names import Ending, decode_drain
 
@@ -148,3 +148,20 @@ def test_a_service_that_is_not_there_or_does_not_select_the_pod_is_a_refusal():
         assert decode_drain((await seen(stage, name)).annotations) is None
 
     play(story, TWO_LABELS)
+
+
+def test_a_bare_pod_whose_labels_a_gitops_manager_keeps_is_not_cut_and_an_owned_one_is():
+    tracked = {"argocd.argoproj.io/instance": "shop"}
+
+    async def story(stage):
+        name = await first(stage)
+        await stage.api.patch(PODS, name, Patch({"metadata": {"labels": tracked}}), NS)
+        owned = await plan_pod(stage.client, (NS, name), "cut", OPTIONS, True)
+        assert not owned.refused(OPTIONS)
+        await stage.api.patch(PODS, name, Patch({"metadata": {"ownerReferences": None}}), NS)
+        bare = await plan_pod(stage.client, (NS, name), "cut", OPTIONS, True)
+        (refused,) = bare.refused(replace(OPTIONS, force=True))
+        assert "Argo CD manages it (argocd.argoproj.io/instance: shop)" in refused
+        assert "set app=tidegate-cut where it is managed" in refused
+
+    play(story, UNGATED)

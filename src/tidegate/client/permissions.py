@@ -108,9 +108,10 @@ def _deeds(row: _Row, namespace: str) -> Iterator[Deed]:
         yield Deed(verb, f"{plural}/{subresource}" if subresource else plural, space, group)
 
 
-def deeds(namespace: str, is_witnessed: bool) -> Iterator[Deed]:
-    """What a drain in ``namespace`` does from the cut on. What its plan reads has been read by then."""
-    for verb in ("watch", "patch", "delete"):
+def deeds(namespace: str, is_witnessed: bool, is_ending: bool = True) -> Iterator[Deed]:
+    """What a drain in ``namespace`` does from the cut on. What its plan reads has been read by then. Who only cuts
+    (not ``is_ending``) deletes nothing."""
+    for verb in ("watch", "patch", "delete")[: 3 if is_ending else 2]:
         yield Deed(verb, "pods", namespace)
     yield Deed("patch", "services", namespace)
     if is_witnessed:
@@ -120,9 +121,9 @@ def deeds(namespace: str, is_witnessed: bool) -> Iterator[Deed]:
     yield Deed("list", "nodes", "")
 
 
-async def lacking(api: Api, namespace: str, is_witnessed: bool) -> tuple[str, ...]:
+async def lacking(api: Api, namespace: str, is_witnessed: bool, is_ending: bool = True) -> tuple[str, ...]:
     """The deeds these credentials may not do, as sentences. A server that does not say is taken at its word later."""
-    asked = list(deeds(namespace, is_witnessed))
+    asked = list(deeds(namespace, is_witnessed, is_ending))
     answers = await asyncio.gather(*(_is_allowed(api, deed) for deed in asked))
     denied = [deed for deed, is_allowed in zip(asked, answers, strict=True) if not is_allowed]
     return tuple(f"these credentials may not {deed}" for deed in denied)

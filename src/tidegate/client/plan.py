@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ from tidegate.kube.api import (
     PODS,
     SERVICES,
     Api,
+    JsonObject,
     Selection,
 )
 from tidegate.model import endpointslice, pod, service
@@ -44,6 +45,7 @@ from tidegate.traffic import (
     serving_endpoints,
 )
 from tidegate.traffic.labels import changed
+from tidegate.traffic.ownership import claim_on
 
 ISOLATED = "ISOLATED"
 """State of a record: its owner has let go of the pod, its traffic has not."""
@@ -202,7 +204,8 @@ async def plan_pod(api: Api, target: tuple[str, str], verb: Verb, options: VerbO
     Raises ``KubeError`` (404 for an unknown pod) and ``Malformed``.
     """
     namespace, name = target
-    subject = pod.decode(await api.get(PODS, name, namespace))
+    obj = await api.get(PODS, name, namespace)
+    subject = pod.decode(obj)
     listed = (service.decode(obj) for obj in (await api.list(SERVICES, Selection(namespace))).items)
     services = tuple(one for one in listed if not one.is_draining)
     slices = tuple(endpointslice.decode(obj) for obj in (await api.list(ENDPOINTSLICES)).items)
@@ -228,7 +231,7 @@ async def plan_pod(api: Api, target: tuple[str, str], verb: Verb, options: VerbO
         *_unknown(options.services, services, subject, record),
         *(Refusal(why) for why in unaskable(subject, options) if verb == "drain"),
         *_at_work(subject, record, options),
-        *(Refusal(why) for why in await lacking(api, namespace, is_witnessed)),
+        *(Refusal(why) for why in await lacking(api, namespace, is_witnessed, verb == "drain")),
     ]
     if is_uncut:
         refusals += _not_seen(chosen, seen)
@@ -243,6 +246,7 @@ async def plan_pod(api: Api, target: tuple[str, str], verb: Verb, options: VerbO
         ]
         refusals += [Refusal(reason, way_out=ANOTHER_LABEL) for reason in guards.severed(subject, touched)]
         refusals += [Refusal(reason) for reason in guards.unread]
+        refusals += _claimed(obj, subject, touched)
     labels = subject.labels if record is None else record.labels
     before = tuple(one for one in services if one.selects(namespace, labels))
     return PodPlan(
@@ -313,6 +317,17 @@ def _declared(subject: Pod, services: Iterable[Service]) -> tuple[Endpoint, ...]
             if number and port.protocol == "TCP":
                 numbers.add(number)
     return tuple(Endpoint(ip, number) for ip in subject.ips for number in sorted(numbers))
+
+
+def _claimed(obj: JsonObject, subject: Pod, touched: Mapping[str, str | None]) -> Iterable[Refusal]:
+    """Who would put the labels back. A pod that has an owner has its labels, and its manager's marks, from a template:
+    nobody compares these with anything."""
+    claim = claim_on(obj, [("metadata", "labels", key) for key in sorted(touched)]) if touched else None
+    if claim is not None and subject.owner is None:
+        keys = ", ".join(label(key, value) for key, value in sorted(touched.items()))
+        yield Refusal(
+            f"{subject}: {claim}, it would put back what we change", way_out=f"set {keys} where it is managed"
+        )
 
 
 def _was_kept(one: Service, record: DrainRecord) -> bool:
