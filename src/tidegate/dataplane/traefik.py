@@ -12,6 +12,7 @@ Traps this file knows of:
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import msgspec
 
@@ -39,7 +40,7 @@ class _Server(msgspec.Struct):
 
 class _Balancer(msgspec.Struct):
     servers: list[_Server] | None = None
-    sticky: msgspec.Raw | None = None
+    sticky: dict[str, Any] | None = None
 
 
 class _Service(msgspec.Struct, rename="camel"):

@@ -1,0 +1,277 @@
+"""A real kernel as its node's witness: played in a network namespace of its own, with rules written by hand.
+
+What a real kube-proxy writes is in ``tests/realcluster/test_kube_proxy.py``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from tidegate.agent import holder
+from tidegate.drain.acknowledgement import Verdict, acknowledge
+from tidegate.model.endpoint import Endpoint
+from tidegate.model.epoch import Epoch
+from tidegate.observers.linux import LinuxKernel, NamespacedSockets, commands, gate, rules
+from tidegate.observers.linux.commands import CommandFailed
+from tidegate.observers.linux.generation import Generations
+
+INSIDE = "TIDEGATE_TEST_LINUX_KERNEL"
+SCRIPT = """
+ip link set lo up && ip address add 192.0.2.1/32 dev lo && ip address add 2001:db8::1/128 dev lo nodad &&
+for net in 10.96.0.0/16 10.244.0.0/16 fd00:10::/32; do ip route add $net dev lo; done && exec "$@"
+"""
+"""Documentation addresses on the namespace's own loopback device: nothing can leave."""
+APART = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--map-root-user"]
+TOOLS = ("unshare", "ip", "nft", "conntrack", "iptables-nft")
+POD, POD6 = Endpoint("10.244.9.11", 8080), Endpoint("fd00:10:244::b", 8080)
+EPOCH = Epoch("main", 41)
+FENCES = {"10.96.0.7": "main", "fd00:10:96::7": "main"}
+FOUR = f"""
+table ip kube-proxy {{
+  chain dispatch {{
+    ip daddr 10.96.0.80 tcp dport 80 dnat to 10.244.9.11:8080
+    ip daddr 10.96.0.7 tcp dport 1 dnat to {EPOCH.endpoint4()}
+  }}
+  chain out {{ type nat hook output priority -100; jump dispatch; }}
+  chain in {{ type nat hook prerouting priority -100; jump dispatch; }}
+}}
+"""
+SIX = """
+table ip6 kube-proxy {{
+  chain dispatch {{
+    ip6 daddr fd00:10:96::80 tcp dport 80 dnat to [fd00:10:244::b]:8080
+    {fence}
+  }}
+  chain out {{ type nat hook output priority -100; jump dispatch; }}
+}}
+"""
+SIX_FENCED = SIX.format(fence=f"ip6 daddr fd00:10:96::7 tcp dport 1 dnat to {EPOCH.endpoint6()}")
+
+pytestmark = pytest.mark.realtime
+inside = pytest.mark.skipif(not os.environ.get(INSIDE), reason="played in a network namespace of its own")
+
+
+@pytest.mark.skipif(bool(os.environ.get(INSIDE)), reason="we are inside it already")
+def test_the_stories_of_a_real_kernel_hold_in_a_network_namespace_of_their_own():
+    if absent := [tool for tool in TOOLS if not shutil.which(tool)]:
+        pytest.skip(f"no {', '.join(absent)} (Debian: util-linux, iproute2, nftables, conntrack, iptables)")
+    apart = [*APART, "sh", "-c", SCRIPT, "sh"]
+    if subprocess.run([*apart, "nft", "list", "ruleset"], capture_output=True).returncode:
+        pytest.skip("this machine lets us make no network namespace with rules of its own")
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", __file__]
+    ran = subprocess.run(
+        [*apart, *command], env={**os.environ, INSIDE: "1"}, capture_output=True, text=True, timeout=60
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "14 passed" in ran.stdout, ran.stdout
+
+
+@pytest.fixture
+def kernel():
+    made = LinuxKernel("node-1", "192.0.2.1", lambda: FENCES, ("10.244.9.0/24", "fd00:10:244::/64"))
+    yield made
+    made.close()
+    commands.output("nft", "flush", "ruleset")
+    subprocess.run(["conntrack", "-F"], capture_output=True)
+
+
+def commit(script):
+    commands.output("nft", "-f", "-", text=script)
+
+
+async def verdict(kernel, *endpoints):
+    asked = endpoints or (POD,)
+    return acknowledge((await kernel.read(asked)).facts, asked, EPOCH)
+
+
+@inside
+async def test_routes_of_every_table_are_told_and_the_fence(kernel):
+    commit(FOUR + SIX_FENCED)
+    facts = (await kernel.read(None)).facts
+    assert facts.unreadable == () and set(facts.fence) == {EPOCH}
+    assert {str(to) for route in facts.routes for to in route.endpoints} >= {str(POD), str(POD6)}
+    assert facts.dump == "linux nftables, generation 1" and facts.source == "node-1"
+    assert (await verdict(kernel, POD, POD6)).verdict is Verdict.REFUTED
+
+
+@inside
+async def test_a_route_of_the_other_backend_is_not_missed(kernel):
+    """Rules of a mode left behind translate too: here iptables-nft's, whose targets nft does not print."""
+    commit("\n".join(line for line in FOUR.splitlines() if "8080" not in line))
+    assert (await verdict(kernel)).verdict is Verdict.CONFIRMED
+    commands.output(
+        *"iptables-nft -t nat -A PREROUTING -d 10.96.0.80 -p tcp --dport 80 -j DNAT --to 10.244.9.11:8080".split()
+    )
+    said = await verdict(kernel)
+    assert said.verdict is Verdict.REFUTED, said
+    assert (await kernel.read(None)).facts.dump.startswith("linux nftables, iptables-nft, ")
+
+
+@inside
+async def test_a_family_that_is_served_and_shows_no_fence_blocks_by_name(kernel):
+    commit(FOUR + SIX.format(fence=""))
+    said = await verdict(kernel, Endpoint("10.244.9.99"))
+    assert said.verdict is Verdict.UNREADABLE
+    assert "the IPv6 fence of main: no epoch is shown at fd00:10:96::7" in str(said)
+
+
+@inside
+async def test_a_family_in_which_nothing_translates_needs_no_fence(kernel):
+    commit(FOUR)
+    assert (await verdict(kernel, Endpoint("10.244.9.99"), Endpoint("fd00:10:244::99"))).verdict is Verdict.CONFIRMED
+
+
+@inside
+async def test_the_epoch_of_one_family_is_not_taken_for_the_others(kernel):
+    behind = Epoch("main", EPOCH.number - 1)
+    commit(FOUR + SIX.format(fence=f"ip6 daddr fd00:10:96::7 tcp dport 1 dnat to {behind.endpoint6()}"))
+    said = await verdict(kernel, Endpoint("10.244.9.99"))
+    assert said.verdict is Verdict.PENDING and "shows fence 40, 41 is needed" in str(said)
+
+
+@inside
+async def test_until_the_fences_are_known_nothing_is_readable():
+    kernel = LinuxKernel("node-1", "192.0.2.1", lambda: None)
+    assert "the fence's Services are not known" in str((await verdict(kernel)))
+
+
+@inside
+async def test_a_commit_is_told_at_once_and_nothing_is_read_while_there_is_none(kernel, monkeypatch):
+    commit(FOUR)
+    known = await kernel.read((POD,))
+    readings = []
+    whole = rules.read
+    monkeypatch.setattr(rules, "read", lambda *asked: readings.append(1) or whole(*asked))
+    loop = asyncio.get_running_loop()
+    assert (await kernel.read_after(known.generation, 0.3, (POD,))).generation == known.generation
+    assert not readings
+    loop.call_later(0.2, commit, "flush chain ip kube-proxy dispatch\n")
+    began = loop.time()
+    found = await kernel.read_after(known.generation, 10.0, (POD,))
+    assert found.generation != known.generation and found.facts.routes == ()
+    assert 0.15 < loop.time() - began < 2.0
+
+
+@inside
+async def test_a_handshake_that_no_route_shows_any_more_is_told(kernel):
+    commit(FOUR)
+    with contextlib.closing(socket.socket()) as client:
+        client.setblocking(False)
+        assert client.connect_ex(("10.96.0.80", 80))
+        commit("flush chain ip kube-proxy dispatch\n")
+        commit(f"add rule ip kube-proxy dispatch ip daddr 10.96.0.7 tcp dport 1 dnat to {EPOCH.endpoint4()}")
+        said = await verdict(kernel)
+        assert said.verdict is Verdict.PENDING and "a connection is being opened: SYN_SENT" in str(said), said
+
+
+@inside
+@pytest.mark.parametrize("tool", ["nft", "conntrack"])
+async def test_a_tool_that_is_missing_is_unreadable_by_its_name(kernel, tool, monkeypatch, tmp_path):
+    commit(FOUR)
+    for name in {"nft", "conntrack"} - {tool}:
+        (tmp_path / name).symlink_to(shutil.which(name))
+    with monkeypatch.context() as without:
+        without.setenv("PATH", str(tmp_path))
+        said = await verdict(kernel, Endpoint("10.244.9.99"))
+    assert said.verdict is Verdict.UNREADABLE and tool in str(said), said
+
+
+@inside
+async def test_the_gates_redirect_is_made_once_and_put_back_and_taken_away(kernel):
+    generations = Generations()
+    await kernel.redirect(15299, "192.0.2.1:15299")
+    made = generations.now()
+    await kernel.redirect(15299, "192.0.2.1:15299")
+    commit("table ip other { }")
+    await kernel.redirect(15299, "192.0.2.1:15299")
+    assert generations.now() == made + 1, "it was made anew though nothing was amiss"
+    for damage in ("delete table inet tidegate", "flush chain inet tidegate output"):
+        commit(damage)
+        await kernel.redirect(15299, "192.0.2.1:15299")
+        assert "ip6 daddr fd00:10:244::/64 tcp dport 15299 redirect to :15299" in shown()
+    gate.remove()
+    gate.remove()
+    assert shown() == ""
+
+
+def shown():
+    return commands.output("nft", "list", "ruleset").decode()
+
+
+@inside
+@pytest.mark.parametrize("pod", ["10.244.9.11", "fd00:10:244::b"])
+async def test_the_holder_learns_which_pods_gate_was_called(kernel, pod):
+    asked = []
+
+    async def serve(reader, writer):
+        asked.append(holder.original_destination(writer.get_extra_info("socket")))
+        writer.close()
+
+    server = await asyncio.start_server(serve, ["127.0.0.1", "::1"], 15300)
+    await kernel.redirect(15299, "127.0.0.1:15300")
+    reader, writer = await asyncio.open_connection(pod, 15299)
+    await reader.read()
+    writer.close()
+    server.close()
+    assert asked == [(pod, 15299)]
+
+
+LISTENER = """
+import socket, subprocess, sys
+for line in sys.argv[1:]:
+    subprocess.run(["ip", *line.split()], check=True)
+listening = socket.create_server(("", 8080))
+client = socket.create_connection(("10.244.9.11", 8080))
+held = listening.accept()
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextlib.contextmanager
+def pod_namespace():
+    """A pod with one connection to itself in flight, in a namespace of its own."""
+    words = ["link set lo up", "address add 10.244.9.11/32 dev lo"]
+    command = ["unshare", "--net", sys.executable, "-c", LISTENER, *words]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"ready\n"
+        yield process
+        process.kill()
+
+
+@inside
+async def test_a_pods_sockets_are_read_in_its_own_network_namespace_and_no_other(kernel):
+    own = NamespacedSockets()
+    assert "none of this node's network namespaces have 10.244.9.11" in str(await own.read((POD,)))
+    with pod_namespace() as pod:
+        found = await own.read((POD,))
+        assert len(found.live) == 1 and found.live[0].state == "ESTABLISHED", found
+        ours = os.readlink("/proc/self/ns/net")
+        assert os.readlink(f"/proc/{pod.pid}/ns/net") != ours, "we are in it ourselves"
+        with pod_namespace():
+            assert "2 of this node's network namespaces have 10.244.9.11" in str(await own.read((POD,)))
+    assert not (await own.read((POD,))).is_quiet
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("no-such-tool", "-L"), "no-such-tool -L: No such file"),
+        (("sh", "-c", "echo broken >&2; exit 3"), "exit 3: broken"),
+        (("sleep", "30"), "sleep 30: no end after 0.2 s"),
+        (("yes",), "yes: printed more than 1000 bytes"),
+    ],
+)
+def test_a_command_that_does_not_do_what_it_is_for_says_so_in_one_line(words, said, monkeypatch):
+    monkeypatch.setattr(commands, "BYTES_MAX", 1000)
+    with pytest.raises(CommandFailed) as failed:
+        commands.output(*words, seconds=0.2)
+    assert said in str(failed.value) and "\n" not in str(failed.value)
