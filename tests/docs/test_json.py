@@ -12,12 +12,16 @@ import msgspec
 import pytest
 from stage import NS, deployment, first, other_node, play
 
+from tidegate import vtime
 from tidegate.cli import drain_node, inspect, mutate, sim
+from tidegate.cli import ledger as ledger_command
 from tidegate.cli import prepare as prepare_command
 from tidegate.cli.isolate import keeping
 from tidegate.cli.restore import giving_back
-from tidegate.client import About, PrepareOptions, VerbOptions, cut_pod, prepare_service, status_of
+from tidegate.client import About, PrepareOptions, VerbOptions, cut_pod, drain_pod, prepare_service, status_of
 from tidegate.client.doctor import examine
+from tidegate.client.ledger import Wanted, find
+from tidegate.client.observe import Observation, Subject, observe
 from tidegate.client.prepare.plan import plan_prepare
 from tidegate.client.status import orphans_of
 from tidegate.client.targets import Targets
@@ -25,6 +29,7 @@ from tidegate.client.trace import trace_pod
 from tidegate.client.verify import VerifyOptions, verify_pod
 from tidegate.dataplane import dumps
 from tidegate.dataplane.facts import Unreadable
+from tidegate.engine.ledger import Ledger
 from tidegate.kube.api import PODS, Patch
 from tidegate.kube.kubeconfig import Cluster
 from tidegate.lab.faults import Fault
@@ -230,6 +235,38 @@ def test_a_traces_keys_are_those_of_the_page():
         return (await trace_pod(stage.client, NS, await first(stage))).document
 
     assert_as_listed("trace", play(story))
+
+
+def test_a_ledgers_keys_are_those_of_the_page(tmp_path):
+    kept = Ledger(str(tmp_path / "ledger.jsonl"))
+
+    async def story(stage):
+        name = await first(stage)
+        stage.fault("proxy-freeze", await other_node(stage, name), 90)
+        await drain_pod(stage.client, NS, name, VerbOptions(seed=0, timeout_seconds=3, replace=False, ledger=kept))
+        return json.loads(ledger_command.rendered(await find(stage.client, kept, Wanted(NS)), "json"))
+
+    late = play(story, deployment(gate=False))
+    assert late["items"][0]["answers"][0]["seconds"] is None
+    extras = {
+        "services": [], "suspected": ["a headless Service"], "regressions": ["node-1 refuted"],
+        "connections_at_cut": {"count": None, "clients": ["10.0.0.9"], "problem": "not read"},
+        "connections_at_end": {"count": 0, "clients": ["10.0.0.9"], "problem": ""},
+    }  # fmt: skip
+    assert_as_listed("ledger", late, {"items": [late["items"][0] | extras], "notes": ["node-1: silent"]})
+
+
+def test_an_observations_keys_are_those_of_the_page():
+    async def story(stage):
+        found = Observation(Subject(NS), vtime.now())
+        watching = asyncio.create_task(anext(observe(stage.client, found.subject, 60.0, found)))
+        await asyncio.sleep(1)
+        await stage.delete(await first(stage))
+        await watching
+        return found.document
+
+    documents = [play(story, deployment(gate=False)), play(story, deployment(gate=False), addons=())]
+    assert_as_listed("observe", *json.loads(json.dumps(documents)))
 
 
 def test_the_doctors_keys_are_those_of_the_page():

@@ -15,6 +15,8 @@
 - ``status_of(client, kind, namespace, name) -> Status``: who gets traffic and why, node by node; ``orphans_of``: held
   pods that nobody is at work on; ``follow_status``: the same whenever it changes.
 - ``trace_pod(client, namespace, name) -> Trace``, ``follow_pod``: the moments of a pod's life, each with its source.
+- ``client.observe.observe(client, subject, seconds, into)``: pods that leave, and who routed to them after SIGTERM.
+- ``client.ledger.entries_of(client, namespace, pod, ledger)``: what the ledgers have of a pod's retirements.
 - ``examine(client, namespace) -> Examination``: what doctor looks at, each finding with its next step.
 
 ``client`` is what ``tidegate.kube.connect.open_api`` gives.
