@@ -176,6 +176,12 @@ def test_a_lease_that_is_not_renewed_is_nobodys(spec, level):
     assert checks.lease(None, NOW).level == "warn"
 
 
+def test_a_real_nodes_backends_are_its_proxy_mode():
+    assert checks.proxy_mode("linux nftables, iptables-nft, generation 7") == "nftables, iptables-nft"
+    assert checks.proxy_mode("linux no rules, generation 1") == "no rules"
+    assert checks.proxy_mode("gateway/3 generation 1") == "unknown"
+
+
 def test_findings_that_are_the_same_of_many_nodes_share_a_line():
     finding = {"check": "proxy", "level": "ok", "sentence": "proxy mode labkernel", "next": ""}
     document = {

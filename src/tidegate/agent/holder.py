@@ -49,6 +49,7 @@ class HolderSettings:
     """Where the holder listens and how long it waits for whom."""
 
     host: str = "127.0.0.1"
+    """One address, or several by commas: a dual-stack node's redirect arrives at 127.0.0.1 and at ::1."""
     port: int = 15299
     agent_socket: str = "agent.sock"
     original_destination: str = "sockopt"
@@ -256,7 +257,9 @@ async def main(program: Program) -> int:
     holder = Holder(settings, program.log)
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    server = await asyncio.start_server(holder.serve, settings.host, settings.port, limit=LINE_BYTES_MAX)
+    hosts = settings.host.split(",")
+    where = hosts if len(hosts) > 1 else settings.host
+    server = await asyncio.start_server(holder.serve, where, settings.port, limit=LINE_BYTES_MAX)
     program.log(f"holding gates on {settings.host}:{settings.port}")
     await stop.wait()
     await holder.idle.wait()

@@ -168,7 +168,9 @@ def proxy(facts: Facts) -> Checked:
 
 
 def proxy_mode(dump: str) -> str:
-    """The kind of data plane a dump is of."""
+    """The kinds of data plane a dump is of, as who took it names them."""
+    if dump.startswith("linux "):
+        return dump.removeprefix("linux ").partition(", generation ")[0]
     return "labkernel" if dump.startswith(LAB_FORMAT.partition("/")[0]) else "unknown"
 
 
