@@ -186,3 +186,31 @@ def test_a_rollout_leaves_a_line_for_every_pod_of_it():
     assert {one.pod for one in found} == before
     assert {one.result for one in found} == {"verified"}
     assert later == tuple(one for one in found if one.at >= found[-1].at)
+
+
+def test_a_holder_that_dies_in_a_hold_leaves_bypassed_once():
+    async def story(stage):
+        name = await first(stage)
+        own = await node_of(stage, name)
+        stage.fault("proxy-freeze", await other_node(stage, name), 90)
+        await stage.delete(name)
+        await asyncio.sleep(3)
+        stage.kill(f"tidegate-agent-{own}/holder")
+        await stage.gone(name)
+        await asyncio.sleep(1)
+        return stage.result(name), await entries_of(stage.client, NS, name, Ledger())
+
+    recorded, [entry] = play(story)
+    assert (entry.result, recorded["result"]) == ("bypassed", "bypassed")
+    assert "holder" in entry.reason
+    assert entry.answers, "what was known until then is kept"
+
+
+def test_a_disk_that_is_full_stops_no_drain():
+    full = Ledger("/dev/full")
+
+    async def story(stage):
+        return await drain_pod(stage.client, NS, await first(stage), options(full, replace=False))
+
+    assert play(story, UNGATED).result.value == "verified"
+    assert "No space left" in full.failure
