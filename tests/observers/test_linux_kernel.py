@@ -66,7 +66,7 @@ def test_the_stories_of_a_real_kernel_hold_in_a_network_namespace_of_their_own()
     apart = [*APART, "sh", "-c", SCRIPT, "sh"]
     if subprocess.run([*apart, "nft", "list", "ruleset"], capture_output=True).returncode:
         pytest.skip("this machine lets us make no network namespace with rules of its own")
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", __file__]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", __file__]
     ran = subprocess.run(
         [*apart, *command], env={**os.environ, INSIDE: "1"}, capture_output=True, text=True, timeout=60
     )
