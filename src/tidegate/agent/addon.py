@@ -28,7 +28,8 @@ GRACE_SECONDS = 30
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """The cluster the objects are for. ``nodes`` are (name, address); folders exist on every node."""
+    """The cluster the objects are for. ``nodes`` are (name, address); folders exist on every node. ``observers``: the
+    coordinator's file of observers, empty for none."""
 
     server: str
     nodes: tuple[tuple[str, str], ...]
@@ -38,6 +39,7 @@ class Site:
     kubelet_pid: int = 0
     seed: int = 0
     install: str = "main"
+    observers: str = ""
 
 
 def manifests(site: Site) -> list[Manifest]:
@@ -81,6 +83,7 @@ def _coordinator(site: Site) -> Manifest:
         "TIDEGATE_POD": name,
         "TIDEGATE_NODE_ADDRESS": address,
         "TIDEGATE_INSTALL": site.install,
+        **({"TIDEGATE_OBSERVERS": site.observers} if site.observers else {}),
     }
     return _pod(name, "coordinator", node, [_container("coordinator", env, ("acknowledge", COORDINATOR_PORT))])
 

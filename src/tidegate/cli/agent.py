@@ -17,7 +17,11 @@ _ROLES = {
 
 @click.command()
 @click.argument("role", type=click.Choice(sorted(_ROLES)), default="node", metavar="[ROLE]")
-def agent(role: str) -> None:
+@click.option(
+    "--observers", type=click.Path(dir_okay=False), metavar="FILE",
+    help="The coordinator's file of observers that are no nodes (or TIDEGATE_OBSERVERS). See docs/observers.md.",
+)  # fmt: skip
+def agent(role: str, observers: str | None) -> None:
     """Run a part of Tidegate in a cluster. ROLE is node (the node agent, the default), holder or coordinator.
 
     Configured by TIDEGATE_* variables, as the pods of a lab show them:
@@ -28,8 +32,12 @@ def agent(role: str) -> None:
     from tidegate.cli.main import FAILED, USAGE, fail
     from tidegate.vtime import Program, entrypoint
 
+    if observers and role != "coordinator":
+        raise click.UsageError("--observers is for the coordinator: it is the one that asks them")
+    env = {**os.environ, **({"TIDEGATE_OBSERVERS": observers} if observers else {})}
+
     async def run() -> int:
-        return await entrypoint(_ROLES[role])(Program(env=os.environ, log=lambda line: click.echo(line, err=True)))
+        return await entrypoint(_ROLES[role])(Program(env=env, log=lambda line: click.echo(line, err=True)))
 
     try:
         code = asyncio.run(run())

@@ -60,12 +60,18 @@ def lab() -> None:
 @click.option(
     "--min-sync", default=1.0, show_default=True, type=click.FloatRange(0), help="kube-proxy's minSyncPeriod, seconds."
 )
+@click.option(
+    "--observers", type=click.Path(exists=True, dir_okay=False), metavar="FILE",
+    help="Observers that are no nodes: ingress controllers, load balancers. See docs/observers.md.",
+)  # fmt: skip
 @click.option("--bare", is_flag=True, help="Without Tidegate's agents, coordinator and fence.")
 def up(**options: Any) -> None:
     """Boot a lab. In the foreground, Ctrl-C takes it down and leaves nothing behind."""
     from tidegate.lab import boot
     from tidegate.lab.settings import LabSettings
 
+    if options["observers"] and options["bare"]:
+        raise click.UsageError("--bare has no coordinator that could ask --observers")
     settings = LabSettings(
         name=options["name"],
         nodes=options["nodes"],
@@ -76,6 +82,7 @@ def up(**options: Any) -> None:
         addons=() if options["bare"] else (TIDEGATE_ADDON,),
         zones=options["zones"],
         dual_stack=options["dual_stack"],
+        addon_options=_observers(options["observers"]),
     )
     try:
         running = boot.start(settings, detach=options["detach"])
@@ -97,6 +104,23 @@ def up(**options: Any) -> None:
     if code:
         fail(f"the lab ended: {running.last_words() or 'killed'} (its log is {running.folder.own_log})")
     click.echo(f'lab "{record.name}" is down', err=True)
+
+
+def _observers(file: str | None) -> tuple[tuple[str, str], ...]:
+    """The add-on's option for a file of observers. It is read here too: what is wrong in it is said before a boot."""
+    from pathlib import Path
+
+    from tidegate.observers.config import ConfigError, load
+    from tidegate.rehearse.addons import OBSERVERS
+
+    if not file:
+        return ()
+    path = Path(file).resolve()
+    try:
+        load(path)
+    except ConfigError as error:
+        fail(str(error), USAGE)
+    return ((OBSERVERS, str(path)),)
 
 
 @lab.command()

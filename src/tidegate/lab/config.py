@@ -91,6 +91,9 @@ class LabConfig:
     zones: int = 0
     """Zones the nodes are dealt out to in turn ("zone-1", "zone-2", ...); 0 labels no node with one."""
 
+    addon_options: tuple[tuple[str, str], ...] = ()
+    """What add-ons are told, as (name, value); nothing here means anything to the lab."""
+
     dual_stack: bool = False
     """Pods list an IPv6 address too, which nothing listens on. Services may have both families in any lab."""
 

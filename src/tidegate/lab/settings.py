@@ -21,6 +21,7 @@ class LabSettings:
     addons: tuple[str, ...] = ()
     zones: int = 0
     dual_stack: bool = False
+    addon_options: tuple[tuple[str, str], ...] = ()
 
     def config(self) -> LabConfig:
         """The configuration, with the add-ons loaded."""
@@ -33,6 +34,7 @@ class LabSettings:
             addons=tuple(_load(name) for name in self.addons),
             zones=self.zones,
             dual_stack=self.dual_stack,
+            addon_options=tuple((name, value) for name, value in self.addon_options),
         )
 
 

@@ -8,6 +8,9 @@ from typing import Any
 from tidegate.agent import addon
 from tidegate.lab.config import Addon, Image, LabFacts
 
+OBSERVERS = "observers"
+"""The option that names the file of observers (``observers.config``)."""
+
 
 def _manifests(facts: LabFacts) -> list[dict[str, Any]]:
     config = facts.config
@@ -20,6 +23,7 @@ def _manifests(facts: LabFacts) -> list[dict[str, Any]]:
         state_folder=facts.state_folder,
         kubelet_pid=facts.kubelet_pid,
         seed=config.seed,
+        observers=dict(config.addon_options).get(OBSERVERS, ""),
     )
     return addon.manifests(site)
 
