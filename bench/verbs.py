@@ -22,7 +22,7 @@ from bench.verbs_ground import Done, Scene, Tally, ended, slow
 from bench.verbs_objects import bare_pod, budget, deployment, policy, service, with_label
 
 Line = Callable[[Scene], Awaitable[list[Figure]]]
-KILLS = 12
+KILLS = 8
 SEED = 7
 PROBES = 1000
 CALLS = 100
@@ -37,10 +37,16 @@ def lost(tally: Tally, name: str) -> Figure:
     )
 
 
+def brief(text: str) -> str:
+    """The end of what was said, in a line."""
+    return text.strip().replace("\n", " / ")[-160:]
+
+
 def went(name: str, done: Done, code: int = 0) -> Figure:
     """The exit code was the one; else what was said stands beside it."""
-    said = done.said.strip().replace("\n", " / ")[-300:]
-    return holds(f"{name}: exit code {code}", done.code == code, "" if done.code == code else f"{done.code}: {said}")
+    return holds(
+        f"{name}: exit code {code}", done.code == code, "" if done.code == code else f"{done.code}: {brief(done.said)}"
+    )
 
 
 async def shared_label(scene: Scene) -> list[Figure]:
@@ -293,7 +299,7 @@ async def _others_labels(scene: Scene) -> list[Figure]:
         went("5 a label that a NetworkPolicy selects on", refused, 3),
         holds("5 ... with the way out", "tidegate prepare" in refused.said),
         went("5 a field that Argo CD owns", gitops, 3),
-        holds("5 ... with the way out", "where it is managed" in gitops.said, gitops.said.strip()[-200:]),
+        holds("5 ... with the way out", "where it is managed" in gitops.said, brief(gitops.said)),
     ]
 
 
@@ -311,7 +317,7 @@ async def _kept(scene: Scene) -> list[Figure]:
         holds(
             "5 status --orphans names it, its reason and that its time is over",
             all(word in orphans.out for word in (pod, "leaks", "that is over")),
-            orphans.out[-200:],
+            brief(orphans.out),
         ),
     ]
 
@@ -406,7 +412,7 @@ async def killed(scene: Scene) -> list[Figure]:
         holds(
             "8 ... and is told the winner's token and instant",
             "token" in loser and "since 20" in loser,
-            loser.strip()[-200:],
+            brief(loser),
         ),
     ]
 
@@ -423,7 +429,7 @@ async def _killed_once(scene: Scene, pod: str, verb: str, instant: float) -> str
     end = await scene.kubectl("get", "pod", pod, "--ignore-not-found", "-o", "json")
     problem = ""
     if again.code:
-        problem = f"{verb} again exits {again.code}: {again.said.strip()[-200:]}"
+        problem = f"{verb} again exits {again.code}: {brief(again.said)}"
     elif verb == "drain" and end and not json.loads(end)["metadata"].get("deletionTimestamp"):
         problem = "drained and still there"
     elif verb == "cut":
@@ -461,7 +467,7 @@ async def refused(scene: Scene) -> list[Figure]:
                 holds(
                     f"9 {words[0]} without permission: refused, naming it",
                     is_named,
-                    f"{done.code}: {done.said.strip()[-120:]}",
+                    f"{done.code}: {brief(done.said)}",
                 )
             )
         found.append(holds("9 ... and nothing was changed", await scene.versions() == before))

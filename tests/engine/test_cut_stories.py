@@ -11,7 +11,7 @@ from stage import NS, deployment, first, play
 from tidegate.client import VerbOptions, cut_pod, drain_pod
 from tidegate.client.options import Identity
 from tidegate.client.plan import plan_pod
-from tidegate.kube.api import PODS, SERVICES, Patch
+from tidegate.kube.api import PODDISRUPTIONBUDGETS, PODS, SERVICES, Patch
 from tidegate.model import pod
 from tidegate.model.names import Ending, decode_drain
 
@@ -165,3 +165,24 @@ def test_a_bare_pod_whose_labels_a_gitops_manager_keeps_is_not_cut_and_an_owned_
         assert "set app=tidegate-cut where it is managed" in refused
 
     play(story, UNGATED)
+
+
+def test_a_budget_that_has_not_been_told_of_the_last_cut_leaves_no_room_for_the_next():
+    async def story(stage):
+        name = await with_both(stage, {"b": "on"})
+        other = next(one["metadata"]["name"] for one in await stage.pods() if one["metadata"]["name"] != name)
+        spec = {"minAvailable": 2, "selector": {"matchLabels": {"a": "on"}}}
+        meta = {"name": "keep", "namespace": NS}
+        await stage.api.create(PODDISRUPTIONBUDGETS, {"apiVersion": "policy/v1", "metadata": meta, "spec": spec})
+        await asyncio.sleep(2)
+        only = replace(OPTIONS, services=("svc-a",))
+        assert (await cut_pod(stage.client, NS, name, only)).result is Ending.VERIFIED
+        await asyncio.sleep(5)
+        budget = await stage.api.get(PODDISRUPTIONBUDGETS, "keep", NS)
+        assert budget["status"]["disruptionsAllowed"] == 1, "its controller is not told, as on v1.36.2"
+        before = await seen(stage, other)
+        refused = await cut_pod(stage.client, NS, other, only)
+        assert refused.result is Ending.REFUSED and "PodDisruptionBudget keep" in refused.reason
+        assert (await seen(stage, other)).resource_version == before.resource_version
+
+    play(story, TWO_LABELS)

@@ -4,16 +4,19 @@ The eviction API is the authority (it knows of unready pods, of several budgets,
 asked with a dry run where that is permitted: a dry run spends nothing (k8s: pkg/registry/core/pod/storage/eviction.go,
 ``checkAndDecrement``). Elsewhere the budgets' own status is read, and one of before its spec counts as none.
 
-A cut spends nothing of a budget until its controller has seen it. So the cuts in flight, known by their reservations
-on the pod's Services, are taken off what a status allows. Pods of one budget under different Services are not counted
-against each other; the next question sees them.
+A cut spends nothing of a budget until its controller has seen it, and it is not told of a label that goes: that comes
+to light with the next change of another of its pods. So the cuts in flight, known by their reservations on the pod's
+Services, are taken off what a status allows, and the pods that a budget still selects are counted here as well
+(``Budget.spare``): a cut that is long over does not leave room for the next one.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import msgspec
 
-from tidegate.client.guards import read_guards
+from tidegate.client.guards import Budget, read_guards
 from tidegate.kube.api import PODS
 from tidegate.kube.client import KubeClient
 from tidegate.kube.errors import ApiError
@@ -35,12 +38,20 @@ async def denied(client: KubeClient, pod: Pod, leaving: tuple[Pod, ...]) -> tupl
     guards = await read_guards(client, pod.namespace)
     found = [] if is_allowed else list(guards.breached(pod))
     for budget in guards.budgets:
-        beside = sum(any(map(budget.selector.matches, _labels(one))) for one in leaving)
-        if beside and budget.selector.matches(pod.labels) and budget.allowed - beside < 1:
-            found.append(
-                f"PodDisruptionBudget {budget.name} allows {budget.allowed} now, with {beside} in flight already"
-            )
+        if budget.selector.matches(pod.labels):
+            found += _overdrawn(budget, leaving)
     return tuple(dict.fromkeys(found)) if guards.budgets or is_allowed else guards.unread
+
+
+def _overdrawn(budget: Budget, leaving: tuple[Pod, ...]) -> Iterator[str]:
+    """Why a budget whose status may still be of before some cuts has no room for one more."""
+    beside = sum(any(map(budget.selector.matches, _labels(one))) for one in leaving)
+    if beside and budget.allowed - beside < 1:
+        yield f"PodDisruptionBudget {budget.name} allows {budget.allowed} now, with {beside} in flight already"
+    elif budget.spare is not None:
+        going = sum(budget.selector.matches(one.labels) for one in leaving)
+        if budget.spare - going < 1:
+            yield f"PodDisruptionBudget {budget.name} allows {budget.allowed} and has no healthy pod to spare"
 
 
 async def _evictable(client: KubeClient, pod: Pod) -> tuple[bool | None, str]:

@@ -10,8 +10,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from tidegate.kube.api import PODDISRUPTIONBUDGETS, Api, JsonObject, Resource, Selection
+from tidegate.kube.api import PODDISRUPTIONBUDGETS, PODS, Api, JsonObject, Resource, Selection
 from tidegate.kube.errors import ApiError
+from tidegate.model import pod as pod_noun
 from tidegate.model import selector
 from tidegate.model.pod import Pod
 from tidegate.model.selector import Selector
@@ -25,12 +26,24 @@ PODMONITORS = Resource("monitoring.coreos.com", "v1", "podmonitors", "PodMonitor
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """A PodDisruptionBudget. ``is_known``: its status is about the spec that stands there now."""
+    """A PodDisruptionBudget. ``allowed`` is what its status allows; ``is_known``: that is about the spec that stands
+    there now.
+
+    ``spare``: the healthy pods it selects now, by our own count, beyond those it wants; None where nobody could count.
+    Its controller is not told of a pod that loses its label and goes on counting it until another of its pods changes
+    (pkg/controller/disruption: updatePod looks up the budgets of the new labels only; measured on v1.36.2).
+    """
 
     name: str
     selector: Selector
     allowed: int
     is_known: bool = True
+    spare: int | None = None
+
+    @property
+    def room(self) -> int:
+        """How many may go: as its status has it, and by our own count."""
+        return self.allowed if self.spare is None else min(self.allowed, self.spare)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +63,7 @@ class Guards:
             if one.is_known
             else f"PodDisruptionBudget {one.name} was changed and its status is of before: try again in a moment"
             for one in self.budgets
-            if one.selector.matches(pod.labels) and (one.allowed < 1 or not one.is_known)
+            if one.selector.matches(pod.labels) and (one.room < 1 or not one.is_known)
         )
 
     def severed(self, pod: Pod, changed: Labels) -> tuple[str, ...]:
@@ -69,7 +82,7 @@ async def read_guards(api: Api, namespace: str, controllers: Iterable[Workload] 
     listed = await asyncio.gather(*(_list(api, kind, namespace) for kind in kinds))
     (budgets, policies, scalers, monitors), denied = [found for found, _ in listed], [why for _, why in listed]
     return Guards(
-        budgets=tuple(_budgets(budgets)),
+        budgets=tuple(_budgets(budgets, await _pods(api, namespace) if budgets else None)),
         policies=tuple(one for obj in policies for one in _policy(obj)),
         onlookers=(
             *_onlookers("PodDisruptionBudget", budgets),
@@ -94,7 +107,17 @@ async def _list(api: Api, resource: Resource, namespace: str) -> tuple[list[Json
         return [], f"these credentials may not list {plural} in namespace {namespace}"
 
 
-def _budgets(objects: Iterable[JsonObject]) -> Iterator[Budget]:
+async def _pods(api: Api, namespace: str) -> tuple[Pod, ...] | None:
+    """Everything a budget could count; None where it may not be listed: then its status alone is believed."""
+    try:
+        return tuple(pod_noun.decode(obj) for obj in (await api.list(PODS, Selection(namespace))).items)
+    except ApiError as error:
+        if error.code != 403:
+            raise
+        return None
+
+
+def _budgets(objects: Iterable[JsonObject], pods: tuple[Pod, ...] | None) -> Iterator[Budget]:
     for obj in objects:
         name, wanted, status = obj["metadata"]["name"], (obj.get("spec") or {}).get("selector"), obj.get("status") or {}
         if wanted is None:
@@ -102,7 +125,12 @@ def _budgets(objects: Iterable[JsonObject]) -> Iterator[Budget]:
         observed, generation = status.get("observedGeneration"), obj["metadata"].get("generation")
         is_known = generation is None or (observed is not None and observed >= generation)
         chosen = selector.of_json(wanted, f"PodDisruptionBudget {name}")
-        yield Budget(name, chosen, int(status.get("disruptionsAllowed") or 0), is_known)
+        desired, spare = status.get("desiredHealthy"), None
+        if pods is not None and desired is not None:
+            disrupted = status.get("disruptedPods") or {}
+            counted = (one for one in pods if chosen.matches(one.labels) and one.name not in disrupted)
+            spare = sum(one.is_ready and not one.is_terminating for one in counted) - int(desired)
+        yield Budget(name, chosen, int(status.get("disruptionsAllowed") or 0), is_known, spare)
 
 
 def _onlookers(kind: str, objects: Iterable[JsonObject]) -> Iterator[Onlooker]:
