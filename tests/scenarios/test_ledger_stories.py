@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from datetime import datetime
 
 import pytest
@@ -214,3 +215,26 @@ def test_a_disk_that_is_full_stops_no_drain():
 
     assert play(story, UNGATED).result.value == "verified"
     assert "No space left" in full.failure
+
+
+def test_a_node_whose_agent_is_silent_is_named_with_what_was_tried(kept):
+    async def story(stage):
+        name = await first(stage)
+        silent = await other_node(stage, name)
+
+        async def down():
+            while True:  # its kubelet starts it again each time
+                with contextlib.suppress(AssertionError):
+                    stage.kill(f"tidegate-agent-{silent}/agent")
+                await asyncio.sleep(0.02)
+
+        killing = asyncio.create_task(down())
+        await drain_pod(stage.client, NS, name, options(kept, replace=False, timeout_seconds=6.0))
+        killing.cancel()
+        return await entries_of(stage.client, NS, name, kept), silent
+
+    [entry], silent = play(story, UNGATED)
+    assert (entry.result, entry.stragglers, entry.slowest.observer) == ("timed-out", (silent,), silent)
+    assert entry.slowest.verdict == "unreachable" and entry.slowest.seconds is None
+    assert entry.slowest.evidence == "no answer" and entry.slowest.at and entry.slowest.detail
+    assert {one.verdict for one in entry.answers if one.observer != silent} == {"confirmed"}
