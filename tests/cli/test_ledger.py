@@ -110,6 +110,15 @@ def test_a_file_is_read_without_any_cluster(path):
     assert "nothing was retired" in run("pod/other", "--file", str(path)).output
 
 
+def test_without_a_kubeconfig_this_machines_own_is_shown_and_that_is_said(path, monkeypatch):
+    monkeypatch.setenv("KUBECONFIG", "/nonexistent")
+    assert run().exit_code == 1, "there is nothing at all to show"
+    Ledger(str(path)).write(Entry(id="a", at="2026-01-01T00:00:00.000Z", pod="echo-1", namespace=NS, verb="cut"))
+    answer = run()
+    assert answer.exit_code == 0 and "demo/echo-1" in answer.stdout
+    assert "no node can be asked" in answer.stderr and "/nonexistent" in answer.stderr
+
+
 def test_a_file_that_is_not_there_is_an_error_in_a_line(tmp_path):
     answer = run("--file", str(tmp_path / "none"))
     assert isinstance(answer.exception, FileNotFoundError), "main() makes a line of it"

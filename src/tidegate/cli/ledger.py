@@ -51,9 +51,17 @@ def ledger(pod: tuple[str, str] | None, path: str, **given: Any) -> None:
     from tidegate import vtime
     from tidegate.client.ledger import Wanted
     from tidegate.drain.ledger import as_text
+    from tidegate.kube.errors import KubeError
     from tidegate.kube.kubeconfig import load
 
-    cluster = None if path else load(given["kubeconfig"], given["context"])
+    cluster = None
+    try:
+        cluster = None if path else load(given["kubeconfig"], given["context"])
+    except KubeError as error:
+        path = default_path()
+        if given["kubeconfig"] or given["context"] or not os.path.exists(path):
+            raise
+        click.echo(f"note: no node can be asked, this is {path} alone: {error}", err=True)
     namespace = given["namespace"] or ("" if cluster is None or given["all_namespaces"] else cluster.namespace)
     since = given["since"]
     after = "" if since is None else as_text((vtime.now() - timedelta(seconds=since)).timestamp())
