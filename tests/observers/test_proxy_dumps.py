@@ -56,6 +56,10 @@ class TestHAProxy:
         assert facts.routes_to(THIRD) and not facts.routes_to(SECOND)
         assert facts.fence == fence_at(4712)
 
+    def test_a_slot_that_began_in_maintenance_and_was_filled_is_a_route(self):
+        """Its state is 4 then, "in maintenance by configuration", and requests go to it (seen: 2.6.12)."""
+        assert haproxy.parse(state("filled")).routes_to(Endpoint("127.77.1.3"))
+
     def test_another_installs_fence_and_a_name_that_only_begins_like_it_are_no_fence(self):
         text = state("two-servers").replace("tidegate-fence-main_fence", "tidegate-fence-main-2_fence")
         assert haproxy.parse(text).fence == ()

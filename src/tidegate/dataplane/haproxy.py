@@ -19,9 +19,10 @@ from tidegate.model.epoch import Epoch
 from tidegate.model.names import fence_name
 
 COMMAND = "show servers state"
-_MAINTENANCE = 0x01 | 0x02 | 0x04 | 0x20
-"""Forced, inherited, by configuration, by DNS resolution (management guide, ``srv_admin_state``).
+_MAINTENANCE = 0x01 | 0x02 | 0x20
+"""Forced, inherited, by DNS resolution (``srv_admin_state``; SRV_ADMF_MAINT in its source).
 
+0x04 only says that the configuration began it in maintenance: it stays set when the server is put to work (seen: 2.6).
 0x08 and 0x10 are drain; 0x40 marks a host name set over the socket and is beside the point."""
 _KNOWN_STATES = 0x7F
 _NEEDED = ("be_name", "srv_name", "srv_addr", "srv_admin_state", "srv_port")
