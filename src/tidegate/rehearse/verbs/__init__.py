@@ -1,0 +1,1 @@
+"""Random stories of people who cut, isolate, restore, drain and prepare while everything around them breaks."""
