@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 
 import pytest
-from tests.realcluster import control_plane
+from tests.realcluster import control_plane, gate_scene, kubelet_node
 
 
 @pytest.fixture(scope="session")
@@ -22,3 +23,21 @@ def quiet_cluster(real_cluster: control_plane.ControlPlane) -> Iterator[control_
     """The same one while its controllers stand still."""
     with real_cluster.without_controllers():
         yield real_cluster
+
+
+@pytest.fixture(scope="session")
+def node(
+    real_cluster: control_plane.ControlPlane, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[kubelet_node.KubeletNode]:
+    """A node with a real kubelet. Only on a machine of its own (``apart``)."""
+    binaries = control_plane.assets()
+    assert binaries is not None
+    with kubelet_node.kubelet_node(real_cluster, binaries, tmp_path_factory.mktemp("node")) as one:
+        asyncio.run(gate_scene.is_up(one))
+        yield one
+
+
+@pytest.fixture(scope="session")
+def installed(node: kubelet_node.KubeletNode, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Agent, holder and coordinator run on it from here on."""
+    asyncio.run(gate_scene.install(node, tmp_path_factory.mktemp("tidegate")))
