@@ -233,7 +233,9 @@ def _drain(drain: Document) -> list[str]:
     if not drain["epoch"]:
         return [what, "  waiting for the fence to be written"]
     late = [f"  straggler {one['node']}: {one['verdict']}, {one['detail']}" for one in drain["stragglers"]]
-    return [f"{what}, epoch {drain['epoch']}", *(late or ["  every node has let go"])]
+    others = [f"  asked: {one}" for one in drain.get("known", ())]
+    others += [f"  suspected: {one}" for one in drain.get("suspected", ())]
+    return [f"{what}, epoch {drain['epoch']}", *(late or ["  every observer has let go"]), *others]
 
 
 def _connection(entry: Document) -> tuple[str, ...]:

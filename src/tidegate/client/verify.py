@@ -247,6 +247,9 @@ async def _words(
     verdicts = {one.node: one for one in view.nodes} if view is not None and view.clean_at is not None else {}
 
     async def one(node: str) -> NodeWord:
+        if "/" in node:  # an observer that is no node: the coordinator asks it, and nobody else
+            unasked = (Unreadable("it was not asked, for no fence was written"),)
+            return judge_node(Facts(node, "", unreadable=() if node in verdicts else unasked), verdicts.get(node))
         try:
             facts = (await agents.ask(node, Question(endpoints))).facts.about(only)
         except KubeError as error:
