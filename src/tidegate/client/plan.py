@@ -248,7 +248,8 @@ async def plan_pod(api: Api, target: tuple[str, str], verb: Verb, options: VerbO
         refusals += [Refusal(reason) for reason in guards.unread]
         refusals += _claimed(obj, subject, touched)
     labels = subject.labels if record is None else record.labels
-    before = tuple(one for one in services if one.selects(namespace, labels))
+    # What counted it out has to count it in again, though it would not select it by now (``prepare`` meanwhile).
+    before = tuple(one for one in services if one.selects(namespace, labels) or subject.uid in reservations(one))
     return PodPlan(
         verb=verb,
         pod=subject,

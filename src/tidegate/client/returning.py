@@ -24,7 +24,7 @@ from tidegate.drain.state import Mode, State
 from tidegate.engine import owners
 from tidegate.kube.api import ENDPOINTSLICES, PODS, SERVICES, Api, Selection
 from tidegate.model import endpointslice, pod, service
-from tidegate.model.names import HELD, TOMBSTONE, DrainRecord, decode_drain
+from tidegate.model.names import HELD, TOMBSTONE, DrainRecord, decode_drain, decode_prepare
 from tidegate.model.pod import Owner, Pod
 from tidegate.model.service import Service
 from tidegate.model.workload import Workload
@@ -102,9 +102,23 @@ class _Found:
 
     @property
     def back(self) -> dict[str, str | None]:
-        """The labels to give back: those we changed, nothing else."""
+        """The labels to give back: those we changed, and what ``prepare`` has made Services ask for since."""
         before = self.record.labels
-        return {key: before.get(key) for key in sorted({*self.record.changed, HELD, TOMBSTONE} & set(self._touched))}
+        back = {key: before.get(key) for key in sorted({*self.record.changed, HELD, TOMBSTONE} & set(self._touched))}
+        return {**back, **self._asked_since(changed(self.subject.labels, back))}
+
+    def _asked_since(self, labels: dict[str, str]) -> dict[str, str | None]:
+        """The labels of ``prepare`` that the pod's owner gives to every pod by now: with those of before alone it would
+        be counted by its owner and get no traffic, for ever."""
+        found: dict[str, str | None] = {}
+        for one in self.services:
+            record = decode_prepare(one.annotations)
+            if record is None or record.key in self.record.labels:
+                continue
+            space, given = self.subject.namespace, {**labels, record.key: record.value}
+            if one.selects(space, given) and not one.selects(space, labels):
+                found[record.key] = record.value
+        return found
 
     @property
     def after(self) -> Pod:
