@@ -25,7 +25,7 @@ from tidegate.model.epoch import Epoch
 from tidegate.observers.kernel import Reading, Tables
 from tidegate.vtime import Nursery
 
-WORKERS = 16
+WORKERS = 24
 SEEN_SECONDS_MAX = 20.0
 FAMILIES = {"IPv4": "10.244.77.{}", "IPv6": "fd00:10:244:77::{}"}
 

@@ -39,7 +39,6 @@ from tidegate.kube.api import (
     SERVICES,
     Deletion,
     Patch,
-    Selection,
 )
 from tidegate.kube.connect import open_api
 from tidegate.kube.errors import ApiError
@@ -58,7 +57,7 @@ CAPABILITIES = ("net_admin", "sys_ptrace", "sys_admin")
 """What docs/security.md says that the node agent has: nothing else is in its bounding set here."""
 MODES = ("nftables", "iptables")
 ROUNDS = 100
-SECONDS = 7.0
+SECONDS = 3.0
 IN_BETWEEN = re.compile("no epoch is shown|the rules changed during each of")
 """What is true of a kube-proxy that is just starting."""
 FIGURES = "TIDEGATE_TEST_FIGURES"
@@ -79,7 +78,7 @@ def test_the_agent_holds_its_own_against_a_real_kube_proxy(capsys, tmp_path):
     environment = {**os.environ, NAMESPACE_ADDRESS: ADDRESS, FIGURES: str(figures)}
     ran = subprocess.run([*apart, *command], env=environment, capture_output=True, text=True, timeout=180)
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert "6 passed" in ran.stdout, ran.stdout
+    assert "4 passed" in ran.stdout, ran.stdout
     with capsys.disabled():
         print("\n" + figures.read_text().rstrip())
 
@@ -279,27 +278,31 @@ async def _answers(host):
 
 @inside
 @pytest.mark.parametrize("mode", MODES)
-async def test_kube_proxy_lets_go_of_a_drained_pod_verified_and_nothing_is_lost(real_cluster, mode):
+async def test_kube_proxy_lets_go_of_a_drained_pod_and_is_named_while_it_stands_still(real_cluster, mode):
     async with node(real_cluster) as api:
-        with kube_proxy(real_cluster, control_plane.assets(), mode):
-            async with (
-                tidegate_running(api, real_cluster),
-                web(api, real_cluster, f"drained-{mode}") as (here, kubelet, host),
-            ):
+        with kube_proxy(real_cluster, control_plane.assets(), mode) as proxy:
+            scenery = web(api, real_cluster, f"drained-{mode}")
+            async with tidegate_running(api, real_cluster), scenery as (here, kubelet, host):
                 await until(lambda: _answers(host))
-                name = (await here.names())[0]
-                with load(host) as told:
-                    await asyncio.sleep(0.5)
-                    ran = await here.tidegate("drain", f"pod/{name}", "--yes", "-o", "json")
-                    assert ran.code == 0, ran.out + ran.err + logs(real_cluster)
-                    await until(lambda: _released(kubelet))
-                    await asyncio.sleep(0.3)
-                document = json.loads(ran.out)
+                await _drained_under_load(here, kubelet, host, mode)
+                await _named_while_it_stands_still(here, proxy, mode)
+
+
+async def _drained_under_load(here, kubelet, host, mode):
+    """Nothing is lost, and the pod's own kernel saw no connection after the release."""
+    name = (await here.names())[0]
+    with load(host) as told:
+        await asyncio.sleep(0.5)
+        ran = await here.tidegate("drain", f"pod/{name}", "--yes", "-o", "json")
+        assert ran.code == 0, ran.out + ran.err
+        await until(lambda: _released(kubelet))
+        await asyncio.sleep(0.3)
+    document = json.loads(ran.out)
     [release] = kubelet.releases
     tell(
-        f"{mode}: a drain under load: {document['result']} at epoch {document['epoch']}, "
-        f"{told[0]['sent']} new connections and {told[0]['kept']} requests on kept ones, {told[0]['lost']} lost; "
-        f"the pod's kernel counted {release.before} connections opened, {release.after - release.before} after release"
+        f"{mode}: a drain under load: {document['result']}; {told[0]['sent']} new connections and "
+        f"{told[0]['kept']} requests on kept ones, {told[0]['lost']} lost; "
+        f"the pod's kernel counted {release.before} connections, {release.after - release.before} after the release"
     )
     assert (document["result"], document["stragglers"]) == ("verified", [])
     assert told[0]["lost"] == 0, told
@@ -311,26 +314,16 @@ async def _released(kubelet):
     return kubelet.releases
 
 
-def logs(plane):
-    return "".join((plane.folder / f"{role}.log").read_text()[-3000:] for role in ("node", "coordinator"))
-
-
-@inside
-@pytest.mark.parametrize("mode", MODES)
-async def test_kube_proxy_that_stands_still_is_named_and_the_pod_stays(real_cluster, mode):
-    async with node(real_cluster) as api:
-        with kube_proxy(real_cluster, control_plane.assets(), mode) as proxy:
-            async with tidegate_running(api, real_cluster), web(api, real_cluster, f"frozen-{mode}") as (here, _, host):
-                await until(lambda: _answers(host))
-                name = (await here.names())[0]
-                proxy.tell(signal.SIGSTOP)
-                ran = await here.tidegate("drain", f"pod/{name}", "--yes", "--no-replace", "--timeout", "1500ms")
-                assert ran.code == 4 and "timed-out" in ran.out and NODE in ran.out, ran.out + ran.err
-                held = await here.api.list(PODS, Selection(here.namespace))
-                assert name in [
-                    one["metadata"]["name"] for one in held.items if "deletionTimestamp" not in one["metadata"]
-                ]
-                proxy.tell(signal.SIGCONT)
-                again = await here.tidegate("drain", f"pod/{name}", "--yes", "--no-replace")
-                assert again.code == 0 and "verified" in again.out, again.out + again.err
+async def _named_while_it_stands_still(here, proxy, mode):
+    """A stopped kube-proxy's rules still send to the pod: it is not verified, the node is named, the pod stays."""
+    name = (await here.names())[0]
+    drain = ("drain", f"pod/{name}", "--yes", "--no-replace")
+    proxy.tell(signal.SIGSTOP)
+    ran = await here.tidegate(*drain, "--timeout", "1500ms")
+    assert ran.code == 4 and "timed-out" in ran.out and NODE in ran.out, ran.out + ran.err
+    kept = await here.api.get(PODS, name, here.namespace)
+    assert "deletionTimestamp" not in kept["metadata"]
+    proxy.tell(signal.SIGCONT)
+    again = await here.tidegate(*drain)
+    assert again.code == 0 and "verified" in again.out, again.out + again.err
     tell(f"{mode}: kube-proxy stopped: {next(line for line in ran.out.splitlines() if NODE in line).strip()}")

@@ -118,12 +118,16 @@ def _unfenced(shown: frozenset[str], fences: Mapping[str, str], served: frozense
 
 
 def read(generations: Generations) -> tuple[Dumps, int]:
-    """All rules, and the generation of nftables they are of. Raises ``NotRead``."""
+    """All rules, and a generation of nftables they are of, or later. Raises ``NotRead``.
+
+    nft alone gives one state of the rules: it begins again when they change under it (nft_cache_update, src/cache.c).
+    iptables' own cache (iptables/nft-cache.c) does not, so with it the generation has to be the same before and after.
+    """
     try:
         for _ in range(TRIES):
             generation = generations.now()
             dumps = _read(generation != ABSENT)
-            if generations.now() == generation:
+            if not dumps.saves or generations.now() == generation:
                 return dumps, generation
     except (CommandFailed, OSError) as error:
         raise NotRead(str(error)) from error
