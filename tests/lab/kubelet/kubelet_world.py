@@ -30,18 +30,21 @@ def readiness(period=1, **fields):
 
 
 class Gate:
-    """Answers preStop httpGet calls as told; ``calls`` are (instant, request line)."""
+    """Answers preStop httpGet calls as told; ``calls`` are (instant, request line), ``headers`` those of each."""
 
     def __init__(self, seconds=0.0, status=200):
         self.seconds = seconds
         self.status = status
         self.calls = []
+        self.headers = []
         self.closed_at = []
 
     async def serve(self, reader, writer):
         loop = asyncio.get_running_loop()
         line = (await reader.readline()).decode().strip()
         self.calls.append((loop.time(), line))
+        lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+        self.headers.append(dict(one.lower().split(": ", 1) for one in lines if one))
         try:
             await asyncio.sleep(self.seconds)
             writer.write(f"HTTP/1.1 {self.status} Told\r\ncontent-length: 0\r\n\r\n".encode())

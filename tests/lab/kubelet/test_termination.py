@@ -37,6 +37,9 @@ def test_a_held_gate_holds_sigterm():
             [(called, line)] = gate.calls
             assert called - asked < 0.01
             assert line == "GET /gate/app HTTP/1.1"
+            [headers] = gate.headers  # but for the address, those of a real 1.36.2
+            assert headers["host"].endswith(":15299") and headers["user-agent"] == "kube-lifecycle/1.36"
+            assert (headers["accept"], headers["accept-encoding"]) == ("*/*", "gzip")
             [term] = world.at("signal-sent")
             assert 3.0 <= term - asked < 3.01
             assert [entry["outcome"] for entry in world.journal.of("hook-ended")] == ["done"]

@@ -88,7 +88,8 @@ class Hooks:
             port = port_number(target.container, action["port"])
             path, query = parse_target(action.get("path") or "/")
             path = path if path.startswith("/") else f"/{path}"
-            headers = {"user-agent": USER_AGENT, "accept": "*/*"}
+            # Word for word what a real 1.36.2 sends (Go's transport adds the last), but for our "connection: close".
+            headers = {"user-agent": USER_AGENT, "accept": "*/*", "accept-encoding": "gzip"}
             headers |= {header["name"].lower(): header["value"] for header in action.get("httpHeaders") or []}
             reader, writer = await self._dial(host, port)
             await converse(reader, writer, Request("GET", path, query, headers), f"{host}:{port}")
