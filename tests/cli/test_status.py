@@ -204,8 +204,8 @@ def test_json_and_yaml_are_the_same_document(capsys):
     first_document, _, second = capsys.readouterr().out.partition("---\n")
     assert json.loads(first_document) == yaml.safe_load(second)
     assert sorted(json.loads(first_document)) == [
-        "connections", "drains", "held", "kind", "name", "namespace", "nodes", "pods", "problems", "services",
-        "workloads",
+        "connections", "drains", "held", "kind", "name", "namespace", "nodes", "observers", "pods", "problems",
+            "routers", "services", "workloads",
     ]  # fmt: skip
 
 

@@ -10,7 +10,9 @@ import yaml
 from fake_ingress import ADMIN_PORT, PROXY_PORT
 from stage import NS, first, play
 
-from tidegate.client import VerbOptions, drain_pod
+from tidegate.cli.status_text import lines
+from tidegate.client import VerbOptions, cut_pod, drain_pod, status_of
+from tidegate.client.verify import VerifyOptions, verify_pod
 from tidegate.kube import wire
 from tidegate.kube.api import DEPLOYMENTS, NAMESPACES, PODS, SERVICES, Patch, Resource, Selection
 from tidegate.kube.errors import KubeError
@@ -228,3 +230,32 @@ def test_status_names_every_replica_and_who_is_waited_for(tmp_path):
     [drain] = status["drains"]
     assert {one["node"] for one in drain["stragglers"]} == {one["name"] for one in status["observers"]}
     assert drain["known"] == ["Ingress demo/site (class edge) routes to demo/echo"] and drain["suspected"] == []
+
+
+def test_status_tells_who_routes_by_a_service_and_whether_anybody_asks_them(tmp_path):
+    async def looked(stage, clients):
+        return (await status_of(stage.client, "svc", NS, "echo")).document
+
+    sentence = "Ingress demo/site (class edge) routes to demo/echo"
+    document = told(tmp_path, looked, observer(), has_ingress=True)
+    assert document["routers"] == [{"service": "demo/echo", "known": [sentence], "suspected": []}]
+    assert [one["policy"] for one in document["observers"]] == ["required", "required"]
+    assert f"  asked: {sentence}" in lines(document)
+    document = told(tmp_path, looked, has_ingress=True)
+    assert document["routers"] == [{"service": "demo/echo", "known": [], "suspected": [sentence]}]
+    assert told(tmp_path, looked)["routers"] == [], "a Service that nothing mentions is routed by nodes alone"
+
+
+def test_verify_goes_by_its_word_too(tmp_path):
+    async def looked(stage, clients):
+        name = await first(stage)
+        asked = asyncio.ensure_future(cut_pod(stage.client, NS, name, VerbOptions()))
+        await asyncio.sleep(4.0)
+        early = await verify_pod(stage.client, NS, name, VerifyOptions(timeout_seconds=1.0))
+        await asked
+        return early, await verify_pod(stage.client, NS, name, VerifyOptions())
+
+    early, late = told(tmp_path, looked, observer())
+    assert early.outcome == "unknown" and any("edge/edge-" in reason for reason in early.reasons)
+    assert late.outcome == "unrouted"
+    assert {one.verdict for one in late.nodes} == {"no-route"} and len(late.nodes) == 5

@@ -160,7 +160,7 @@ class TestCommand:
 
     async def test_one_that_hangs_is_killed_with_all_it_started(self, tmp_path):
         file = tmp_path / "late"
-        code = f"import subprocess, time; subprocess.Popen(['sh', '-c', 'sleep 1; touch {file}']); time.sleep(9)"
+        code = f"import subprocess, signal; subprocess.Popen(['sh', '-c', 'sleep 1; touch {file}']); signal.pause()"
         with pytest.raises(Unreachable, match=r"longer than 0\.5 s"):
             await self.ask(code, Question((POD,), "main", None, 0.5))
         await asyncio.sleep(1.0)

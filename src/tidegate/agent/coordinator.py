@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,6 +40,7 @@ from tidegate.observers import config
 from tidegate.observers.config import Configured
 from tidegate.observers.coordinator import (
     ACKNOWLEDGE_PATH,
+    SERVICES_MAX,
     STATUS_PATH,
     WAIT_SECONDS_MAX,
     View,
@@ -338,8 +339,9 @@ class Coordinator:
         # A node that the watch has not shown yet was not asked: the next look will.
         return all(("", name) in self._nodes.objects for name in listed)
 
-    def status(self) -> bytes:
-        """``{"instance", "holding", "drains": [...]}``: what keeps each drain waiting, by name."""
+    def status(self, routers: Iterable[dict[str, object]] = ()) -> bytes:
+        """``{"instance", "holding", "drains", "observers", "routers"}``: what keeps each drain waiting, by name; who is
+        asked beside the nodes; ``routers`` as given (``Suspicion.of_services``)."""
         drains = []
         for flight in self.flights:
             view = self._view(flight, False)
@@ -360,7 +362,7 @@ class Coordinator:
             )  # fmt: skip
         answer = {
             "instance": self._instance, "holding": self.lease.is_held, "drains": drains,
-            "observers": self._externals.status(),
+            "observers": self._externals.status(), "routers": list(routers),
         }  # fmt: skip
         return msgspec.json.encode(answer)
 
@@ -369,7 +371,9 @@ class Coordinator:
         if request.path == "/healthz":
             return whole(200, b"ok", "text/plain")
         if request.path == STATUS_PATH and request.method == "GET":
-            return whole(200, self.status())
+            services = tuple(request.params("service"))[:SERVICES_MAX]
+            routers = await self._suspicion.of_services(services, self._externals.covers) if services else []
+            return whole(200, self.status(routers))
         if request.path != ACKNOWLEDGE_PATH or request.method != "POST":
             return _refusal(404, f"{request.method} {request.path} is not asked here")
         if not self.lease.is_held:

@@ -167,8 +167,10 @@ class Externals:
 
     async def _follow(self, asked: Asked) -> None:
         while self._endpoints:
+            began = asyncio.get_running_loop().time()
             await self._ask(asked, self._endpoints)
-            await asyncio.sleep(POLL_SECONDS)
+            took = asyncio.get_running_loop().time() - began
+            await asyncio.sleep(max(POLL_SECONDS, 4 * took))  # no more than a fifth of its time, however large its answer
         self._followers.pop(asked.name, None)
 
     async def _ask(self, asked: Asked, endpoints: tuple[Endpoint, ...]) -> None:

@@ -96,6 +96,20 @@ class Suspicion:
             found = Found(suspected=(Router(f"an object that routes is not what its kind says: {error!r}", ()),))
         return Found(found.known, (*found.suspected, *(Router(problem, ()) for problem in self._problems)))
 
+    async def of_services(self, names: tuple[str, ...], covers: tuple[str, ...]) -> list[dict[str, object]]:
+        """Who routes by each of these Services (namespace/name), for those by which anybody does: ``{"service",
+        "known": [sentences], "suspected": [sentences]}``."""
+        await self.list_if_due()
+        told: list[dict[str, object]] = []
+        for name in names:
+            namespace, _, plain = name.partition("/")
+            obj = self._services.objects.get((namespace, plain))
+            found = self._tell(Subject((name,)), [] if obj is None else [obj], covers)
+            if found.known or found.suspected:
+                known, suspected = ([one.sentence for one in part] for part in (found.known, found.suspected))
+                told.append({"service": name, "known": known, "suspected": suspected})
+        return told
+
     def keep(self, keys: tuple[Key, ...]) -> None:
         """Forget all drains but these."""
         kept = frozenset(keys)

@@ -212,10 +212,18 @@ def _nodes(document: Document, wide: bool) -> list[str]:
         found += ["Nodes", *table([_node(node) for node in document["nodes"]], (), "  ")]
     for drain in document["drains"]:
         found += _drain(drain)
+    if document["routers"]:
+        found += ["Others who route", *(line for router in document["routers"] for line in _router(router))]
     live = [entry for entry in document["connections"] if entry["live"] or entry["problem"]]
     if live:
         found += ["Connections", *table([_connection(entry) for entry in live], (), "  ")]
     return found
+
+
+def _router(router: Document) -> list[str]:
+    """Who routes by a Service beside the nodes, and whether drains ask them."""
+    known = [f"  asked: {one}" for one in router["known"]]
+    return known + [f"  suspected, no observer: {one}" for one in router["suspected"]]
 
 
 def _node(node: Document) -> tuple[str, ...]:

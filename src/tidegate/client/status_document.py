@@ -231,6 +231,8 @@ class Sight:
             "nodes": [self._node(facts, names, own) for _, facts in sorted(self.heard.facts.items())],
             "drains": [drain for drain in self.heard.drains if (drain["namespace"], drain["pod"]) in shown],
             "connections": self._connections(services),
+            "observers": list(self.heard.observers),
+            "routers": list(self.heard.routers),
         }
 
     def _node(self, facts: Facts, services: set[str], own: set[str]) -> Document:

@@ -23,13 +23,16 @@ CONNECTIONS_MAX = 64
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """``facts`` by node, unreadable where it could not be asked; ``quiet`` by endpoint; ``drains`` as the coordinator
-    tells them; ``problems`` are what is missing."""
+    """``facts`` by node, unreadable where it could not be asked; ``quiet`` by endpoint; ``drains``, ``observers`` (that
+    are no nodes) and ``routers`` (who routes by a Service beside the nodes) as the coordinator tells them; ``problems``
+    are what is missing."""
 
     facts: dict[str, Facts] = field(default_factory=dict)
     quiet: dict[str, Quiet] = field(default_factory=dict)
     drains: tuple[dict[str, Any], ...] = ()
     problems: tuple[str, ...] = ()
+    observers: tuple[dict[str, Any], ...] = ()
+    routers: tuple[dict[str, Any], ...] = ()
 
 
 class Asking:
@@ -41,19 +44,24 @@ class Asking:
         self._coordinator = ProxiedCoordinator(client)
 
     async def ask(
-        self, nodes: Iterable[str], endpoints: Iterable[Endpoint], served: Mapping[str, tuple[Endpoint, ...]]
+        self,
+        nodes: Iterable[str],
+        endpoints: Iterable[Endpoint],
+        served: Mapping[str, tuple[Endpoint, ...]],
+        services: tuple[str, ...] = (),
     ) -> Heard:
-        """Routes to ``endpoints`` on all ``nodes``; connections at ``served`` (by node). Never raises."""
+        """Routes to ``endpoints`` on all ``nodes``; connections at ``served`` (by node); who else routes by
+        ``services``. Never raises."""
         asked = tuple(endpoints)
         witnessed, problem = await self._nodes_with_agents()
         routes = asyncio.gather(*(self._facts(node, asked, witnessed) for node in nodes)) if asked else _none()
         wanted = [(node, batch) for node, all_ in sorted(served.items()) for batch in _batches(all_)]
         quiet = asyncio.gather(*(self._connections(node, batch, witnessed) for node, batch in wanted))
-        (drains, silence), facts, connections = await asyncio.gather(self._drains(), routes, quiet)
+        (told, silence), facts, connections = await asyncio.gather(self._coordinators(services), routes, quiet)
         by_endpoint = {at: one for batch in connections for at, one in batch.items()}
-        return Heard(
-            {one.source: one for one in facts}, by_endpoint, drains, tuple(one for one in (silence, problem) if one)
-        )
+        problems = tuple(one for one in (silence, problem) if one)
+        drains, observers, routers = (tuple(told.get(key, ())) for key in ("drains", "observers", "routers"))
+        return Heard({one.source: one for one in facts}, by_endpoint, drains, problems, observers, routers)
 
     async def _nodes_with_agents(self) -> tuple[frozenset[str] | None, str]:
         """None where that cannot be told: then each is asked."""
@@ -87,16 +95,17 @@ class Asking:
         found = await self._agents.connections(node, batch)
         return {str(at): _of(found, at, batch) for at in batch}
 
-    async def _drains(self) -> tuple[tuple[dict[str, Any], ...], str]:
-        """The drains the coordinator knows, or why it cannot be asked."""
+    async def _coordinators(self, services: tuple[str, ...]) -> tuple[dict[str, list[dict[str, Any]]], str]:
+        """The drains the coordinator knows, its observers and who routes by ``services``; or why it cannot be asked."""
         try:
             if not await is_installed(self._client):
-                return (), "there is no coordinator in this cluster: drains can only be assumed"
-            return tuple((await self._coordinator.status())["drains"]), ""
+                return {}, "there is no coordinator in this cluster: drains can only be assumed"
+            told = await self._coordinator.status(services)
         except KubeError as error:
-            return (), str(error)
-        except (KeyError, TypeError):
-            return (), "the coordinator's status is not understood"
+            return {}, str(error)
+        if not all(isinstance(told.get(key, []), list) for key in ("drains", "observers", "routers")):
+            return {}, "the coordinator's status is not understood"
+        return told, "" if "drains" in told else "the coordinator's status is not understood"
 
 
 async def _none() -> list[Facts]:

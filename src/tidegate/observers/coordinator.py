@@ -21,6 +21,8 @@ from tidegate.model.epoch import Epoch
 PROTOCOL = 1
 ACKNOWLEDGE_PATH = "/v1/acknowledge"
 STATUS_PATH = "/v1/status"
+SERVICES_MAX = 100
+"""Services that one question about the status may name (``?service=namespace/name``): they stand in its URL."""
 WAIT_SECONDS_MAX = 30.0
 LEASE_NAME = "tidegate-coordinator"
 ADDRESS_ANNOTATION = "tidegate.dev/address"

@@ -21,6 +21,7 @@ from tidegate.observers import sockets, witness
 from tidegate.observers.coordinator import (
     ACKNOWLEDGE_PATH,
     LEASE_NAME,
+    SERVICES_MAX,
     STATUS_PATH,
     Ask,
     CoordinatorUnreachable,
@@ -57,21 +58,25 @@ class ProxiedCoordinator:
         """Raises ``CoordinatorUnreachable``."""
         return decode_view(200, await self._call("POST", ACKNOWLEDGE_PATH, msgspec.json.encode(ask)))
 
-    async def status(self) -> dict[str, Any]:
-        """The drains in flight: ``{"drains": [...]}``. Raises ``CoordinatorUnreachable``."""
-        body = await self._call("GET", STATUS_PATH)
+    async def status(self, services: tuple[str, ...] = ()) -> dict[str, Any]:
+        """The drains in flight: ``{"drains": [...]}``; the observers that are no nodes, and who routes by ``services``.
+
+        Raises ``CoordinatorUnreachable``.
+        """
+        query = tuple(("service", name) for name in services[:SERVICES_MAX])
+        body = await self._call("GET", STATUS_PATH, query=query)
         try:
             return msgspec.json.decode(body, type=dict[str, Any])
         except msgspec.DecodeError as error:
             raise CoordinatorUnreachable(f"the coordinator's status is not understood: {error}") from error
 
-    async def _call(self, method: str, path: str, body: bytes = b"") -> bytes:
+    async def _call(self, method: str, path: str, body: bytes = b"", query: tuple[tuple[str, str], ...] = ()) -> bytes:
         try:
             if not self._target:
                 lease = await self._client.get(LEASES, LEASE_NAME, SYSTEM_NAMESPACE)
                 _, port = lease_address(lease)
                 self._target = f"{(lease.get('spec') or {}).get('holderIdentity')}:{port}"
-            return await call(self._client, self._target, Request(method, path, (), {}, body))
+            return await call(self._client, self._target, Request(method, path, query, {}, body))
         except KubeError as error:
             self._target = ""
             raise CoordinatorUnreachable(f"the coordinator does not answer: {error}") from error
