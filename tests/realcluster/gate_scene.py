@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.realcluster import apart, judge
-from tests.realcluster.judge import answers, eventually
+from tests.realcluster.judge import Load, answers, eventually, held_calls, line
 from tests.realcluster.kubelet_node import NODE, POD_NETWORK, KubeletNode
 from tests.realcluster.pod_image import APP_IMAGE, APP_PORT
 
@@ -37,6 +37,9 @@ from tidegate.model.names import AGENT_PORT, GATE_PATH, GATE_PORT, SYSTEM_NAMESP
 from tidegate.observers.coordinator import LEASE_NAME
 
 Manifest = dict[str, Any]
+PODS_OF_EACH = 3
+SYNC_SECONDS = 1.5
+"""kube-proxy's minSyncPeriod of 1 s, and a sync."""
 GATE: Manifest = {"httpGet": {"path": f"{GATE_PATH}app", "port": GATE_PORT}}
 RESTRICTED = {
     "allowPrivilegeEscalation": False,
@@ -51,6 +54,9 @@ CAPABILITIES = ["NET_ADMIN", "SYS_ADMIN", "SYS_PTRACE", "SYS_CHROOT"]
 
 def sleeping(seconds: int) -> Manifest:
     return {"sleep": {"seconds": seconds}}
+
+
+WAYS: dict[str, Manifest | None] = {"plain": None, "sleep-5": sleeping(5), "sleep-15": sleeping(15), "gate": GATE}
 
 
 def pod_template(name: str, pre_stop: Manifest | None, grace: int = 30, **container: Any) -> Manifest:
@@ -217,6 +223,44 @@ class Scene:
             os.close(end)
 
         loop.add_reader(end, ended)
+
+
+async def rolled(here: Scene, way: str) -> Load:
+    """A rolling update of three pods under load."""
+    address = await here.deployment(way, PODS_OF_EACH, WAYS[way])
+    async with Load(address) as load:
+        await asyncio.sleep(SYNC_SECONDS)  # realtime: kube-proxy routes to all three
+        await here.roll(way)
+        await eventually(lambda: here.is_rolled_out(way), f"{way} is rolled out", 60)
+
+        async def are_gone() -> bool:
+            lives = here.lives_of(way)
+            return len(lives) == PODS_OF_EACH and all(one.gone_at for one in lives)
+
+        await eventually(are_gone, f"the pods of {way} are gone", 60)
+    return load
+
+
+def told(here: Scene, loads: dict[str, Load]) -> None:
+    head = f"{here.node.plane.version}, {PODS_OF_EACH} pods, a new connection per request"
+    print(head, judge.HEADING, *(line(way, load, here.lives_of(way)) for way, load in loads.items()), sep="\n")
+
+
+@contextlib.asynccontextmanager
+async def busy(pod: Manifest) -> AsyncIterator[asyncio.StreamWriter]:
+    """A connection to the pod on which nothing has been asked yet: no gate is released before its deadline."""
+    _, writer = await asyncio.open_connection(pod["status"]["podIP"], APP_PORT)
+    try:
+        yield writer
+    finally:
+        writer.close()
+
+
+async def held(number: int = 1) -> None:
+    async def are_held() -> bool:
+        return held_calls() == number
+
+    await eventually(are_held, f"{number} calls are held")
 
 
 def service(name: str) -> Manifest:

@@ -13,16 +13,19 @@ from tests.realcluster import apart, control_plane, kubelet_node
 
 pytestmark = pytest.mark.realcluster
 HERE = Path(__file__)
-STORIES = ("stories_gate.py", "stories_gate_agent.py")
-"""In this order: the first has the gate's port to itself."""
-SECONDS_MAX = 150
+MACHINES = {
+    "drains": ("stories_gate.py", "stories_gate_drains.py"),  # the first has the gate's port to itself
+    "restarts": ("stories_gate_restarts.py",),
+}
+SECONDS_MAX = 120
 
 
-def test_the_gate_on_a_real_kubelet():
+@pytest.mark.parametrize("stories", MACHINES.values(), ids=MACHINES)
+def test_the_gate_on_a_real_kubelet(stories):
     if why := kubelet_node.missing(control_plane.assets()):
         pytest.skip(why)
-    stories = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-v", "-rA", "--durations=10"]
-    command = [sys.executable, apart.__file__, *stories, *(str(HERE.with_name(name)) for name in STORIES)]
+    play = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-rA", "--durations=10"]
+    command = [sys.executable, apart.__file__, *play, *(str(HERE.with_name(name)) for name in stories)]
     ours, its_input = os.pipe()[::-1]  # as long as we have our end, the machine may run
     with subprocess.Popen(command, stdin=its_input, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
         os.close(its_input)
