@@ -148,3 +148,24 @@ def test_a_cut_says_what_it_is_worth_what_goes_on_and_what_comes_next(capsys):
 
 def test_a_drain_takes_the_activity_probe_from_the_command_line():
     assert "--activity PROBE" in CliRunner().invoke(drain, ["--help"]).output
+
+
+def test_a_verb_that_is_interrupted_says_what_stands_and_how_to_go_on(capsys):
+    async def story(stage):
+        name = await first(stage)
+        for node in ("node-1", "node-2", "node-3"):
+            stage.fault("proxy-freeze", node, 30)
+        options = VerbOptions(seed=0, timeout_seconds=60)
+        running = asyncio.create_task(mutate._run(CLUSTER, mutate.deed("cut", Targets(NS, (name,)), options), GIVEN))
+        await asyncio.sleep(5)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        return name
+
+    name = play(story, UNGATED)
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == (
+        f"pod/{name} stands at fenced, nobody is at work on it: the same command again goes on, "
+        f"`tidegate restore pod/{name} -n demo` gives it back"
+    )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from tidegate.cli import question
 from tidegate.cli.main import DONE, FAILED, INTERRUPTED, REFUSED, fail
 from tidegate.cli.mutate import Progress, exit_code, note_unkept, show, worst
 from tidegate.cli.target import asking
@@ -54,7 +55,7 @@ async def drained(
         if given["dry_run"] or plan.refused:
             is_refused = plan.refused or any(one.plan.refused(options) for one in plan.pods if one.plan is not None)
             return planned(plan, options), REFUSED if is_refused else DONE
-        if not given["yes"] and sys.stdin.isatty() and not click.confirm("Do it?", err=True):
+        if not question.is_wanted(given["yes"]):
             fail("nothing was changed", FAILED)
         result = await drain_node(client, plan, options, given["parallel"], lambda one: Progress(str(one)))
     if given["output"] == "text":

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tidegate.cli import question
 from tidegate.cli.main import DONE, FAILED, REFUSED, UNVERIFIED, fail
 from tidegate.cli.target import Duration, asking, cluster_options
 
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
     from tidegate.kube.client import KubeClient
     from tidegate.kube.kubeconfig import Cluster
     from tidegate.model.names import DrainResult
+
+
+LOOK_SECONDS = 3.0
+"""For the last look of a verb that was interrupted."""
 
 
 def verb_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -181,7 +186,7 @@ async def _run(cluster: Cluster, deed: Deed, given: dict[str, Any]) -> tuple[lis
         if given["dry_run"]:
             return [plan.document(deed.options) for plan in plans], [_foreseen(plan, deed.options) for plan in plans]
         is_wanted = any(not plan.refused(deed.options) for plan in plans)
-        if is_wanted and not given["yes"] and sys.stdin.isatty() and not click.confirm("Do it?", err=True):
+        if is_wanted and not question.is_wanted(given["yes"]):
             fail("nothing was changed", FAILED)
         if marked is not None:
             await mark(client, marked)
@@ -191,7 +196,12 @@ async def _run(cluster: Cluster, deed: Deed, given: dict[str, Any]) -> tuple[lis
 
         async def carry_out(current: PodPlan, place: int) -> DrainResult:
             name = current.pod.name
-            result = await deed.carry_out(client, current, Progress(f"{name} ({place}/{count})" if count > 1 else ""))
+            told = Progress(f"{name} ({place}/{count})" if count > 1 else "")
+            try:
+                result = await deed.carry_out(client, current, told)
+            except asyncio.CancelledError:
+                click.echo(await standing(client, current), err=True)
+                raise
             if given["output"] == "text":
                 click.echo(sentence(name, result))
                 for line in await meaning(client, current, result):
@@ -280,6 +290,29 @@ def document(plan: PodPlan, result: DrainResult) -> dict[str, Any]:
         "epoch": result.epoch,
         "seconds": result.seconds,
     }
+
+
+async def standing(client: KubeClient, plan: PodPlan) -> str:
+    """What stands on a pod whose verb was interrupted, and how to go on or back."""
+    from tidegate.kube.api import PODS
+    from tidegate.kube.errors import KubeError
+    from tidegate.model import pod
+    from tidegate.traffic import held
+
+    where = f"pod/{plan.pod.name} -n {plan.pod.namespace}"
+    try:
+        async with asyncio.timeout(LOOK_SECONDS):
+            found = pod.decode(await client.get(PODS, plan.pod.name, plan.pod.namespace))
+    except (KubeError, TimeoutError) as error:
+        return f"pod/{plan.pod.name}: what stands is not known ({error}): `tidegate status {where}`"
+    hold = held(found)
+    if hold is None:
+        return (
+            f"pod/{plan.pod.name}: nothing stands of it" if plan.verb != "restore" else f"pod/{plan.pod.name} is free"
+        )
+    state = hold.record.state.lower() if hold.record is not None else "held"
+    back = "" if hold.is_sealed or plan.verb == "restore" else f", `tidegate restore {where}` gives it back"
+    return f"pod/{plan.pod.name} stands at {state}, nobody is at work on it: the same command again goes on{back}"
 
 
 async def meaning(client: KubeClient, plan: PodPlan, result: DrainResult) -> tuple[str, ...]:

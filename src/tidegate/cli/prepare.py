@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tidegate.cli import question
 from tidegate.cli.main import DONE, FAILED, REFUSED, fail
 from tidegate.cli.target import Duration, Reference, asking, cluster_options
 
@@ -120,7 +121,7 @@ async def _run(
         if given["dry_run"]:
             return plan.document(), REFUSED if plan.refusals else DONE
         is_wanted = not plan.refusals and not plan.done
-        if is_wanted and not given["yes"] and sys.stdin.isatty() and not click.confirm("Do it?", err=True):
+        if is_wanted and not question.is_wanted(given["yes"]):
             fail("nothing was changed", FAILED)
         result = await carry_out(client, plan, options, _Progress(plan.about))
         if given["output"] == "text":
