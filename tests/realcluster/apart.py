@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,6 +21,8 @@ ADDRESS = "192.0.2.1"
 """The node's address: TEST-NET-1 (RFC 5737) on a veth pair that leads nowhere, so nothing can leave."""
 CGROUPS = Path("/sys/fs/cgroup")
 HIERARCHIES = ("blkio", "cpu", "cpuacct", "cpuset", "devices", "freezer", "memory", "pids")
+PREFIX = "tidegate-apart-"
+"""And the launcher's process id."""
 FRESH = ("/run", "/var/lib", "/var/log", "/etc/cni")
 """Folders that containerd and the kubelet write to by name (shim sockets: /run/containerd/s)."""
 TUNABLES = {
@@ -82,9 +85,23 @@ def _remove(homes: list[Path]) -> None:
             time.sleep(0.02 if home.exists() else 0)  # realtime: the kernel's own cleaning up
 
 
+def sweep() -> None:
+    """Take away what launchers left that were killed themselves: empty cgroups and a folder each."""
+    folders = Path(tempfile.gettempdir())
+    for parent in {home.parent: None for home in _homes("any")} | {folders: None}:
+        for found in parent.glob(f"{PREFIX}*"):
+            if Path("/proc", found.name.removeprefix(PREFIX).partition("-")[0]).exists():
+                continue
+            if parent == folders:
+                shutil.rmtree(found, ignore_errors=True)
+            else:
+                _remove([found])
+
+
 def outside(command: list[str]) -> int:
     """Make the machine, wait for the command's end or our caller's, take all of it away."""
-    with tempfile.TemporaryDirectory(prefix="tidegate-apart-") as folder:
+    sweep()
+    with tempfile.TemporaryDirectory(prefix=f"{PREFIX}{os.getpid()}-") as folder:
         homes = _homes(Path(folder).name)
         try:
             _make(homes)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -297,11 +299,11 @@ async def _namespace(api: Api, name: str, labels: dict[str, str]) -> None:
 AGENT = f"tidegate-agent-{NODE}"
 
 
-async def kill(here: Scene, container: str) -> None:
-    """SIGKILL to a container (agent or holder) of the node agent's pod; the kubelet starts it again."""
+async def kill(here: Scene, container: str, number: int = signal.SIGKILL) -> None:
+    """A signal to a container (agent or holder) of the node agent's pod; the kubelet starts it again once it ends."""
     pod = await here.api.get(PODS, AGENT, SYSTEM_NAMESPACE)
     [first, *_] = here.node.inside(pod["metadata"]["uid"], container)
-    os.kill(first, 9)
+    os.kill(first, number)
 
 
 def log(container: str) -> str:
@@ -327,7 +329,7 @@ async def install(node: KubeletNode, folder: Path) -> None:
             await api.create(PODS if one["kind"] == "Pod" else SERVICES, one)
         await eventually(lambda: _is_led(api), "the coordinator leads")
     for host, port in ((apart.ADDRESS, AGENT_PORT), ("127.0.0.1", GATE_PORT)):
-        await eventually(lambda h=host, p=port: is_listening(h, p), f"somebody listens on {host}:{port}")
+        await eventually(partial(is_listening, host, port), f"somebody listens on {host}:{port}")
 
 
 async def _is_led(api: Api) -> bool:

@@ -4,14 +4,16 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from pathlib import Path
 
 import pytest
+from tests.realcluster.apart import ADDRESS
 from tests.realcluster.gate_scene import GATE, busy, held, is_listening, kill, log, rolled, scene, told
 from tests.realcluster.judge import eventually
 
 from tidegate.kube.api import EVENTS, PODS
-from tidegate.model.names import GATE_PORT, Ending
+from tidegate.model.names import AGENT_PORT, GATE_PORT, Ending
 
 pytestmark = pytest.mark.usefixtures("installed")
 FALLBACK_SECONDS = 15.0
@@ -48,6 +50,21 @@ async def test_a_kubelet_that_restarts_in_a_hold_asks_again_and_the_drain_goes_o
             assert not life.stopped_at, "its kubelet's end is not the app's"
         await here.gone(life)
         assert life.result is not None and life.result.result is Ending.VERIFIED, life.result
+
+
+async def test_an_agent_that_is_told_to_leave_in_a_hold_keeps_it_to_its_end(node):
+    async with scene(node, "agent-leaves") as here:
+        pod = await here.pod("web", GATE, grace=60)
+        async with busy(pod):
+            life = await here.delete(pod)
+            await held()
+            await kill(here, "agent", signal.SIGTERM)
+            await asyncio.sleep(1.0)  # realtime: it could end here
+            assert not life.stopped_at
+        await here.gone(life)
+        assert life.result is not None and life.result.result is Ending.VERIFIED, life.result
+        assert life.held_seconds < FALLBACK_SECONDS
+        await eventually(lambda: is_listening(ADDRESS, AGENT_PORT), "the kubelet starts the agent again")
 
 
 async def test_a_holder_that_dies_opens_the_gate_and_nothing_is_verified(node):

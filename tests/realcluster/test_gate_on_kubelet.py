@@ -34,6 +34,7 @@ def test_the_gate_on_a_real_kubelet(stories):
         finally:
             os.close(ours)
             process.wait(20)
+            apart.sweep()
     print(told)
     assert process.returncode == 0, told
     assert re.search(r"\b\d+ passed", told) and " skipped" not in told
