@@ -32,10 +32,12 @@ FAMILIES = {"IPv4": "10.244.77.{}", "IPv6": "fd00:10:244:77::{}"}
 
 @dataclass
 class Trial:
-    """One cut. ``epoch`` once it was written after the cut."""
+    """One cut. ``epoch`` once it was written after the cut; ``before`` is the last one written until then, which proves
+    nothing: ``is_early`` once a reading showed it beside the route."""
 
     endpoint: Endpoint
-    cut_at: float
+    before: Epoch
+    is_early: bool = False
     epoch: Epoch | None = None
     sent_at: float = 0.0
     seen_at: float = 0.0
@@ -50,6 +52,7 @@ class Trials:
 
     api: Api
     tables: Tables
+    written: Epoch
     fencing: Fencing
     rng: random.Random
     prefix: str
@@ -113,13 +116,14 @@ class Trials:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._frozen.wait(), 1.0)
             slice_ = await self._put(slice_, ())
-            trial = Trial(endpoint, asyncio.get_running_loop().time())
+            trial = Trial(endpoint, self.written)
             self._open[number] = trial
             if self.rng.random() < 0.5:
                 await asyncio.sleep(self.rng.uniform(0.0, 0.3))
             async with self._fence_lock:
                 write = await self.fencing.write()
             trial.sent_at, trial.epoch = write.sent_at, write.epoch
+            self.written = write.epoch
             await self._until_seen(trial)
             await asyncio.sleep(self.rng.uniform(0.0, 0.1))
             trial.over = True
@@ -167,9 +171,11 @@ class Trials:
         is_routed = bool(found.facts.routes_to(trial.endpoint))
         trial.is_lie = trial.is_lie or (trial.was_absent and is_routed)
         trial.was_absent = trial.was_absent or not is_routed
+        shown = [one for one in found.facts.fence if one.install == trial.before.install]
+        reaches_before = bool(shown) and all(one.reaches(trial.before) for one in shown)
+        trial.is_early = trial.is_early or (reaches_before and is_routed)
         if trial.epoch is None:
             return
-        shown = [one for one in found.facts.fence if one.install == trial.epoch.install]
         if shown and all(one.reaches(trial.epoch) for one in shown):
             trial.seen_at = trial.seen_at or now
             if is_routed:

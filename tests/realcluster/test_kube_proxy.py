@@ -123,20 +123,22 @@ async def test_kube_proxy_shows_routes_and_fence_and_fence_at_least_e_implies_no
         kernel = await own_kernel(api)
         with kube_proxy(real_cluster, control_plane.assets(), mode) as proxy:
             await _shows_exactly_the_endpoints(api, kernel, first.epoch, mode)
-            trials = Trials(api, kernel, fencing, random.Random(4), f"churn-{mode}")
+            trials = Trials(api, kernel, first.epoch, fencing, random.Random(4), f"churn-{mode}")
             await trials.run(proxy, SECONDS, ROUNDS)
         kernel.close()
     waits = sorted(1000 * (one.seen_at - one.sent_at) for one in trials.done)
-    lies = sum(one.is_lie for one in trials.done)
+    lies, early = sum(one.is_lie for one in trials.done), sum(one.is_early for one in trials.done)
     tell(
         f"{mode}: {len(trials.done)} cuts, {trials.readings} readings ({sum(trials.unreadable.values())} in between), "
         f"{len(trials.violations)} violations, "
-        f"{lies} cuts where absence of the rule alone would have lied; epoch written -> seen, ms: "
+        f"{lies} cuts where absence of the rule alone would have lied, {early} where an epoch of before the cut "
+        f"stood beside the route; epoch written -> seen, ms: "
         f"p50 {statistics.median(waits):.0f}, p99 {waits[int(len(waits) * 0.99)]:.0f}, max {waits[-1]:.0f}"
     )
     assert not trials.violations, trials.violations[:5]
     assert len(trials.done) >= ROUNDS
     assert all(IN_BETWEEN.search(why) for why in trials.unreadable), trials.unreadable
+    assert early, "too weak: an epoch written before the cut would have been as good"
     assert lies, "too weak: in no case would the absence of a rule have been wrong"
 
 
@@ -282,10 +284,14 @@ async def test_kube_proxy_lets_go_of_a_drained_pod_and_is_named_while_it_stands_
     async with node(real_cluster) as api:
         with kube_proxy(real_cluster, control_plane.assets(), mode) as proxy:
             scenery = web(api, real_cluster, f"drained-{mode}")
-            async with tidegate_running(api, real_cluster), scenery as (here, kubelet, host):
+            async with tidegate_running(api, real_cluster) as agent, scenery as (here, kubelet, host):
                 await until(lambda: _answers(host))
                 await _drained_under_load(here, kubelet, host, mode)
                 await _named_while_it_stands_still(here, proxy, mode)
+                status = Path(f"/proc/{agent.pid}/status").read_text()
+    [peak] = re.findall(r"VmHWM:\s+(\d+) kB", status)
+    tell(f"{mode}: the agent's memory, at most: {int(peak) / 1024:.0f} MiB")
+    assert re.findall(r"CapBnd:\s+(\w+)", status) == [f"{sum(1 << one for one in (12, 19, 21)):016x}"]
 
 
 async def _drained_under_load(here, kubelet, host, mode):

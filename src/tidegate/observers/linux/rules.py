@@ -137,8 +137,11 @@ def read(generations: Generations) -> tuple[Dumps, int]:
 
 
 def has_legacy() -> bool:
-    """Whether some rules have no generation: they have to be read again to see a change."""
-    return any(_is_legacy(family) for family in _LEGACY_NAMES) or bool(_ipvs_lines())
+    """Whether some rules have no generation, or may have none: they have to be read again to see a change."""
+    try:
+        return any(_is_legacy(family) for family in _LEGACY_NAMES) or bool(_ipvs_lines())
+    except OSError:
+        return True
 
 
 def _read(has_nft: bool) -> Dumps:
