@@ -31,6 +31,7 @@ _COMMANDS = {
     "drain": "tidegate.cli.drain:drain",
     "inspect": "tidegate.cli.inspect:inspect",
     "verify": "tidegate.cli.verify:verify",
+    "install": "tidegate.cli.install:install",
     "agent": "tidegate.cli.agent:agent",
     "completion": "tidegate.cli.completion:completion",
 }

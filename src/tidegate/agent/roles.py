@@ -1,0 +1,170 @@
+"""What each part of an installation, and each verb of a command line, may ask of the API server: RBAC as plain data.
+
+Nothing here has a ``*``. Who runs in the cluster has a service account; people get roles to bind, and no binding:
+who may drain what is the cluster's own decision. `client/permissions.py` is what verbs ask for, and the tests hold
+the two against each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tidegate.drain import fence
+from tidegate.model.names import SYSTEM_NAMESPACE, fence_name
+from tidegate.observers.coordinator import LEASE_NAME
+from tidegate.observers.discovery import SOURCES
+
+Manifest = dict[str, Any]
+Rule = dict[str, list[str]]
+
+GROUP = "rbac.authorization.k8s.io"
+AGENT, COORDINATOR = "tidegate-agent", "tidegate-coordinator"
+LABELS: Mapping[str, str] = {"app.kubernetes.io/name": "tidegate"}
+LOOK, VIEW, ASK, CUT, DRAIN, PREPARE, DRAIN_NODES = (
+    f"tidegate-{name}" for name in ("look", "view", "ask", "cut", "drain", "prepare", "drain-nodes")
+)
+WORKLOADS = ("deployments", "replicasets", "statefulsets", "daemonsets")
+READ = ("get", "list", "watch")
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One object of an installation, the part of it that it belongs to, and why it is as it is."""
+
+    part: str
+    manifest: Manifest
+    why: str = ""
+
+
+def rule(group: str, resources: tuple[str, ...], verbs: tuple[str, ...], names: tuple[str, ...] = ()) -> Rule:
+    """One rule; ``names`` confines it to these objects (never possible for list, watch and create)."""
+    made = {"apiGroups": [group], "resources": list(resources), "verbs": list(verbs)}
+    return {**made, "resourceNames": list(names)} if names else made
+
+
+def agent(reads_node: bool = True) -> list[Piece]:
+    """The node agents'. ``reads_node``: nobody has told them which networks their pods have."""
+    cluster = [rule("", ("pods",), (*READ, "patch"))]
+    cluster += [rule("", ("nodes",), ("get",))] if reads_node else []
+    own = [
+        rule("", ("services",), ("list", "watch")),
+        rule("coordination.k8s.io", ("leases",), ("get",), (LEASE_NAME,)),
+    ]
+    why = "Which pod is leaving, and its result, written on it as an annotation."
+    why += " The Node object says which networks its pods have." if reads_node else ""
+    return _in_cluster("agent", AGENT, (cluster, why), (own, "The fence's addresses; where the coordinator answers."))
+
+
+def coordinator(install: str = "main") -> list[Piece]:
+    """The coordinator's. Nobody else is given leave to write the fence."""
+    cluster = [
+        rule("", ("nodes", "services"), ("list", "watch")),
+        rule("discovery.k8s.io", ("endpointslices",), ("list", "watch")),
+        rule("", ("pods",), ("get",)),
+        rule("apps", WORKLOADS, ("get",)),
+        rule("batch", ("jobs",), ("get",)),
+        *(rule(group, tuple(plurals), ("list",)) for group, plurals in _routing().items()),
+    ]
+    slices = tuple(fence.slice_name(install, family) for family in ("IPv4", "IPv6"))
+    own = [
+        rule("", ("services",), ("get", "patch"), (fence_name(install),)),
+        rule("discovery.k8s.io", ("endpointslices",), ("get", "update"), slices),
+        rule("coordination.k8s.io", ("leases",), ("get", "update"), (LEASE_NAME,)),
+        rule("", ("services",), ("create",)),
+        rule("discovery.k8s.io", ("endpointslices",), ("create",)),
+        rule("coordination.k8s.io", ("leases",), ("create",)),
+    ]
+    return _in_cluster(
+        "coordinator", COORDINATOR,
+        (cluster, "Who is listed where, which nodes have a say, who replaces a pod; the kinds listed last may route\n"
+                  "to pods beside the nodes, and what may not be listed makes a result `assumed`."),
+        (own, "The fence and the Lease. RBAC cannot confine `create` to a name, so it stands by itself."),
+    )  # fmt: skip
+
+
+def users() -> list[Piece]:
+    """Roles for people, to be bound as the cluster's owner likes."""
+    workloads = [rule("apps", WORKLOADS, READ), rule("batch", ("jobs",), READ)]
+    look = [
+        rule("", ("nodes", "services"), ("list", "watch")),
+        rule("discovery.k8s.io", ("endpointslices",), ("list", "watch")),
+        rule("coordination.k8s.io", ("leases",), ("get",), (LEASE_NAME,)),  # is anything installed?
+    ]
+    view = [
+        rule("", ("pods", "services"), READ),
+        rule("discovery.k8s.io", ("endpointslices",), ("list", "watch")),
+        rule("", ("events",), ("list", "watch")),
+        *workloads,
+    ]
+    guards = [
+        rule("policy", ("poddisruptionbudgets",), ("list",)),
+        rule("networking.k8s.io", ("networkpolicies",), ("list",)),
+        rule("autoscaling", ("horizontalpodautoscalers",), ("list",)),
+    ]
+    cut = [rule("", ("pods", "services"), ("patch",)), *guards]
+    drain = [rule("", ("pods",), ("patch", "delete")), rule("", ("services",), ("patch",)), *guards]
+    prepare = [rule("", ("services",), ("create", "delete")), rule("apps", ("deployments", "replicasets"), ("patch",))]
+    nodes = [rule("", ("nodes",), ("get", "patch")), rule("", ("pods",), ("list",))]
+    ask = [
+        rule("coordination.k8s.io", ("leases",), ("get",)),
+        rule("", ("pods",), ("list",)),
+        rule("", ("pods/proxy",), ("get", "create")),
+    ]
+    everyone = f"For everyone who uses a verb, with {VIEW} and {ASK}."
+    return [
+        _role(LOOK, look, f"{everyone} Bind it cluster-wide."),
+        _role(VIEW, view, "status, trace, observe, verify, doctor. Bind it in the namespaces that may be looked at."),
+        _role(ASK, ask, "How agents and coordinator are asked: through the API server. Bind it here.", True),
+        _role(CUT, cut, "cut, isolate: labels of pods, reservations on Services. Bind it where pods may be cut."),
+        _role(DRAIN, drain, f"drain, restore: as {CUT}, and a pod may end. Bind it where pods may be drained."),
+        _role(PREPARE, prepare, f"prepare, with {CUT}; also keeps cut pods scrapeable. Bind it where it is wanted."),
+        _role(DRAIN_NODES, nodes, f"drain node/NAME, with {DRAIN} in every namespace. Bind it cluster-wide."),
+    ]  # fmt: skip
+
+
+VERB_ROLES: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(("status", "trace", "doctor", "verify"), (LOOK, VIEW, ASK)),
+    **dict.fromkeys(("cut", "isolate"), (LOOK, VIEW, ASK, CUT)),
+    **dict.fromkeys(("drain", "restore"), (LOOK, VIEW, ASK, DRAIN)),
+    "drain node": (LOOK, VIEW, ASK, DRAIN, DRAIN_NODES),
+    "prepare": (LOOK, VIEW, ASK, CUT, PREPARE),
+}
+"""Verb -> the roles that it takes."""
+CLUSTER_WIDE = (LOOK, DRAIN_NODES)
+"""Roles for people that mean the whole cluster; ``ASK`` is of our own namespace, the rest of the user's."""
+
+
+def _routing() -> dict[str, list[str]]:
+    """Group -> plurals of the kinds that may route to pods."""
+    found: dict[str, list[str]] = {}
+    for plural, (group, *_) in SOURCES.items():
+        found.setdefault(group, []).append(plural.partition(".")[0])
+    return found
+
+
+def _in_cluster(part: str, name: str, cluster: tuple[list[Rule], str], own: tuple[list[Rule], str]) -> list[Piece]:
+    account = {
+        "apiVersion": "v1",
+        "kind": "ServiceAccount",
+        "metadata": {"name": name, "namespace": SYSTEM_NAMESPACE, "labels": dict(LABELS)},
+    }
+    pieces = [Piece(part, account)]
+    for rules, why, is_namespaced in ((*cluster, False), (*own, True)):
+        kind = "Role" if is_namespaced else "ClusterRole"
+        reference = {"apiGroup": GROUP, "kind": kind, "name": name}
+        subject = {"kind": "ServiceAccount", "name": name, "namespace": SYSTEM_NAMESPACE}
+        binding = {**_head(f"{kind}Binding", name, is_namespaced), "roleRef": reference, "subjects": [subject]}
+        pieces += [Piece(part, {**_head(kind, name, is_namespaced), "rules": rules}, why), Piece(part, binding)]
+    return pieces
+
+
+def _role(name: str, rules: list[Rule], why: str, is_namespaced: bool = False) -> Piece:
+    kind = "Role" if is_namespaced else "ClusterRole"
+    return Piece("users", {**_head(kind, name, is_namespaced), "rules": rules}, why)
+
+
+def _head(kind: str, name: str, is_namespaced: bool) -> Manifest:
+    where = {"namespace": SYSTEM_NAMESPACE} if is_namespaced else {}
+    return {"apiVersion": f"{GROUP}/v1", "kind": kind, "metadata": {"name": name, **where, "labels": dict(LABELS)}}

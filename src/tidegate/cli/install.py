@@ -1,0 +1,270 @@
+"""``tidegate install --print``: an installation for a real cluster, and the gate for a workload, as text to be read."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import textwrap
+from ipaddress import ip_network
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tidegate import __version__
+from tidegate.cli.main import REFUSED, fail
+from tidegate.cli.target import Reference, asking, cluster_options
+from tidegate.model.names import AGENT_PORT, COORDINATOR_PORT, GATE_PATH, SYSTEM_NAMESPACE
+
+if TYPE_CHECKING:
+    from tidegate.agent.manifests import Installation
+    from tidegate.agent.roles import Manifest, Piece
+    from tidegate.kube.kubeconfig import Cluster
+
+WIDTH = 116
+FLAT_WIDTH = 100
+PARTS = ("agent", "coordinator", "fence", "users")
+
+
+class Parts(click.ParamType):  # type: ignore[type-arg] # generic only in newer clicks
+    """``agent,coordinator``."""
+
+    name = "PARTS"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        if isinstance(value, tuple):
+            return value
+        chosen = tuple(filter(None, str(value).split(",")))
+        if wrong := [one for one in chosen if one not in PARTS]:
+            self.fail(f"{wrong[0]!r} is no part; parts are {', '.join(PARTS)}", param, ctx)
+        if not chosen:
+            self.fail(f"no part is named; parts are {', '.join(PARTS)}", param, ctx)
+        return chosen
+
+
+class Networks(click.ParamType):  # type: ignore[type-arg]
+    """``10.244.0.0/16,fd00:10:244::/56``."""
+
+    name = "CIDR"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            return tuple(str(ip_network(one)) for one in str(value).split(",") if one)
+        except ValueError as error:
+            self.fail(f"{error}; write networks as 10.244.0.0/16, several by commas", param, ctx)
+
+
+@click.command(short_help="Print what an installation on your own cluster is; changes nothing.")
+@click.option("--print", "is_print", is_flag=True, help="Print it: all that this command does for now.")
+@click.option("--only", type=Parts(), default=PARTS, help="Parts, by commas: agent, coordinator, fence, users.  [all]")
+@click.option("--image", default="", help=f"The image of agents, holders and coordinator.  [tidegate:{__version__}]")
+@click.option("--pod-cidr", type=Networks(), default=(), help="Pods' networks, where Node objects do not have them.")
+@click.option("--gate", type=Reference("deploy", "sts", "ds"), default=None, help="Print a workload's gate as a patch.")
+@click.option("--uninstall", is_flag=True, help="Print how all of it is taken away again.")
+@cluster_options
+def install(**given: Any) -> None:
+    """Print an installation as plain YAML: node agents with their holders, the coordinator, the fence, and roles.
+
+    No webhook, no CRD, nothing in other namespaces. Read it, then apply it with kubectl. Nothing is asked of a cluster,
+    but with --gate, which reads one workload and prints the patch that gives it the gate.
+
+    \b
+    tidegate install --print --image registry.example/tidegate:1 > tidegate.yaml
+    tidegate install --print --gate deploy/web -n shop > gate.yaml
+    tidegate install --print --uninstall
+    """
+    if not given["is_print"]:
+        raise click.UsageError("this command only prints for now: add --print, read it, and apply it with kubectl")
+    if given["gate"]:
+        _print_gate(given)
+        return
+    if given["namespace"] not in ("", SYSTEM_NAMESPACE):
+        raise click.UsageError(
+            f"the namespace is {SYSTEM_NAMESPACE}: agents, coordinator and command lines look for each other there"
+        )
+    from tidegate.agent.manifests import Installation
+
+    of = Installation(given["image"] or f"tidegate:{__version__}", given["pod_cidr"])
+    click.echo(uninstall_text(of) if given["uninstall"] else installation_text(of, given["only"]), nl=False)
+
+
+# --- the installation ---
+
+
+def installation_text(of: Installation, parts: tuple[str, ...]) -> str:
+    """YAML with its reasons; what it does not do yet is on top."""
+    from tidegate.agent.manifests import pieces
+
+    told = [_LIMITS.format(version=__version__, image=of.image, question=AGENT_PORT, coordinator=COORDINATOR_PORT)]
+    if "users" in parts:
+        told.append(_BINDING)
+    return "\n".join([*map(_comment, told), *(_document(one) for one in pieces(of, parts))])
+
+
+_LIMITS = """
+Tidegate {version} for a real cluster: read this before you apply it.
+
+1. No image is published. Build one (docs/operating.md, "On your own cluster") and name it with --image; these objects
+say {image}.
+
+2. The questions port has no TLS and asks nobody who they are, yet. Port {question}/tcp of every node's InternalIP, and
+port {coordinator}/tcp of the coordinator's node, answer whoever can reach them, pods included. {question} tells what
+the node routes where, how many connections a pod has, and this node's ledger (who drained what, their words, five
+addresses of clients); it lets a caller have the node open up to 500 connections to addresses of Services, and ask a
+pod's activity probe. {coordinator} tells the drains in flight; a caller can register drains, which has the fence
+written, ten times a second at most: every kube-proxy syncs then. Neither port changes a pod, and neither tells a
+credential. Whoever can answer in a node's place can forge its word. A NetworkPolicy does not apply to pods on their
+node's network: keep pods away on each node, as with
+  nft add table inet tidegate-ports
+  nft add chain inet tidegate-ports forward '{{ type filter hook forward priority -10; }}'
+  nft add chain inet tidegate-ports input '{{ type filter hook input priority -10; }}'
+  nft add rule inet tidegate-ports forward tcp dport '{{ {question}, {coordinator} }}' drop
+  nft add rule inet tidegate-ports input ip saddr POD_NETWORK tcp dport '{{ {question}, {coordinator} }}' drop
+(a pod that serves on these ports itself is cut off by them), and at the network's edge let in nodes and control plane
+only: they ask each other, and pods/proxy comes from there.
+
+3. The agent's own rights: it may patch any pod (results are annotations, and RBAC knows no annotation). Its token is
+worth as much as that on every node.
+
+4. Until 2 is mended this is for test clusters. Proven on Kubernetes 1.36.2: fence and agent against unmodified
+kube-proxies in nftables and iptables-nft mode, with the three capabilities below and no other; the gate on a real
+kubelet with containerd; these objects and roles on the real API server, RBAC enforced. Not proven: these DaemonSets as
+they stand (there is no image), other versions, iptables-legacy (its tool also needs NET_RAW), AppArmor, SELinux,
+clusters of many nodes. Not read: ipvs with servers (unreadable: drains there wait to their deadline), eBPF data planes
+instead of kube-proxy. Slow: 10,000 Services. docs/evidence.md and docs/observers.md have the figures.
+
+5. Networks of pods are taken from Node objects (spec.podCIDRs). Where a CNI assigns addresses by itself, say
+--pod-cidr: without it the gate is not redirected there, and pods with a gate are told to stop at once. Where pods have
+IPv6 addresses say it too, both networks by a comma: then the holder listens on ::1 as well.
+"""
+_BINDING = f"""
+The roles for people are bound by you, as in:
+  kubectl create clusterrolebinding ann-look --clusterrole tidegate-look --user ann
+  kubectl -n {SYSTEM_NAMESPACE} create rolebinding ann-ask --role tidegate-ask --user ann
+  kubectl -n shop create rolebinding ann-view --clusterrole tidegate-view --user ann
+  kubectl -n shop create rolebinding ann-drain --clusterrole tidegate-drain --user ann
+tidegate-ask lets ann ask agents and coordinator anything they answer. Beside the roles, where they are wanted: `create`
+on pods/eviction (budgets are then asked by a dry run), `get` and `create` on pods/exec (activity probes by exec).
+"""
+
+
+def _document(piece: Piece) -> str:
+    return f"---\n{_comment(piece.why) if piece.why else ''}{yaml_of(piece.manifest)}"
+
+
+def _comment(text: str) -> str:
+    """Paragraphs filled; what is indented is a command, and stays as it is."""
+    lines: list[str] = []
+    for paragraph in text.strip().split("\n\n"):
+        flowing: list[str] = []
+        for line in [*paragraph.strip("\n").splitlines(), "  "]:
+            if not line.startswith("  "):
+                flowing.append(line)
+                continue
+            lines += textwrap.wrap(" ".join(flowing), WIDTH, break_on_hyphens=False)
+            flowing = []
+            lines += [line] if line.strip() else []
+        lines.append("")
+    return "".join(f"# {line}".rstrip() + "\n" for line in lines[:-1])
+
+
+def yaml_of(manifest: Manifest) -> str:
+    """Keys in their order, lists of words on one line."""
+    import yaml
+
+    class Plain(yaml.SafeDumper):
+        def ignore_aliases(self, data: Any) -> bool:
+            return True
+
+    def listed(dumper: yaml.SafeDumper, found: list[Any]) -> yaml.Node:
+        is_flat = all(isinstance(one, str) for one in found) and len(", ".join(found)) < FLAT_WIDTH
+        return dumper.represent_sequence("tag:yaml.org,2002:seq", found, flow_style=is_flat)
+
+    Plain.add_representer(list, listed)
+    text: str = yaml.dump(manifest, Dumper=Plain, sort_keys=False, default_flow_style=False, width=WIDTH)
+    return text
+
+
+# --- taking it away ---
+
+
+def uninstall_text(of: Installation) -> str:
+    """A list of commands with their reasons, in the order in which they have to be run."""
+    from tidegate.agent.manifests import HOLDER, STATE_FOLDER, SWEEP, pieces, sweep
+    from tidegate.agent.roles import AGENT, COORDINATOR
+
+    path = "{.spec.template.spec.containers[*].lifecycle.preStop.httpGet.path}"
+    listed = "{range .items[*]}{.metadata.namespace} {.kind}/{.metadata.name} " + path + '{"\\n"}{end}'
+    own = f"kubectl -n {SYSTEM_NAMESPACE}"
+    swept = f"{own} apply -f - <<'END'\n{yaml_of(sweep(of))}END"
+    cluster = [one.manifest for one in pieces(of) if "namespace" not in one.manifest["metadata"]]
+    named = [
+        f"{one['kind'].lower()}/{one['metadata']['name']}" for one in reversed(cluster) if one["kind"] != "Namespace"
+    ]
+    steps = (
+        ("What is held is nobody's afterwards: restore or drain it first.", "tidegate status --orphans -A"),
+        (f"Take the hook {GATE_PATH}CONTAINER out of these, and let them roll out: without a holder a gate is an error"
+         " to the kubelet, and the pod is told to stop at once.",
+         f"kubectl get deploy,sts,ds -A -o jsonpath='{listed}' | grep {GATE_PATH}"),
+        ("No more epochs, then no more holds. An agent ends when its last hold is over.",
+         f"{own} delete deployment {COORDINATOR}\n{own} delete daemonset {AGENT} {HOLDER}\n"
+         f"{own} wait --for=delete pod -l app.kubernetes.io/name=tidegate --timeout=5m"),
+        ("The table `inet tidegate` is the only thing that stays in a node's kernel: this takes it away everywhere."
+         " The image is the one that is installed: name it with --image.",
+         f"{swept}\n{own} rollout status daemonset {SWEEP} --timeout=5m\n{own} delete daemonset {SWEEP}"),
+        ("The fence goes with the namespace.",
+         f"kubectl delete namespace {SYSTEM_NAMESPACE}\nkubectl delete --ignore-not-found {' '.join(named)}"),
+        (f"What stays: {STATE_FOLDER} on every node, with its ledger; annotations and labels tidegate.dev/... on pods"
+         " and Services; bindings that you made; labels that `prepare` gave (`tidegate prepare --abort` takes them"
+         " back).", ""),
+    )  # fmt: skip
+    head = _comment(f"How Tidegate {__version__} is taken away. Nothing is done by printing this; run it step by step.")
+    return head + "".join(
+        f"\n{_comment(f'{number}. {why}')}{f'{lines}' + chr(10) if lines else ''}"
+        for number, (why, lines) in enumerate(steps, start=1)
+    )
+
+
+# --- the gate ---
+
+
+def _print_gate(given: dict[str, Any]) -> None:
+    from tidegate.agent.gating import CannotBeGated, gate_patch
+    from tidegate.kube.kubeconfig import load
+
+    kind, name = given["gate"]
+    cluster = load(given["kubeconfig"], given["context"])
+    namespace = given["namespace"] or cluster.namespace
+    with asking(cluster, namespace):
+        workload = asyncio.run(_read(cluster, kind, namespace, name))
+    try:
+        found = gate_patch(workload)
+    except CannotBeGated as error:
+        fail(f"{kind}/{name} in namespace {namespace} gets no gate: {error}", REFUSED)
+    if not found.patch:
+        click.echo(
+            f"{kind}/{name} in namespace {namespace} has its gate already; grace {found.grace_seconds} s", err=True
+        )
+        sys.exit(0)
+    told = f"""
+The gate for {kind}/{name} in namespace {namespace} of {cluster.server}. Before its containers are told to stop, the
+node waits until nobody routes to the pod. Apply it with
+  kubectl -n {namespace} patch {kind} {name} --patch-file gate.yaml
+It is a change of the template, so it rolls out: the pods that this rollout ends have no gate yet. Nodes without a
+holder (`tidegate doctor`) tell a pod with a gate to stop at once. Put the same into the manifests it comes from, or
+the next apply takes it out.
+"""
+    if found.replaced:
+        told += (
+            f"\n\nIt takes the place of a plain sleep in {', '.join(found.replaced)}: the holder falls back to 15 s."
+        )
+    click.echo(f"{_comment(told)}{yaml_of(found.patch)}", nl=False)
+
+
+async def _read(cluster: Cluster, kind: str, namespace: str, name: str) -> Manifest:
+    from tidegate.client.kinds import RESOURCES
+    from tidegate.kube.connect import open_cluster
+
+    async with open_cluster(cluster) as api:
+        return await api.get(RESOURCES[kind], name, namespace)

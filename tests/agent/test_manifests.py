@@ -1,0 +1,249 @@
+"""The objects of an installation: processes find in them what they read, and nobody may do more than the verbs need."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+from tests.realcluster.test_kube_proxy import CAPABILITIES as PROVEN
+
+from tidegate.agent import roles
+from tidegate.agent.coordinator import CoordinatorSettings
+from tidegate.agent.holder import HolderSettings
+from tidegate.agent.manifests import CAPABILITIES, PARTS, Installation, pieces, sweep
+from tidegate.agent.process import AgentSettings
+from tidegate.client.permissions import VERBS, deeds_of
+from tidegate.model.names import AGENT_PORT, COORDINATOR_PORT, GATE_PORT, SYSTEM_NAMESPACE
+
+OF = Installation("tidegate:1")
+NODE = {"spec.nodeName": "node-1", "status.hostIP": "192.0.2.1", "metadata.name": "tidegate-coordinator-x"}
+WRITING = {"create", "update", "patch", "delete", "deletecollection"}
+
+
+def found(kind, name, of=OF):
+    [one] = [
+        piece.manifest
+        for piece in pieces(of)
+        if (piece.manifest["kind"], piece.manifest["metadata"]["name"]) == (kind, name)
+    ]
+    return one
+
+
+def pod_of(kind, name, of=OF):
+    return found(kind, name, of)["spec"]["template"]["spec"]
+
+
+def environment(pod):
+    """As the kubelet makes it on node-1."""
+    [container] = pod["containers"]
+    return {
+        one["name"]: one["value"] if "value" in one else NODE[one["valueFrom"]["fieldRef"]["fieldPath"]]
+        for one in container["env"]
+    }
+
+
+AGENT, HOLDER = ("DaemonSet", "tidegate-agent"), ("DaemonSet", "tidegate-holder")
+COORDINATOR = ("Deployment", "tidegate-coordinator")
+
+
+def test_the_agent_finds_its_node_and_its_holder():
+    settings = AgentSettings.from_env(environment(pod_of(*AGENT)))
+    assert (settings.node, settings.address) == ("node-1", "192.0.2.1")
+    assert (settings.server, settings.kernel_socket) == ("", ""), "in the cluster, on this machine's own kernel"
+    holder = HolderSettings.from_env(environment(pod_of(*HOLDER)))
+    assert settings.agent_socket == holder.agent_socket
+    assert settings.holder == f"{holder.host}:{holder.port}" == f"127.0.0.1:{GATE_PORT}"
+    assert holder.original_destination == "sockopt"
+    assert settings.state_dir in [one["mountPath"] for one in pod_of(*AGENT)["containers"][0]["volumeMounts"]]
+
+
+@pytest.mark.parametrize("which", [AGENT, HOLDER])
+def test_agent_and_holder_meet_in_a_folder_of_the_node(which):
+    pod = pod_of(*which)
+    socket = environment(pod)["TIDEGATE_AGENT_SOCKET"]
+    mounted = {one["mountPath"]: one["name"] for one in pod["containers"][0]["volumeMounts"]}
+    name = mounted[socket.rpartition("/")[0]]
+    [volume] = [one for one in pod["volumes"] if one["name"] == name]
+    assert volume["hostPath"]["path"] == socket.rpartition("/")[0]
+
+
+def test_pods_networks_that_are_told_reach_the_agent_and_open_the_other_loopback():
+    of = Installation("tidegate:1", ("10.244.0.0/16", "fd00:10:244::/56"))
+    assert AgentSettings.from_env(environment(pod_of(*AGENT, of))).pod_networks == of.pod_networks
+    assert HolderSettings.from_env(environment(pod_of(*HOLDER, of))).host == "127.0.0.1,::1"
+    six = Installation("tidegate:1", ("fd00:10:244::/56",))
+    assert HolderSettings.from_env(environment(pod_of(*HOLDER, six))).host == "::1"
+    assert "nodes" not in str(found("ClusterRole", "tidegate-agent", of)["rules"]), "then no Node object is read"
+    assert "nodes" in str(found("ClusterRole", "tidegate-agent")["rules"])
+
+
+def test_the_coordinators_variables_are_those_that_it_reads():
+    env = environment(pod_of(*COORDINATOR))
+    assert set(env) == {"TIDEGATE_POD", "TIDEGATE_NODE_ADDRESS", "TIDEGATE_INSTALL"}
+    assert CoordinatorSettings(env["TIDEGATE_POD"], env["TIDEGATE_NODE_ADDRESS"]).install == env["TIDEGATE_INSTALL"]
+
+
+def test_ports_are_those_of_the_processes_and_no_pod_can_come_up_beside_another_on_them():
+    ports = {
+        name: [one["hostPort"] for one in pod_of(kind, name)["containers"][0]["ports"]]
+        for kind, name in (AGENT, HOLDER, COORDINATOR)
+    }
+    assert list(ports.values()) == [[AGENT_PORT], [GATE_PORT], [COORDINATOR_PORT]]
+    assert found(*AGENT)["spec"]["updateStrategy"]["rollingUpdate"] == {"maxSurge": 0, "maxUnavailable": 1}
+    assert found(*HOLDER)["spec"]["updateStrategy"] == {"type": "OnDelete"}
+    assert found(*COORDINATOR)["spec"]["strategy"] == {"type": "Recreate"}
+
+
+def test_only_the_agent_has_capabilities_and_they_are_the_proven_ones():
+    assert sorted(one.lower() for one in CAPABILITIES) == sorted(PROVEN)
+    granted = {
+        name: pod_of(kind, name)["containers"][0]["securityContext"]["capabilities"]
+        for kind, name in (AGENT, HOLDER, COORDINATOR)
+    }
+    assert granted == {
+        "tidegate-agent": {"drop": ["ALL"], "add": list(CAPABILITIES)},
+        "tidegate-holder": {"drop": ["ALL"]},
+        "tidegate-coordinator": {"drop": ["ALL"]},
+    }
+    assert [name for kind, name in (AGENT, HOLDER, COORDINATOR) if pod_of(kind, name).get("hostPID")] == [
+        "tidegate-agent"
+    ]
+    assert pod_of(*HOLDER)["automountServiceAccountToken"] is False
+
+
+def test_every_object_is_labelled_as_its_selector_says():
+    for one in [*(piece.manifest for piece in pieces(OF)), sweep(OF)]:
+        if one["kind"] in ("DaemonSet", "Deployment"):
+            assert one["spec"]["selector"]["matchLabels"] == one["spec"]["template"]["metadata"]["labels"]
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_alone_is_that_part_and_the_namespace(part):
+    chosen = pieces(OF, (part,))
+    assert {one.part for one in chosen} == {"namespace", part}
+    assert chosen[0].manifest["metadata"]["name"] == SYSTEM_NAMESPACE
+
+
+# --- who may do what ---
+
+
+def all_rules(of=OF):
+    """(role, rule) of everything that is printed."""
+    kinds = ("Role", "ClusterRole")
+    return [
+        (f"{one.manifest['kind']}/{one.manifest['metadata']['name']}", rule)
+        for one in pieces(of)
+        if one.manifest["kind"] in kinds
+        for rule in one.manifest["rules"]
+    ]
+
+
+def cells(rule):
+    """(verb, group, resource) of a rule."""
+    return set(itertools.product(rule["verbs"], rule["apiGroups"], rule["resources"]))
+
+
+def rules_of(name):
+    return [rule for role, rule in all_rules() if role.partition("/")[2] == name]
+
+
+def test_no_rule_has_a_wildcard_and_no_secret_is_ever_named():
+    for role, rule in all_rules():
+        for verb, group, resource in cells(rule):
+            assert "*" not in (verb, group, resource), role
+            assert resource not in ("secrets", "configmaps", "pods/exec", "pods/eviction", "serviceaccounts"), role
+
+
+def test_only_the_coordinator_may_write_the_fence():
+    writers = {
+        role
+        for role, rule in all_rules()
+        for verb, _, resource in cells(rule)
+        if verb in WRITING and resource == "endpointslices"
+    }
+    assert writers == {"Role/tidegate-coordinator"}
+
+
+def test_what_runs_in_the_cluster_can_delete_nothing():
+    for name in (roles.AGENT, roles.COORDINATOR):
+        assert not [rule for rule in rules_of(name) if {"delete", "deletecollection"} & set(rule["verbs"])]
+
+
+def where(role):
+    """The place a role is bound in, for somebody who works in namespace "demo"."""
+    return {roles.ASK: SYSTEM_NAMESPACE}.get(role, "" if role in roles.CLUSTER_WIDE else "demo")
+
+
+def may(verb_roles, deed):
+    return any(
+        where(role) in ("", deed.namespace) and (deed.verb, deed.group, deed.resource) in cells(rule)
+        for role in verb_roles
+        for rule in rules_of(role)
+    )
+
+
+@pytest.mark.parametrize("is_witnessed", [True, False])
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_roles_of_a_verb_let_it_do_all_its_deeds(verb, is_witnessed):
+    assert not [str(one) for one in deeds_of(verb, "demo", is_witnessed) if not may(roles.VERB_ROLES[verb], one)]
+
+
+BESIDE = {
+    *(("watch", one) for one in ("nodes", "services", "endpointslices", "jobs", *roles.WORKLOADS)),
+    ("list", "pods"),
+}  # fmt: skip
+"""``-w`` of status, trace and observe; the pods of a node, wherever they are."""
+
+
+def test_no_role_lets_people_do_what_no_verb_of_theirs_does():
+    assert set(roles.VERB_ROLES) == set(VERBS)
+    for role in (roles.LOOK, roles.VIEW, roles.ASK, roles.CUT, roles.DRAIN, roles.PREPARE, roles.DRAIN_NODES):
+        verbs = [verb for verb, its in roles.VERB_ROLES.items() if role in its]
+        done = {
+            (deed.verb, deed.group, deed.resource)
+            for verb in verbs
+            for is_witnessed in (True, False)
+            for deed in deeds_of(verb, "demo", is_witnessed)
+        }
+        for rule in rules_of(role):
+            beyond = {cell for cell in cells(rule) - done if (cell[0], cell[2]) not in BESIDE}
+            assert not beyond, (role, beyond)
+
+
+def test_credentials_in_the_cluster_are_the_pods_own():
+    assert "TIDEGATE_SERVER" not in environment(pod_of(*AGENT)) | environment(pod_of(*COORDINATOR))
+
+
+# --- what the docs say ---
+
+BOUND = {
+    roles.AGENT: "agents", roles.COORDINATOR: "coordinator", roles.LOOK: "people, cluster-wide",
+    roles.DRAIN_NODES: "people, cluster-wide", roles.ASK: "people",
+}  # fmt: skip
+
+
+def row(role, rules):
+    """A line of the table in docs/security.md."""
+    kind, _, name = role.partition("/")
+    place = " in `tidegate-system`" if kind == "Role" else "" if BOUND.get(name) else "people, in a namespace"
+    may = "; ".join(sentence(rule) for rule in rules)
+    return f"| `{name}` | {BOUND.get(name, '')}{place} | {may} |"
+
+
+def sentence(rule):
+    [group] = rule["apiGroups"]
+    shown = ", ".join(one if not group or "." not in group else f"{one}.{group}" for one in rule["resources"])
+    names = f" named {', '.join(rule['resourceNames'])}" if "resourceNames" in rule else ""
+    return f"{', '.join(rule['verbs'])}: {shown}{names}"
+
+
+def test_the_table_of_roles_in_the_docs_is_what_is_printed():
+    grouped = {}
+    for role, rule in all_rules():
+        grouped.setdefault(role, []).append(rule)
+    page = (Path(__file__).parents[2] / "docs" / "security.md").read_text("utf-8")
+    table = page.split("| role | of | may |\n|---|---|---|\n", 1)[1].split("\n\n", 1)[0]
+    assert table.splitlines() == [row(role, rules) for role, rules in grouped.items()]
+    for capability in CAPABILITIES:
+        assert f"| `{capability}` |" in page
