@@ -327,7 +327,10 @@ async def install(node: KubeletNode, folder: Path) -> None:
             if one["kind"] == "Pod":
                 _in_the_machines_root(one, str(node.plane.kubeconfig))
             await api.create(PODS if one["kind"] == "Pod" else SERVICES, one)
-        await eventually(lambda: _is_led(api), "the coordinator leads")
+        try:
+            await eventually(lambda: _is_led(api), "the coordinator leads")
+        except TimeoutError as error:
+            raise TimeoutError(f"{error}: {log('coordinator')[-2000:]}") from error
     for host, port in ((apart.ADDRESS, AGENT_PORT), ("127.0.0.1", GATE_PORT)):
         await eventually(partial(is_listening, host, port), f"somebody listens on {host}:{port}")
 

@@ -14,7 +14,7 @@ BUSYBOX = Path("/bin/busybox")
 APP_IMAGE, PAUSE_IMAGE = "tidegate.test/app:1", "tidegate.test/pause:1"
 APP_PORT = 8080
 PT_INTERP = 3
-APPLETS = ("sh", "httpd", "sleep", "test", "wget", "touch", "cat")
+APPLETS = ("sh", "httpd", "sleep", "test", "wget", "touch", "cat", "chroot")
 SERVE = """#!/bin/sh
 # Process 1 whose end is the end of the rest: exits at once on SIGTERM, as most servers do.
 trap 'exit 0' TERM
