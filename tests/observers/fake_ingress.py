@@ -71,7 +71,32 @@ class Ingress:
             return whole(502, str(error).encode())
         return whole(status, body)
 
+    def as_traefik(self, protocol):
+        """What a Traefik's API would answer, the fence among its services."""
+        internal = {"name": "api@internal", "provider": "internal", "status": "enabled"}
+        if protocol != "http":
+            return []
+
+        def service(name, servers):
+            balancer = {"servers": [{"url": f"http://{host}:{port}"} for host, port in servers]}
+            return {
+                "name": f"{name}@kubernetes",
+                "provider": "kubernetes",
+                "type": "loadbalancer",
+                "loadBalancer": balancer,
+            }
+
+        fence = [
+            (slice_["endpoints"][0]["addresses"][0], slice_["ports"][0]["port"])
+            for (_, name), slice_ in self.slices.items()
+            if slice_ is not None and name == "tidegate-fence-main-ipv4"
+        ]
+        fenced = service("tidegate-system-tidegate-fence-main-fence", fence)
+        return [internal, service("demo-echo-8080", self.backends()), fenced]
+
     async def admin(self, request):
+        if request.path.startswith("/api/"):
+            return whole(200, json.dumps(self.as_traefik(request.path.split("/")[2])).encode(), x_next_page="1")
         address = request.param("address")
         answer = {"routed": any(host == address for host, _ in self.backends())}
         if self.env.get("TELLS_EPOCH") == "1":
