@@ -165,6 +165,14 @@ class Scene:
         await eventually(is_seen, f"the deletion of {life.name} is seen")
         return life
 
+    async def stopped(self, life: Life) -> None:
+        """Its app has ended; the API hears of that up to a second later."""
+
+        async def has_stopped() -> bool:
+            return life.stopped_at > 0
+
+        await eventually(has_stopped, f"the app of {life.name} has ended")
+
     async def gone(self, life: Life, seconds: float = 20) -> None:
         async def is_gone() -> bool:
             return life.gone_at > 0

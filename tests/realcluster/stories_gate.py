@@ -112,7 +112,7 @@ async def test_the_kubelets_call_carries_the_pods_address_and_holds_its_sigterm(
         assert not life.stopped_at and await request(call.pod_ip, 8080) == "ok"
         at = asyncio.get_running_loop().time()
         call.released.set()
-        await here.gone(life)
+        await here.stopped(life)
         assert 0 < life.stopped_at - at < 1
         assert len(gate.calls) == 1
 
@@ -121,7 +121,7 @@ async def test_without_the_redirect_the_gate_is_open_at_once_and_an_event_says_s
     async with scene(node, "no-redirect") as here:
         pod = await here.pod("web", GATE)
         life = await here.delete(pod)
-        await here.gone(life)
+        await here.stopped(life)
         assert 0 < life.held_seconds < 2
 
         async def told() -> bool:
