@@ -21,15 +21,23 @@ _RATE = 60.0
 @click.option("--jobs", default=2, show_default=True, type=click.IntRange(1), help="Processes.")
 @click.option("--rate", default=_RATE, show_default=True, type=click.FloatRange(2), help="Requests per virtual second.")
 @click.option("--chaos", is_flag=True, help="One gated update per seed while proxies, agents and holders break.")
+@click.option(
+    "--verbs", is_flag=True, help="With --chaos: people who cut, isolate, restore, drain and prepare instead."
+)
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def sim(**options: Any) -> None:
     """The demo's story over many virtual seeds: same components, virtual time, seeded latencies.
 
     One line per seed: what each row lost, whether Tidegate's drains were verified, and the run's digest. The same
-    seed gives the same digest. Exit 0 only if every seed's Tidegate rows lost nothing and verified every drain.
+    seed gives the same digest. Exit 0 only if every seed's Tidegate rows lost nothing and verified every drain;
+    with --chaos only if nothing contradicts what was called verified, with --verbs if no promise was broken.
     """
+    if options["verbs"] and not options["chaos"]:
+        raise click.UsageError("--verbs is a kind of chaos: sim --chaos --verbs")
     started = time.perf_counter()
     play, line, sum_up = (_play_chaos, _chaos_line, _chaos_summary) if options["chaos"] else (_play, _line, _summary)
+    if options["verbs"]:
+        play, line, sum_up = _play_verbs, _verbs_line, _verbs_summary
     seeds = range(options["first"], options["first"] + options["seeds"])
     results: list[Result] = []
     with ProcessPoolExecutor(options["jobs"]) as pool:
@@ -43,7 +51,8 @@ def sim(**options: Any) -> None:
         summary = {"seeds": len(seeds), "first": seeds.start, "failed": failed, "wall_seconds": seconds}
         click.echo(json.dumps({**summary, "runs": results}, indent=2))
     else:
-        verdict = f"failed seeds {failed}" if failed else "nothing lost where everything was verified"
+        kept = "every promise kept" if options["verbs"] else "nothing lost where everything was verified"
+        verdict = f"failed seeds {failed}" if failed else kept
         click.echo(f"{len(seeds)} seeds, {sum_up(results)} in {seconds} s: {verdict}")
     sys.exit(1 if failed else 0)
 
@@ -112,6 +121,48 @@ def _chaos_summary(results: list[Result]) -> str:
     false = sum(bool(result["contradictions"]) for result in results)
     faults = sum(result["faults"] for result in results)
     return f"{drains} drains under {faults} faults, {verified} verified, contradicted in {false} seeds"
+
+
+def _play_verbs(task: tuple[int, float]) -> Result:
+    from tidegate.rehearse.verbs.play import play
+
+    seed, rate = task
+    outcome = play(seed, rate / 5, shuffle=seed % 2 == 1)
+    return {
+        "seed": seed,
+        "digest": outcome.digest,
+        "exit_code": 1 if outcome.findings else 0,
+        "virtual_seconds": outcome.virtual_seconds,
+        "faults": outcome.faults,
+        "requests": outcome.requests,
+        "lost": outcome.lost,
+        "results": outcome.words,
+        "findings": list(outcome.findings),
+        "verbs": [str(deed) for deed in outcome.deeds],
+    }
+
+
+def _verbs_line(result: Result) -> str:
+    word = "FAIL" if result["exit_code"] else "ok  "
+    verbs = ", ".join(f"{count} {name}" for name, count in sorted(result["results"].items()))
+    why = ", ".join(f"{count} on pods with {name}" for name, count in sorted(result["lost"].items())) or "0"
+    lost = f"lost {why} of {result['requests']}"
+    findings = "".join(f"\n      {one}" for one in result["findings"])
+    return (
+        f"seed {result['seed']:>4}  {word}  {verbs}; {lost}; {result['faults']} faults"
+        f"  {result['digest'][:12]}{findings}"
+    )
+
+
+def _verbs_summary(results: list[Result]) -> str:
+    words: dict[str, int] = {}
+    for result in results:
+        for word, count in result["results"].items():
+            words[word] = words.get(word, 0) + count
+    faults = sum(result["faults"] for result in results)
+    broken = sum(len(result["findings"]) for result in results)
+    told = ", ".join(f"{count} {word}" for word, count in sorted(words.items(), key=lambda item: (-item[1], item[0])))
+    return f"{sum(words.values())} verbs under {faults} faults ({told}), {broken} promises broken"
 
 
 def _line(result: Result) -> str:

@@ -107,7 +107,9 @@ class Shell:
         if end == "kill":
             is_done_first = self._rng.random() < 0.5
             exchange = Mortal(exchange, self._rng.randint(1, 80), is_done_first, died.set)
-        running = asyncio.ensure_future(self._carry_out(KubeClient(exchange, "lab"), replace(wish, options=options), deed))
+        running = asyncio.ensure_future(
+            self._carry_out(KubeClient(exchange, "lab"), replace(wish, options=options), deed)
+        )
         if end == "interrupt":
             asyncio.get_running_loop().call_later(self._rng.uniform(0.05, 12.0), running.cancel)
         dying = asyncio.ensure_future(died.wait())

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from tidegate.model.names import HELD_CUT, Ending
 from tidegate.rehearse.contradiction import contradictions
@@ -99,10 +100,10 @@ def _given_back(deed: Deed, pod: Filmed, case: Case, footage: Footage) -> float:
     ends = [over if over is not None else math.inf, pod.gone_at if pod.gone_at is not None else math.inf]
     for other in case.deeds:
         is_giving = other.wish.verb == "restore" or other.wish.options.on_deadline == "restore"
-        if other is not deed and other.wish.target == pod.name and is_giving:
-            # A killed process is no more; any other is at work until its end.
-            if other.at >= deed.until or other.until is None or other.until > deed.at:
-                ends.append(max(other.at, deed.until))
+        # A killed process is no more; any other is at work until its end.
+        is_late = other.at >= deed.until or other.until is None or other.until > deed.at
+        if other is not deed and other.wish.target == pod.name and is_giving and is_late:
+            ends.append(max(other.at, deed.until))
     return min(ends)
 
 
@@ -138,7 +139,7 @@ def _floors(case: Case) -> Iterator[str]:
     """At each cut: how many other pods of each Service it left were ready then."""
     pods = list(case.camera.pods.values())
     for pod in pods:
-        for before, after in zip(pod.frames, pod.frames[1:], strict=False):
+        for before, after in pairwise(pod.frames):
             if after.held != HELD_CUT or not before.is_ready:
                 continue
             for service in case.scene.services:
@@ -160,7 +161,7 @@ def _serves(one: Filmed, selector: dict[str, str], at: float) -> bool:
 def _left_by_itself(one: Filmed, selector: dict[str, str], at: float) -> bool:
     return any(
         before.is_ready and not before.is_leaving and before.matches(selector) and after.held != HELD_CUT
-        for before, after in zip(one.frames, one.frames[1:], strict=False)
+        for before, after in pairwise(one.frames)
         if at - RECENT_SECONDS < after.at <= at
     )
 
@@ -170,7 +171,7 @@ def _ended(case: Case, tracks: Sequence[PodTrack]) -> Iterator[str]:
     pods = case.camera.pods
     for track in tracks:
         frames = pods[track.seen.uid].frames
-        was_serving = any(one.is_leaving and before.is_ready for before, one in zip(frames, frames[1:], strict=False))
+        was_serving = any(one.is_leaving and before.is_ready for before, one in pairwise(frames))
         if was_serving and track.seen.result is None:
             at = next(one.at for one in frames if one.is_leaving)
             yield f"{track.seen.name} was ended at {at % 10000:.2f}, and no verb did that"

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+from dataclasses import replace
 
 from tidegate.client import VerbOptions
 from tidegate.kube.api import DEPLOYMENTS, NODES, PODS, SERVICES, Api, JsonObject, Patch, Selection
 from tidegate.kube.errors import ApiError
 from tidegate.model.names import HELD, PREPARED
-from tidegate.rehearse.verbs.deeds import Deed, End, Shell, Wish
+from tidegate.rehearse.verbs.deeds import End, Shell, Wish
 from tidegate.rehearse.verbs.scene import NS, Scene
 from tidegate.rehearse.witness import is_ready
 
@@ -74,21 +75,20 @@ class People:
             )
         else:
             return None
+        return await self._chosen(verb, name)
+
+    async def _chosen(self, verb: str, name: str) -> Wish:
+        """``verb`` with options; those of more than one pod choose their own target."""
+        rng = self._rng
         options = self.options(rng.choice((8.0, 20.0, 45.0)))
         match verb:
             case "cut":
                 services = (rng.choice(sorted(self._scene.services)),) if rng.random() < 0.25 else ()
-                given = VerbOptions(
-                    timeout_seconds=options.timeout_seconds, floor=options.floor, services=services,
-                    on_deadline=rng.choice(("hold", "hold", "restore")), replace=rng.choice((None, None, True)),
-                )  # fmt: skip
-                return Wish("cut", name, given)
+                options = replace(options, services=services, on_deadline=rng.choice(("hold", "hold", "restore")))
+                return Wish("cut", name, replace(options, replace=rng.choice((None, None, True))))
             case "drain":
-                given = VerbOptions(
-                    timeout_seconds=options.timeout_seconds, floor=options.floor, app_stop_seconds=70.0,
-                    on_deadline=rng.choice(("hold", "hold", "restore", "proceed")), replace=rng.choice((None, None, False)),
-                )  # fmt: skip
-                return Wish("drain", name, given)
+                options = replace(options, on_deadline=rng.choice(("hold", "hold", "restore", "proceed")))
+                return Wish("drain", name, replace(options, replace=rng.choice((None, None, False))))
             case "isolate":
                 return Wish("isolate", name, options)
             case "sever":
@@ -139,6 +139,3 @@ class People:
 
 def _name(obj: JsonObject) -> str:
     return str(obj["metadata"]["name"])
-
-
-__all__ = ["Deed", "People"]

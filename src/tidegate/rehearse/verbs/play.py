@@ -150,9 +150,7 @@ class _Story:
             chance = rng.random()
             if chance < 0.2:
                 agent = f"tidegate-agent-{node}"
-                self._lab.kill(
-                    rng.choice((f"{agent}/agent", f"{agent}/holder", "tidegate-coordinator/coordinator"))
-                )
+                self._lab.kill(rng.choice((f"{agent}/agent", f"{agent}/holder", "tidegate-coordinator/coordinator")))
             elif chance < 0.5:
                 self._sky.kind, self._sky.chance = rng.choice(KINDS), rng.choice((0.1, 0.3, 0.8))
                 self._sky.until = asyncio.get_running_loop().time() + rng.choice(FAULT_SECONDS)

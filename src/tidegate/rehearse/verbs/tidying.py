@@ -35,8 +35,8 @@ async def tidy(api: Api, shell: Shell, people: People, scene: Scene, rng: random
     await _observed(api)
     await asyncio.sleep(REST_SECONDS)
     tried: list[str] = []
-    for _ in range(ROUNDS):
-        async for wish in _undone(api, people, rng):
+    for number in range(ROUNDS):
+        async for wish in _undone(api, people, rng, is_last_resort=number % 2 == 1):
             deed = await shell.type(wish)
             tried.append(str(deed))
         for name in people.cordoned:
@@ -57,7 +57,8 @@ async def _observed(api: Api) -> None:
         await asyncio.sleep(0.5)
 
 
-async def _undone(api: Api, people: People, rng: random.Random) -> AsyncIterator[Wish]:
+async def _undone(api: Api, people: People, rng: random.Random, is_last_resort: bool) -> AsyncIterator[Wish]:
+    """``is_last_resort``: what could not be restored is drained."""
     for obj in (await api.list(SERVICES, Selection(NS))).items:
         record = decode_prepare(obj["metadata"].get("annotations") or {})
         if record is not None and (record.phase != "prepared" or record.holder):
@@ -74,11 +75,26 @@ async def _undone(api: Api, people: People, rng: random.Random) -> AsyncIterator
         metadata, record_ = obj["metadata"], decode_drain(obj["metadata"].get("annotations") or {})
         is_held = HELD in (metadata.get("labels") or {})
         if is_held or (record_ is not None and record_.mode == "label" and record_.state != "RESTORED"):
-            verb = "restore" if rng.random() < 0.6 else "drain"
-            yield Wish("restore" if verb == "restore" else "drain", metadata["name"], people.options(90.0))
+            is_drained = is_last_resort or rng.random() < 0.4
+            yield Wish("drain" if is_drained else "restore", metadata["name"], people.options(90.0))
+    async for name in _reserved(api):
+        yield Wish("cut", name, people.options(90.0))  # killed between its reservation and its cut: run it again
+    names = [obj["metadata"]["name"] for obj in (await api.list(SERVICES, Selection(NS))).items]
+    if DRAINING_SERVICE in names and not any(HELD in one["metadata"]["labels"] for one in await _pods(api)):
+        yield Wish("drain", "gone", people.options(90.0))  # a held pod was deleted by hand: any verb takes that off
     marked = {(obj["metadata"].get("annotations") or {}).get(DRAIN_RUN, "") for obj in await _pods(api)}
     for subject in sorted(marked - {""}):
         yield Wish("drain-deploy", subject.partition(" ")[0].partition("/")[2], people.options(90.0))
+
+
+async def _reserved(api: Api) -> AsyncIterator[str]:
+    """Pods that are counted out of a floor and that nobody holds."""
+    uids = set[str]()
+    for obj in (await api.list(SERVICES, Selection(NS))).items:
+        uids |= json.loads((obj["metadata"].get("annotations") or {}).get(RESERVATIONS, "{}")).keys()
+    for obj in await _pods(api):
+        if obj["metadata"]["uid"] in uids and HELD not in obj["metadata"]["labels"]:
+            yield obj["metadata"]["name"]
 
 
 async def _pods(api: Api) -> list[JsonObject]:
@@ -138,6 +154,11 @@ async def _owners(api: Api, scene: Scene) -> AsyncIterator[str]:
             one for one in pods
             if any(owner["uid"] in uids for owner in one["metadata"].get("ownerReferences") or ()) and is_ready(one)
         ]  # fmt: skip
+        made_with = {one["metadata"]["uid"]: one["spec"]["template"]["metadata"]["labels"] for one in sets}
+        for one in owned:
+            lacks = made_with[one["metadata"]["ownerReferences"][0]["uid"]].items() - one["metadata"]["labels"].items()
+            if lacks:
+                yield f"pod/{one['metadata']['name']} is back without {sorted(lacks)}, which its owner gives every pod"
         if len(owned) != scene.replicas[name]:
             yield f"deploy/{name} owns {len(owned)} ready pods and wants {scene.replicas[name]}"
     loose = [one["metadata"]["name"] for one in pods if not one["metadata"].get("ownerReferences")]
