@@ -170,7 +170,7 @@ class Externals:
             began = asyncio.get_running_loop().time()
             await self._ask(asked, self._endpoints)
             took = asyncio.get_running_loop().time() - began
-            await asyncio.sleep(max(POLL_SECONDS, 4 * took))  # no more than a fifth of its time, however large its answer
+            await asyncio.sleep(max(POLL_SECONDS, 4 * took))  # a fifth of its time at most, however large its answer
         self._followers.pop(asked.name, None)
 
     async def _ask(self, asked: Asked, endpoints: tuple[Endpoint, ...]) -> None:
