@@ -11,9 +11,11 @@ from tidegate.dataplane.facts import Facts
 from tidegate.dataplane.labkernel import FORMAT as LAB_FORMAT
 from tidegate.engine.act import reservations
 from tidegate.kube.api import JsonObject
+from tidegate.model.decode import Malformed
 from tidegate.model.endpoint import Endpoint
 from tidegate.model.epoch import Epoch, earliest_by_install
-from tidegate.model.names import LATEST_EPOCH, fence_install
+from tidegate.model.names import LATEST_EPOCH, decode_drain, fence_install
+from tidegate.model.pod import Pod
 from tidegate.traffic import Census, all_held, hold_warnings
 from tidegate.traffic.held import instant
 
@@ -212,7 +214,13 @@ def leftovers(census: Census, now: datetime) -> list[Checked]:
             for warning in hold_warnings(one, now)
         ]
     alive = {pod.uid for pod in census.pods}
+    names = {pod.uid: pod.name for pod in census.pods if not _has_record(pod)}
     for service in census.services:
+        for uid in sorted(reservations(service).keys() & names.keys()):
+            # Killed between its reservation and its cut: the pod serves, and no verb is due on it.
+            sentence = f"it counts a drain of pod/{names[uid]} against its floor, and nobody has begun one"
+            step = f"if nobody is at work on it: `tidegate cut pod/{names[uid]}`, then `tidegate restore` gives it back"
+            found.append(Checked("leftovers", "warn", sentence, step, f"svc/{service}"))
         gone = sorted(uid for uid in reservations(service) if uid not in alive)
         if gone:
             drains = "a drain of a pod" if len(gone) == 1 else f"{len(gone)} drains of pods"
@@ -220,6 +228,14 @@ def leftovers(census: Census, now: datetime) -> list[Checked]:
             step = "nothing to do: the next drain of one of its pods does not count them, and writes them away"
             found.append(Checked("leftovers", "warn", sentence, step, f"svc/{service}"))
     return found or [Checked("leftovers", "ok", "no record is left over")]
+
+
+def _has_record(one: Pod) -> bool:
+    try:
+        record = decode_drain(one.annotations)
+    except Malformed:
+        return True  # said elsewhere
+    return record is not None and bool(record.labels)
 
 
 def worst(found: Iterable[Checked]) -> str:
