@@ -192,8 +192,9 @@ def test_the_roles_of_a_verb_let_it_do_all_its_deeds(verb, is_witnessed):
 BESIDE = {
     *(("watch", one) for one in ("nodes", "services", "endpointslices", "jobs", *roles.WORKLOADS)),
     ("list", "pods"),
+    ("list", "podmonitors"),
 }  # fmt: skip
-"""``-w`` of status, trace and observe; the pods of a node, wherever they are."""
+"""``-w`` of status, trace and observe; the pods of a node, wherever they are; who scrapes a pod, a note in a plan."""
 
 
 def test_no_role_lets_people_do_what_no_verb_of_theirs_does():

@@ -102,6 +102,7 @@ def users() -> list[Piece]:
         rule("policy", ("poddisruptionbudgets",), ("list",)),
         rule("networking.k8s.io", ("networkpolicies",), ("list",)),
         rule("autoscaling", ("horizontalpodautoscalers",), ("list",)),
+        rule("monitoring.coreos.com", ("podmonitors",), ("list",)),
     ]
     cut = [rule("", ("pods", "services"), ("patch",)), *guards]
     drain = [rule("", ("pods",), ("patch", "delete")), rule("", ("services",), ("patch",)), *guards]
