@@ -332,11 +332,13 @@ async def _in_flight(client: KubeClient, plan: PodPlan) -> str:
     """How many connections the pod still has, by its node's agent."""
     from tidegate.kube.errors import KubeError
     from tidegate.observers.proxied import ProxiedAgents
+    from tidegate.traffic import every_endpoint
 
-    if not plan.is_witnessed or not plan.serving:
+    at = plan.serving or every_endpoint(plan.pod)
+    if not plan.is_witnessed or not at:
         return "nobody can say what is still in flight"
     try:
-        quiet = await ProxiedAgents(client).connections(plan.pod.node, plan.serving)
+        quiet = await ProxiedAgents(client).connections(plan.pod.node, at)
     except KubeError as error:
         return f"what is still in flight is not known: {error}"
     if quiet.unreadable:

@@ -161,7 +161,8 @@ def _hold(hold: Document | None) -> list[str]:
     """Who holds a pod, and what to do next; nothing for one that nobody holds."""
     if hold is None:
         return []
-    verb = {"cut": "cut", "isolate": "isolated", "drain": "drained"}.get(hold["verb"], hold["verb"])
+    begun = "drained" if hold["at_work"] else "drain begun"
+    verb = {"cut": "cut", "isolate": "isolated", "drain": begun}.get(hold["verb"], hold["verb"])
     words = [f"{'being ' if hold['at_work'] else ''}{verb}"]
     words += [f"by {hold['by']}"] if hold["by"] else []
     words += [f"since {hold['since']}"] if hold["since"] else []

@@ -93,7 +93,8 @@ def _with_way_on(result: DrainResult, holding: Holding) -> DrainResult:
     """A deadline that gave a pod back gave it its traffic only, where another stands in for it."""
     if holding.record.state != ISOLATED or holding.seen.is_gone:
         return result
-    way_on = f"its traffic was given back, `tidegate restore pod/{holding.pod.name}` gives it to its owner"
+    where = f"pod/{holding.pod.name} -n {holding.pod.namespace}"
+    way_on = f"its traffic was given back, `tidegate restore {where}` gives it to its owner"
     return msgspec.structs.replace(result, reason=f"{result.reason}; {way_on}")
 
 

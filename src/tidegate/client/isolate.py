@@ -230,14 +230,22 @@ def _of_itself(subject: Pod, record: DrainRecord | None, options: VerbOptions) -
     if record is not None and is_at_work(record, options.identity, vtime.now()):
         found.append(Refusal(told(subject, record), way_out="wait for its end, or for the end of that process"))
     elif record is not None and record.state != ISOLATED:
-        found.append(Refusal(told(subject, record), way_out=f"`tidegate restore pod/{subject.name}` gives it back"))
+        found.append(
+            Refusal(
+                told(subject, record),
+                way_out=f"`tidegate restore pod/{subject.name} -n {subject.namespace}` gives it back",
+            )
+        )
     return found
 
 
 def _impossible(subject: Pod, why: str, owner: Workload | None) -> Refusal:
     """Which of the other verbs gets the pod out of traffic."""
     if owner is None or owner.kind != "ReplicaSet":
-        return Refusal(why, way_out=f"`tidegate cut pod/{subject.name}` takes it out of traffic and keeps it")
+        return Refusal(
+            why,
+            way_out=f"`tidegate cut pod/{subject.name} -n {subject.namespace}` takes it out of traffic and keeps it",
+        )
     return Refusal(why, way_out="`--cut-traffic` takes its traffic off too")
 
 

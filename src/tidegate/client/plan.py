@@ -291,7 +291,10 @@ def _of_itself(subject: Pod, verb: Verb, record: DrainRecord | None) -> Iterable
     if subject.is_terminating:
         yield Refusal(f"{subject} is being deleted already: its gate, if it has one, drains it")
     if verb != "drain" and record is not None and record.sealed:
-        yield Refusal(f"{subject} is about to be deleted by a drain", way_out=f"`tidegate restore pod/{subject.name}`")
+        yield Refusal(
+            f"{subject} is about to be deleted by a drain",
+            way_out=f"`tidegate restore pod/{subject.name} -n {subject.namespace}`",
+        )
     if subject.is_finished:
         yield Refusal(f"{subject} has ended ({subject.phase}): there is nothing to drain")
     if not subject.ips and not subject.is_finished:

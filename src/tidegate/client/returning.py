@@ -182,6 +182,8 @@ async def _with_victim(api: Api, planned: RestorePlan, found: _Found, options: V
     detour = isolation(found.after, found.services, owner)
     planned = replace(planned, isolation=detour)
     owned = [one for one in await owned_by(api, owner) if one.uid != found.subject.uid]
+    if owner.kind == "DaemonSet":
+        return replace(planned, refusals=(*planned.refusals, *_of_its_node(found, owner, owned)))
     recorded = [peer.partition("/")[2] for peer in found.record.peers]
     is_parted = any(uid not in {one.uid for one in owned} for uid in recorded)
     if len(owned) < (owner.replicas or 0) or is_parted:
@@ -211,6 +213,17 @@ async def _with_victim(api: Api, planned: RestorePlan, found: _Found, options: V
     )
 
 
+def _of_its_node(found: _Found, owner: Workload, owned: Iterable[Pod]) -> Iterator[Refusal]:
+    """A DaemonSet that has replaced a pod on its node deletes one of the two as soon as it has both."""
+    subject = found.subject
+    for one in owned:
+        if one.node == subject.node:
+            yield Refusal(
+                f"{owner} has pod/{one.name} on {one.node} by now and runs one pod a node: it would delete one at once",
+                way_out=f"`tidegate drain pod/{subject.name} -n {subject.namespace}` retires it",
+            )
+
+
 def victim_of(owned: Iterable[Pod], named: str = "", recorded: Iterable[str] = ()) -> Pod | None:
     """Who goes: as named, as recorded by an earlier run, else the newest of those that are not ready, else of all."""
     free = [one for one in owned if held(one) is None or one.uid in recorded]
@@ -234,7 +247,7 @@ def _unheld(subject: Pod, record: DrainRecord | None) -> Iterator[Refusal]:
     if record is None and HELD in subject.labels:
         yield Refusal(
             f"{subject} is labelled as held and has no record: its labels before are not known",
-            way_out=f"put them right by hand, or `tidegate drain pod/{subject.name}`",
+            way_out=f"put them right by hand, or `tidegate drain pod/{subject.name} -n {subject.namespace}`",
         )
     elif record is None:
         yield Refusal(
@@ -251,8 +264,9 @@ def _of_the_pod(found: _Found, options: VerbOptions) -> Iterator[Refusal]:
         yield Refusal(told(subject, record), way_out="wait for its end, or for the end of that process")
     if not subject.is_ready and record.state != ADOPTED:
         yield Refusal(
-            f"{subject} is not Ready: it would get no traffic, and its owner deletes such a one first",
-            way_out=f"wait until it is, or `tidegate drain pod/{subject.name}`",
+            f"{subject} is not Ready: it would get no traffic"
+            + (", and its owner deletes such a one first" if found.is_let_go else ""),
+            way_out=f"wait until it is, or `tidegate drain pod/{subject.name} -n {subject.namespace}`",
         )
     for key, value in record.changed.items():
         now = subject.labels.get(key)
@@ -269,7 +283,7 @@ def _of_the_pod(found: _Found, options: VerbOptions) -> Iterator[Refusal]:
             was, now = label(key, record.labels.get(key)), label(key, subject.labels.get(key))
             yield Refusal(
                 f"{was} was changed by hand to {now}, and {who} looks at it",
-                way_out=f"put it right by hand, or `tidegate drain pod/{subject.name}`",
+                way_out=f"put it right by hand, or `tidegate drain pod/{subject.name} -n {subject.namespace}`",
             )
 
 
@@ -296,14 +310,14 @@ def _by_hand(found: _Found) -> Iterator[str]:
 
 def _of_the_owner(found: _Found) -> Iterator[Refusal]:
     """Why the owner of before would not keep the pod."""
-    way_out = f"`tidegate drain pod/{found.subject.name}` retires it"
+    way_out = f"`tidegate drain pod/{found.subject.name} -n {found.subject.namespace}` retires it"
     kind, name, _ = found.record.owner.split("/")
     owner = found.owner
     if owner is None:
         yield Refusal(f"its owner {kind} {name} is of a kind that is not known here", way_out=way_out)
     elif owner.is_ending:
         yield Refusal(f"{owner}, which had it, is gone or was made anew: nobody would keep it", way_out=way_out)
-    elif not owner.replicas:
+    elif owner.kind != "DaemonSet" and not owner.replicas:
         yield Refusal(f"{owner} wants no pods: it would adopt it and delete it at once", way_out=way_out)
     elif len(found.controllers) > 1 and is_superseded(owner, found.controllers[1]):
         newer = found.controllers[1]
