@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 
 import pytest
 from stage import NS, deployment, first, play
 
+from tidegate import vtime
 from tidegate.agent import coordinator, process, roles
 from tidegate.agent.manifests import Installation, pieces
 from tidegate.client import VerbOptions, cut_pod, drain_pod
 from tidegate.client.isolate import isolate_pod
+from tidegate.client.observe import Observation, Subject, observe
 from tidegate.client.options import Identity
 from tidegate.client.prepare.plan import PrepareOptions
 from tidegate.client.prepare.run import prepare_service
@@ -22,7 +25,8 @@ from tidegate.kube.api import PODS, Deletion
 from tidegate.kube.client import KubeClient
 from tidegate.kube.connect import open_api
 from tidegate.kube.errors import ApiError
-from tidegate.lab.apiserver.access import Rule, Subject, attributes, refused
+from tidegate.lab.apiserver import access
+from tidegate.lab.apiserver.access import Rule, attributes, refused
 from tidegate.lab.apiserver.server import failed
 from tidegate.model.names import SYSTEM_NAMESPACE, Ending
 
@@ -61,7 +65,7 @@ class HeldTo:
             rule.allows(asked) and (names is None or asked.name in names) for rule, names in self.rules
         ):
             self.refused.append(f"{asked.verb} {asked.full_resource} {asked.namespace}/{asked.name}")
-            return failed(refused(Subject("ann"), asked))
+            return failed(refused(access.Subject("ann"), asked))
         self.passed.add((asked.verb, asked.full_resource))
         return await self.exchange(request)
 
@@ -151,6 +155,25 @@ def test_a_service_is_prepared_in_place_with_the_roles_of_prepare(cluster):
         preparing, prepared = ann(stage, "prepare")
         done = await prepare_service(preparing, About(NS, "echo", ("echo",)), PrepareOptions(in_place=True, seed=1))
         assert (done.result, prepared.refused) == ("prepared", [])
+
+    play(story, UNGATED)
+
+
+def test_a_rollout_is_observed_with_the_roles_that_look(cluster):
+    async def story(stage):
+        looking, looked = ann(stage, "status")
+        subject = Subject(NS, "deploy", "echo")
+        found = Observation(subject, vtime.now())
+        name = await first(stage)
+
+        async def later():
+            await asyncio.sleep(2)
+            await stage.end(name)
+
+        ending = asyncio.create_task(later())
+        seen = [one async for one in observe(looking, subject, 10.0, found)]
+        await ending
+        assert found.has_agents and len(seen) == 1 and looked.refused == []
 
     play(story, UNGATED)
 

@@ -22,7 +22,7 @@ from tidegate.kube.client import KubeClient
 from tidegate.kube.reflector import Reflector
 from tidegate.model import pod as pods
 from tidegate.model.decode import Malformed
-from tidegate.model.names import decode_result
+from tidegate.model.names import SYSTEM_NAMESPACE, decode_result
 from tidegate.model.pod import Pod
 from tidegate.observers.proxied import AGENT_LABELS, ProxiedAgents
 from tidegate.traffic import every_endpoint
@@ -141,7 +141,7 @@ async def observe(client: KubeClient, subject: Subject, seconds: float, into: Ob
     await client.list(PODS, Selection(subject.namespace))  # what may not be read fails at once
     if subject.kind:
         await client.get(RESOURCES[subject.kind], subject.name, subject.namespace)
-    into.has_agents = bool((await client.list(PODS, Selection(labels=AGENT_LABELS))).items)
+    into.has_agents = bool((await client.list(PODS, Selection(SYSTEM_NAMESPACE, AGENT_LABELS))).items)
     if not into.has_agents:
         into.notes.append("there are no agents: only the EndpointSlices are seen, and nodes follow them later")
     watching = _Watching(client, subject, into)
