@@ -213,7 +213,7 @@ def test_restore_gives_the_labels_back_at_the_deadline():
         before = await labels_of(stage, name)
         options = VerbOptions(replace=False, timeout_seconds=5, on_deadline="restore", seed=0)
         result = await drain_pod(stage.client, NS, name, options)
-        assert result.result is Ending.TIMED_OUT and f"`tidegate restore pod/{name}`" in result.reason
+        assert result.result is Ending.TIMED_OUT and f"`tidegate restore pod/{name} -n {NS}`" in result.reason
         # Its traffic, that is: with its owner's label too there would be one too many, and one that serves would go.
         kept = {"pod-template-hash": "tidegate-isolated", "tidegate.dev/held": "isolated"}
         assert await labels_of(stage, name) == before | kept

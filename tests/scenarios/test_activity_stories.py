@@ -35,7 +35,7 @@ def event_at(stage, name, event):
     return next(e["at"] for e in stage.lab.journal() if e["event"] == event and e["pod"] == name)
 
 
-@pytest.mark.parametrize(("annotations", "hours"), [(WORKED, 1.2), (COUNTED, 0.2)])
+@pytest.mark.parametrize(("annotations", "hours"), [(WORKED, 0.5), (COUNTED, 0.2)])
 def test_a_transcoder_is_cut_at_once_finishes_its_work_and_only_then_ends(annotations, hours):
     async def story(stage):
         name = await first(stage)

@@ -86,9 +86,14 @@ class AgentSettings:
 async def main(program: Program) -> int:
     """Serve until SIGTERM, then until the last hold is over: an answered hold must not die with its agent."""
     settings = AgentSettings.from_env(program.env)
+    with contextlib.closing(Journal(f"{settings.state_dir}/holds.jsonl" if settings.state_dir else "")) as journal:
+        await _serve(program, settings, journal)
+    return 0
+
+
+async def _serve(program: Program, settings: AgentSettings, journal: Journal) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    journal = Journal(f"{settings.state_dir}/holds.jsonl" if settings.state_dir else "")
     ledger = Ledger(f"{settings.state_dir}/ledger.jsonl" if settings.state_dir else "")
     async with open_api(settings.server) as api:
         ground = settings.ground(api)
@@ -117,8 +122,6 @@ async def main(program: Program) -> int:
         listening.close()
         await server.close()
     ground.redirects.close()
-    journal.close()
-    return 0
 
 
 async def _listen(path: str, gate: Gate) -> asyncio.AbstractServer:

@@ -170,8 +170,9 @@ def _launch(folder: LabFolder, settings: LabSettings, ready: int, held: _Held) -
 
 def _wait_until_up(lab: RunningLab, ready: int) -> None:
     log = lab.folder.own_log
-    readable, _, _ = select.select([ready], [], [], BOOT_SECONDS)
-    if not readable:
+    poll = select.poll()  # select() takes no descriptor beyond 1,023, and whoever boots a lab may hold that many
+    poll.register(ready, select.POLLIN)
+    if not poll.poll(BOOT_SECONDS * 1000):
         raise LabError(f"the lab was not up after {BOOT_SECONDS:.0f} s{_with_log(log)}")
     line = os.read(ready, 65_536)
     if not line:

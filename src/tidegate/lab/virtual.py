@@ -10,6 +10,7 @@ vtime.run(story(), seed=7)
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -88,8 +89,12 @@ class VirtualLab:
 
     async def _run(self, program: vtime.Program, up: asyncio.Event) -> int:
         del program
+        with contextlib.closing(Journal(self.journal_file)) as journal:
+            await self._run_with(journal, up)
+        return 0
+
+    async def _run_with(self, journal: Journal, up: asyncio.Event) -> None:
         book = LogBook()
-        journal = Journal(self.journal_file)
         process = self.control_plane
         self._runtime = VirtualRuntime(self.config.seed, book)
         log = self.log_lines.append
@@ -104,7 +109,6 @@ class VirtualLab:
             await self.lab.ready.wait()
             up.set()
             await running
-        return 0
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
