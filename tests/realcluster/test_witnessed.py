@@ -45,12 +45,12 @@ async def test_a_node_that_does_not_sync_is_named_and_the_pod_stays(real_cluster
     async with scene(real_cluster, "witnessed-frozen") as here, tidegate_installed(here.api, own_address()) as kernel:
         name = (await here.names())[0]
         kernel.is_frozen = True
-        ran = await here.tidegate("drain", f"pod/{name}", "--yes", "--timeout", "1500ms")
+        ran = await here.tidegate("drain", f"pod/{name}", "--yes", "--no-replace", "--timeout", "1500ms")
         assert ran.code == 4 and "timed-out" in ran.out and NODE in ran.out, ran.out
         shown = await here.tidegate("status", f"pod/{name}")
         assert "drain: overdue" in shown.out and "routes to" in shown.out, shown.out
         kernel.is_frozen = False
-        again = await here.tidegate("drain", f"pod/{name}", "--yes")
+        again = await here.tidegate("drain", f"pod/{name}", "--yes", "--no-replace")
         assert again.code == 0 and "verified" in again.out, again.out + again.err
 
 
