@@ -45,7 +45,8 @@ def own_selector(service: Service, census: Census) -> Finding | None:
         seen.add(workload.uid)
         if set(service.selector.keys) <= set(workload.selector.keys):
             sentence = f"it selects by {service.selector} and so does {workload}: to cut a pod is to release it"
-            step = f"`tidegate prepare deploy/{workload.name}` gives the Service a label of its own"
+            command = f"tidegate prepare deploy/{workload.name} --service {service.name} -n {service.namespace}"
+            step = f"`{command}` gives the Service a label of its own"
             if workload.kind != "Deployment":
                 step = f"give the Service a label of its own, such as {TRAFFIC_PREFIX}{service.name}"
             return _finding("own-selector", service, sentence, step)
