@@ -8,6 +8,7 @@ import json
 
 import pytest
 from stage import NS, deployment, first, play
+from under_load import Load
 
 from tidegate.client import VerbOptions, cut_pod
 from tidegate.client.options import Identity
@@ -36,43 +37,6 @@ ABORT = PrepareOptions(is_abort=True, seed=1)
 UNGATED = deployment(gate=False)
 UNGATED["spec"]["template"]["metadata"].pop("annotations", None)  # an empty map is none, to a real API server
 PASSING = ("resourceVersion", "managedFields", "generation")
-
-
-class Load:
-    """Requests through the Service from each node, each accounted for."""
-
-    def __init__(self, stage):
-        self.stage, self.sent, self.lost = stage, 0, []
-
-    async def _client(self, address, port, source):
-        while True:
-            self.sent += 1
-            try:
-                reader, writer = await asyncio.open_connection(address, port, local_addr=(source, 0))
-                writer.write(b"GET /sleep?ms=30 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-                answer = await asyncio.wait_for(reader.read(), 5)
-                writer.close()
-                if not answer.startswith(b"HTTP/1.1 200"):
-                    self.lost.append(answer[:40])
-            except (OSError, TimeoutError) as error:
-                self.lost.append(repr(error))
-            await asyncio.sleep(0.05)
-
-    @contextlib.asynccontextmanager
-    async def running(self):
-        found = await self.stage.api.get(SERVICES, "echo", NS)
-        address, port = found["spec"]["clusterIP"], found["spec"]["ports"][0]["port"]
-        sources = [f"127.16.0.{10 + index}" for index in (1, 2, 3)]
-        tasks = [asyncio.create_task(self._client(address, port, source)) for source in sources * 2]
-        await asyncio.sleep(1)
-        try:
-            yield self
-            await asyncio.sleep(2)
-        finally:
-            for task in tasks:
-                task.cancel()
-        assert self.sent > 100
-        assert self.lost == []
 
 
 class Film:
