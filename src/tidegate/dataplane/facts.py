@@ -28,8 +28,9 @@ class Unreadable:
 class Route:
     """New connections to ``address:port`` go to one of ``endpoints``.
 
-    ``via`` is ``cluster-ip``, ``node-port`` (address empty: any address of the node) or ``redirect``; ``service`` is
-    ``namespace/name:port`` where the dump tells, else empty.
+    ``via`` is ``cluster-ip``, ``external-ip``, ``node-port`` (address empty: any address of the node), ``redirect``,
+    ``virtual-server`` (ipvs) or ``dnat`` (whose frontend is nobody's we know); ``service`` is ``namespace/name:port``
+    where the dump tells, else empty.
     """
 
     via: str
