@@ -15,7 +15,7 @@ from tidegate.model.endpoint import Endpoint
 from tidegate.model.names import FENCE_INSTALL, SYSTEM_NAMESPACE
 from tidegate.observers import sockets
 from tidegate.observers.kernel import LabKernel, LabTables, Tables
-from tidegate.observers.linux import LinuxKernel, NamespacedSockets
+from tidegate.observers.linux import KubeletProcess, LinuxKernel, NamespacedSockets
 
 RETRY_SECONDS = 2.0
 
@@ -83,7 +83,7 @@ class LinuxGround:
 
     @property
     def ground(self) -> Ground:
-        return Ground(self.kernel, self.kernel, NamespacedSockets(self.kubelet_pid), self.follow)
+        return Ground(self.kernel, self.kernel, NamespacedSockets(KubeletProcess(self.kubelet_pid)), self.follow)
 
     def fences(self) -> Mapping[str, str] | None:
         """ClusterIP -> install of each fence: iptables' rules of a large cluster name no Service, and a family that

@@ -2,8 +2,9 @@
 
 Environment: TIDEGATE_NODE, TIDEGATE_NODE_ADDRESS, TIDEGATE_SERVER (URL; empty: kubeconfig), TIDEGATE_KERNEL_SOCKET
 (a lab's kernel; without one the kernel is this machine's own, in our network namespace), TIDEGATE_AGENT_SOCKET (the
-holder asks there), TIDEGATE_STATE_DIR, TIDEGATE_KUBELET_PID, TIDEGATE_HOLDER ("ip:port" the gate is redirected to),
-TIDEGATE_POD_NETWORKS (of this node's pods, by commas; without them those of its Node object), TIDEGATE_SEED.
+holder asks there), TIDEGATE_STATE_DIR, TIDEGATE_KUBELET_PID (without it the process is looked for), TIDEGATE_HOLDER
+("ip:port" the gate is redirected to), TIDEGATE_POD_NETWORKS (of this node's pods, by commas; without them those of its
+Node object), TIDEGATE_SEED.
 """
 
 from __future__ import annotations

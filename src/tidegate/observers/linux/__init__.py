@@ -5,6 +5,7 @@ sockets in the pod's own. What is not there, fails or is not understood is unrea
 """
 
 from tidegate.observers.linux.kernel import LinuxKernel
+from tidegate.observers.linux.kubelet import KubeletProcess
 from tidegate.observers.linux.sockets import NamespacedSockets
 
-__all__ = ["LinuxKernel", "NamespacedSockets"]
+__all__ = ["KubeletProcess", "LinuxKernel", "NamespacedSockets"]

@@ -11,7 +11,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_address
 
 from tidegate import vtime
@@ -20,6 +20,7 @@ from tidegate.dataplane.facts import Unreadable
 from tidegate.dataplane.sockets import Quiet, Socket
 from tidegate.model.endpoint import Endpoint
 from tidegate.observers import sockdiag
+from tidegate.observers.linux.kubelet import KubeletProcess
 
 _CLONE_NEWNET = 0x40000000
 _FAMILIES = (2, 10)
@@ -31,9 +32,9 @@ class NotFound(Exception):
 
 @dataclass(frozen=True, slots=True)
 class NamespacedSockets:
-    """The sockets of this node's pods; the kubelet's own connections to them (``kubelet_pid``) do not count."""
+    """The sockets of this node's pods; the kubelet's own connections to them do not count."""
 
-    kubelet_pid: int = 0
+    kubelet: KubeletProcess = field(default_factory=KubeletProcess)
 
     async def read(self, endpoints: tuple[Endpoint, ...]) -> Quiet:
         """Whether anything is in flight at the endpoints of one pod. Never raises."""
@@ -50,10 +51,11 @@ class NamespacedSockets:
 
     def _kubelets(self) -> tuple[Socket, ...]:
         """The kubelet's end of its connections is in the node's network."""
-        if not self.kubelet_pid:
+        pid = self.kubelet.pid()
+        if not pid:
             return ()
         with suppress(OSError):
-            inodes = vtime.socket_inodes(self.kubelet_pid)
+            inodes = vtime.socket_inodes(pid)
             own = [found for family in _FAMILIES if not isinstance(found := sockdiag.read(family), Unreadable)]
             return sockets.owned_by((socket for table in own for socket in table), inodes)
         return ()
