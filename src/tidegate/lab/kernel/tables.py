@@ -24,6 +24,26 @@ class TableError(ValueError):
     """A table that cannot be committed; the message names the entry and what is wrong with it."""
 
 
+class Routing(msgspec.Struct, frozen=True):
+    """What a real kernel's rules say of a service port, beyond who answers on which address.
+
+    ``cluster`` and ``local`` are the usable endpoints by traffic policy ("ip:port"); ``here`` those of them on this
+    node. ``serving`` are all that serve, terminating or not, whatever the policy: who keeps its UDP flows.
+    ``is_reachable``: an endpoint is usable on some node; without any, clients are rejected, else dropped.
+    """
+
+    cluster: tuple[str, ...]
+    local: tuple[str, ...] = ()
+    here: tuple[str, ...] = ()
+    serving: tuple[str, ...] = ()
+    is_reachable: bool = False
+    is_internal_local: bool = False
+    is_external_local: bool = False
+    external_ips: tuple[str, ...] = ()
+    load_balancer_ips: tuple[str, ...] = ()
+    source_ranges: tuple[str, ...] = ()
+
+
 class ServiceEntry(msgspec.Struct, frozen=True):
     """One port of one Service as a node forwards it.
 
@@ -31,7 +51,7 @@ class ServiceEntry(msgspec.Struct, frozen=True):
     ``externalTrafficPolicy: Local``); ``node_port`` 0 means no NodePort side. ``endpoints`` are "ip:port".
     ``affinity_seconds`` 0 means no session affinity. ``is_external_local``, on such a NodePort: clients on the node
     itself are sent as the ClusterIP's are (kube-proxy's short circuit for traffic from its own node); not in the JSON
-    where it is not so.
+    where it is not so. ``routing`` is there for a real kernel only (``proxy.rules.routed``).
     """
 
     namespace: str
@@ -44,6 +64,7 @@ class ServiceEntry(msgspec.Struct, frozen=True):
     endpoints: tuple[str, ...]
     affinity_seconds: int = 0
     is_external_local: bool | Unset = UNSET
+    routing: Routing | Unset = UNSET
 
     @property
     def key(self) -> str:

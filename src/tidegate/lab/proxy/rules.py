@@ -7,11 +7,11 @@ whose slices somebody else writes (the fence) is proxied like any other.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tidegate.lab.kernel.tables import UNSET, ServiceEntry, Unset
+from tidegate.lab.kernel.tables import UNSET, Routing, ServiceEntry, Unset
 from tidegate.lab.proxy.health import Check
 
 JsonObject = dict[str, Any]
@@ -70,8 +70,8 @@ class Policy:
 
     @property
     def uses_cluster(self) -> bool:
-        external = self.is_externally_accessible and not self.is_external_local
-        return not self.is_internal_local or external
+        """Also when both are Local: clients on the node itself are sent past them."""
+        return not self.is_internal_local or self.is_externally_accessible
 
     @property
     def uses_local(self) -> bool:
@@ -79,17 +79,37 @@ class Policy:
 
 
 def entries(services: Iterable[JsonObject], slices: Iterable[JsonObject], place: Place) -> tuple[ServiceEntry, ...]:
-    """Everything the node shall forward, in one fixed order."""
-    by_service = _by_service(slices)
+    """Everything the node shall forward, in one fixed order. TCP: what a relay can carry."""
     found: list[ServiceEntry] = []
-    for service in sorted(services, key=_identity):
-        if not is_proxied(service) or not cluster_ip(service):
-            continue
-        mine = sorted(by_service.get(_identity(service), ()), key=_identity)
-        for port in service["spec"].get("ports") or ():
-            if port.get("protocol", "TCP") == "TCP":
-                found += _port_entries(service, port, endpoints(mine, port.get("name") or "", place), place)
+    for service, port, known in _service_ports(services, slices, place):
+        if _protocol(port) == "TCP":
+            found += _port_entries(service, port, known, place)
     return tuple(found)
+
+
+def routed(services: Iterable[JsonObject], slices: Iterable[JsonObject], place: Place) -> tuple[ServiceEntry, ...]:
+    """As ``entries``, for a real kernel: UDP too, one entry for each port of a Service, all with their ``routing``."""
+    return tuple(
+        _routed_entry(service, port, known, place)
+        for service, port, known in _service_ports(services, slices, place)
+        if _protocol(port) in ("TCP", "UDP")
+    )
+
+
+def _service_ports(
+    services: Iterable[JsonObject], slices: Iterable[JsonObject], place: Place
+) -> Iterator[tuple[JsonObject, JsonObject, tuple[Endpoint, ...]]]:
+    """Every port of every proxied Service, and the endpoints known for it."""
+    by_service = _by_service(slices)
+    for service in sorted(services, key=_identity):
+        if is_proxied(service) and cluster_ip(service):
+            mine = sorted(by_service.get(_identity(service), ()), key=_identity)
+            for port in service["spec"].get("ports") or ():
+                yield service, port, endpoints(mine, port.get("name") or "", place, _protocol(port))
+
+
+def _protocol(port: JsonObject) -> str:
+    return port.get("protocol") or "TCP"
 
 
 def health_checks(
@@ -147,14 +167,16 @@ def service_of(endpoint_slice: JsonObject) -> tuple[str, str] | None:
     return metadata.get("namespace", ""), name
 
 
-def endpoints(slices: Iterable[JsonObject], port_name: str, place: Place) -> tuple[Endpoint, ...]:
+def endpoints(
+    slices: Iterable[JsonObject], port_name: str, place: Place, protocol: str = "TCP"
+) -> tuple[Endpoint, ...]:
     """The endpoints of one port over a Service's slices, by address; one seen twice counts once, local first."""
     found: dict[str, Endpoint] = {}
     for one in slices:
         ports = [
             port["port"]
             for port in one.get("ports") or ()
-            if (port.get("name") or "") == port_name and port.get("port") and port.get("protocol", "TCP") == "TCP"
+            if (port.get("name") or "") == port_name and port.get("port") and _protocol(port) == protocol
         ]
         for port in ports:
             for raw in one.get("endpoints") or ():
@@ -249,6 +271,60 @@ def _port_entries(
     return [entry(cluster_ip(service), 0, internal), entry("", node_port, external, is_local)]
 
 
+def _routed_entry(service: JsonObject, port: JsonObject, known: tuple[Endpoint, ...], place: Place) -> ServiceEntry:
+    """After pkg/proxy/serviceport.go newBaseServiceInfo and topology.go CategorizeEndpoints."""
+    spec = service["spec"]
+    node_port = int(port.get("nodePort") or 0)
+    outside = _four(spec.get("externalIPs"))
+    balanced = _load_balancer_ips(service)
+    policy = Policy(
+        is_internal_local=spec.get("internalTrafficPolicy") == "Local",
+        is_external_local=spec.get("externalTrafficPolicy") == "Local",
+        is_externally_accessible=bool(node_port or outside or balanced),
+    )
+    usable = categorize(known, policy, place)
+    namespace, name = _identity(service)
+    return ServiceEntry(
+        namespace=namespace,
+        name=name,
+        port_name=port.get("name") or "",
+        protocol=_protocol(port),
+        cluster_ip=cluster_ip(service),
+        port=int(port["port"]),
+        node_port=node_port,
+        endpoints=usable.local if policy.is_internal_local else usable.cluster,
+        affinity_seconds=_affinity_seconds(spec),
+        routing=Routing(
+            cluster=usable.cluster,
+            local=usable.local,
+            here=tuple(one.address for one in known if one.is_local and one.address in usable.cluster + usable.local),
+            serving=tuple(one.address for one in known if one.is_serving),
+            is_reachable=bool(usable.cluster) or any(one.is_ready or one.is_lame_duck for one in known),
+            is_internal_local=policy.is_internal_local,
+            is_external_local=policy.is_external_local and policy.is_externally_accessible,
+            external_ips=outside,
+            load_balancer_ips=balanced,
+            source_ranges=_source_ranges(spec),
+        ),
+    )
+
+
+def _load_balancer_ips(service: JsonObject) -> tuple[str, ...]:
+    """Those that packets keep on their way to the node (KEP-1860: ``ipMode`` Proxy does not)."""
+    ingress = ((service.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()
+    return _four(one.get("ip") or ":" for one in ingress if one.get("ipMode", "VIP") == "VIP")
+
+
+def _source_ranges(spec: Mapping[str, Any]) -> tuple[str, ...]:
+    """One that lets everybody in is as none at all."""
+    ranges = _four(str(one).strip() for one in spec.get("loadBalancerSourceRanges") or ())
+    return () if any(one.endswith("/0") for one in ranges) else ranges
+
+
+def _four(addresses: Iterable[str] | None) -> tuple[str, ...]:
+    return tuple(address for address in addresses or () if ":" not in address)
+
+
 def _affinity_seconds(spec: Mapping[str, Any]) -> int:
     if spec.get("sessionAffinity") != "ClientIP":
         return 0
@@ -264,10 +340,10 @@ def proxied_part(obj: JsonObject | None) -> object:
     """What of a Service or EndpointSlice a sync depends on; a change of anything else makes no sync.
 
     endpointslicecache.go and servicechangetracker.go compare the same way: an annotation alone, such as
-    last-change-trigger-time, or a status starts nothing.
+    last-change-trigger-time, or a status starts nothing; but a load balancer's address is a destination.
     """
     if obj is None:
         return None
     if "spec" in obj:
-        return obj["spec"], is_proxied(obj)
+        return obj["spec"], is_proxied(obj), _load_balancer_ips(obj)
     return obj.get("addressType"), obj.get("endpoints"), obj.get("ports"), service_of(obj)
