@@ -29,6 +29,8 @@ class NodePlace:
     """The node's own, IPv4, on which NodePorts answer."""
     pod_network: str
     """Of this node's pods ("10.17.1.0/24")."""
+    service_network: str = ""
+    """Of the lab's Services; 1.36 drops what goes to an address in it that no Service has. "": nobody knows it."""
 
 
 class NodeRules(Protocol):
