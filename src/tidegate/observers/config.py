@@ -16,6 +16,7 @@ import msgspec
 import yaml
 
 from tidegate.observers.command_check import CommandCheck
+from tidegate.observers.envoy import Envoy
 from tidegate.observers.external import ENTRY_POINTS, Observer, Spec, Where, host_and_port
 from tidegate.observers.haproxy import UNIX, HAProxy
 from tidegate.observers.http_check import HttpCheck
@@ -26,6 +27,7 @@ from tidegate.observers.traefik import Traefik
 Build = Callable[[Spec], Observer]
 KINDS: Mapping[str, Build] = {
     "command": CommandCheck,
+    "envoy": Envoy,
     "haproxy": HAProxy,
     "http": HttpCheck,
     "tcp": TcpCheck,
