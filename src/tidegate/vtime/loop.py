@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from tidegate.vtime import process as processes
+from tidegate.vtime.datagrams import DatagramNetwork
 from tidegate.vtime.network import Network
 from tidegate.vtime.timers import TimerLoop
 
@@ -21,6 +22,7 @@ class VirtualLoop(TimerLoop):
     def __init__(self, seed: int = 0, *, shuffle: bool = False, limit_seconds: float | None = None) -> None:
         super().__init__(seed, shuffle=shuffle, limit_seconds=limit_seconds)
         self.network = Network(self, random.Random(f"{seed}/network"))
+        self.datagrams = DatagramNetwork(self, random.Random(f"{seed}/datagrams"), self.network.blackholes)
         self.hosted: dict[str, Any] = {}
         self.set_task_factory(_adopting_task)
 
@@ -30,6 +32,12 @@ class VirtualLoop(TimerLoop):
     async def create_server(self, protocol_factory: Any, host: Any = None, port: Any = None, **options: Any) -> Any:
         del options
         return self.network.listen(protocol_factory, (str(host or "0.0.0.0"), int(port or 0)))
+
+    async def create_datagram_endpoint(
+        self, protocol_factory: Any, local_addr: Any = None, remote_addr: Any = None, **options: Any
+    ) -> Any:
+        del options
+        return self.datagrams.open(protocol_factory, local_addr, remote_addr)
 
     async def create_unix_connection(self, protocol_factory: Any, path: Any = None, **options: Any) -> Any:
         del options
