@@ -12,6 +12,23 @@ from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 
+def _always() -> bool:
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who sends a request, as its connection tells. ``name``: of the certificate it showed. ``vouch``: say that it may
+    ask, so that no stranger takes its place; False where it was turned away meanwhile."""
+
+    source: str = ""
+    name: str = ""
+    vouch: Callable[[], bool] = _always
+
+
+NOBODY = Caller()
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """One HTTP request. ``path`` is percent-decoded; header names are lower case; ``query`` keeps order."""
@@ -21,6 +38,7 @@ class Request:
     query: tuple[tuple[str, str], ...] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
+    caller: Caller = field(default=NOBODY, compare=False, repr=False)
 
     @property
     def target(self) -> str:
