@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Hashable
+from typing import Any
 
 from tidegate.lab.faults import Faults
+
+_PAUSES_AFTER, _PAUSE_SECONDS = 0.3, 0.001
+"""Handlers run one after another while syncs go on: after so many of its events a busy proxy's handler is interrupted,
+at most so long, where a queue by object can be overtaken."""
+
+Deliver = Callable[[], None]
+Runs = Callable[[], Coroutine[Any, Any, None]]
 
 
 class DelayedStream:
@@ -15,12 +24,12 @@ class DelayedStream:
     def __init__(self, node: str, faults: Faults) -> None:
         self._node = node
         self._faults = faults
-        self._waiting: deque[tuple[float, Callable[[], None]]] = deque()
+        self._waiting: deque[tuple[float, Hashable, Deliver]] = deque()
         self._pushed = asyncio.Event()
 
-    def push(self, deliver: Callable[[], None]) -> None:
-        """An event has arrived from the API server."""
-        self._waiting.append((asyncio.get_running_loop().time(), deliver))
+    def push(self, deliver: Deliver, about: Hashable = None) -> None:
+        """An event has arrived from the API server. ``about``: the object it is of; None for the end of a list."""
+        self._waiting.append((asyncio.get_running_loop().time(), about, deliver))
         self._pushed.set()
 
     async def run(self) -> None:
@@ -31,10 +40,55 @@ class DelayedStream:
                 self._pushed.clear()
                 await self._pushed.wait()
             await self._faults.thawed(self._node)
-            arrived, deliver = self._waiting[0]
+            arrived, about, deliver = self._waiting[0]
             due = arrived + self._faults.of(self._node).lag_seconds
             if due > loop.time():
                 await self._faults.changed(self._node, due)
                 continue
             self._waiting.popleft()
-            deliver()
+            self._arrived(about, deliver)
+
+    def _arrived(self, about: Hashable, deliver: Deliver) -> None:
+        del about
+        deliver()
+
+
+class StreamByObject(DelayedStream):
+    """A queue by object, as DeltaFIFO is (client-go before 1.33): what arrives while an event of the same object is
+    still waiting is handled together with it, before what came between."""
+
+    def __init__(self, node: str, faults: Faults, rng: random.Random) -> None:
+        super().__init__(node, faults)
+        self._rng = rng
+        self._queue: dict[Hashable, list[Deliver]] = {}
+        self._queued = asyncio.Event()
+        self._ends = 0
+
+    def _arrived(self, about: Hashable, deliver: Deliver) -> None:
+        if about is None:  # the end of a list is told once all of it was handled: it overtakes nothing
+            self._ends += 1
+            about = ("end of a list", self._ends)
+        self._queue.setdefault(about, []).append(deliver)
+        self._queued.set()
+
+    async def handle(self) -> None:
+        """Hand over for ever, beside ``run``."""
+        while True:
+            while not self._queue:
+                self._queued.clear()
+                await self._queued.wait()
+            about = next(iter(self._queue))
+            for deliver in self._queue.pop(about):
+                await self._faults.thawed(self._node)
+                deliver()
+                if self._rng.random() < _PAUSES_AFTER:
+                    await asyncio.sleep(self._rng.uniform(0.0, _PAUSE_SECONDS))
+
+
+def stream(node: str, faults: Faults, rng: random.Random | None) -> tuple[DelayedStream, tuple[Runs, ...]]:
+    """A proxy's stream, and what must run for it. ``rng``: where it queues by object."""
+    if rng is None:
+        ordered = DelayedStream(node, faults)
+        return ordered, (ordered.run,)
+    queued = StreamByObject(node, faults, rng)
+    return queued, (queued.run, queued.handle)
