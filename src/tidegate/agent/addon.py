@@ -7,7 +7,7 @@ among them: the coordinator installs it, so that applying these objects again ca
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tidegate.drain import fence
@@ -29,7 +29,8 @@ GRACE_SECONDS = 30
 @dataclass(frozen=True, slots=True)
 class Site:
     """The cluster the objects are for. ``nodes`` are (name, address); folders exist on every node. ``observers``: the
-    coordinator's file of observers, empty for none."""
+    coordinator's file of observers, empty for none. ``pod_networks``: by node, where each node has a real kernel's network
+    to itself; then ``kernel_socket`` is empty."""
 
     server: str
     nodes: tuple[tuple[str, str], ...]
@@ -40,6 +41,7 @@ class Site:
     seed: int = 0
     install: str = "main"
     observers: str = ""
+    pod_networks: Mapping[str, str] = field(default_factory=dict)
 
 
 def manifests(site: Site) -> list[Manifest]:
@@ -50,24 +52,24 @@ def manifests(site: Site) -> list[Manifest]:
 
 
 def _agent(site: Site, node: str, address: str) -> Manifest:
+    gate = address if site.kernel_socket else "127.0.0.1"
     shared = {"TIDEGATE_AGENT_SOCKET": f"{site.sockets_folder}/agent-{node}.sock"}
     agent = {
         **shared,
         "TIDEGATE_NODE": node,
         "TIDEGATE_NODE_ADDRESS": address,
         "TIDEGATE_SERVER": site.server,
-        "TIDEGATE_KERNEL_SOCKET": site.kernel_socket,
-        "TIDEGATE_HOLDER": f"{address}:{GATE_PORT}",
+        "TIDEGATE_HOLDER": f"{gate}:{GATE_PORT}",
         "TIDEGATE_STATE_DIR": f"{site.state_folder}/agent-{node}",
         "TIDEGATE_KUBELET_PID": str(site.kubelet_pid),
         "TIDEGATE_SEED": str(site.seed),
     }
-    holder = {
-        **shared,
-        "TIDEGATE_HOLDER_HOST": address,
-        "TIDEGATE_HOLDER_PORT": str(GATE_PORT),
-        "TIDEGATE_ORIGINAL_DESTINATION": "proxy",
-    }
+    holder = {**shared, "TIDEGATE_HOLDER_HOST": gate, "TIDEGATE_HOLDER_PORT": str(GATE_PORT)}
+    if site.kernel_socket:
+        agent["TIDEGATE_KERNEL_SOCKET"] = site.kernel_socket
+        holder["TIDEGATE_ORIGINAL_DESTINATION"] = "proxy"
+    if node in site.pod_networks:
+        agent["TIDEGATE_POD_NETWORKS"] = site.pod_networks[node]
     containers = [
         _container("agent", agent, ("questions", AGENT_PORT)),
         _container("holder", holder, ("gate", GATE_PORT)),

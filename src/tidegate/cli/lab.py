@@ -64,6 +64,17 @@ def lab() -> None:
     "--observers", type=click.Path(exists=True, dir_okay=False), metavar="FILE",
     help="Observers that are no nodes: ingress controllers, load balancers. See docs/observers.md.",
 )  # fmt: skip
+@click.option(
+    "--network",
+    type=click.Choice(["loopback", "kernel"]),
+    default="loopback",
+    show_default=True,
+    help="Loopback addresses, or namespaces with real netfilter in each (root).",
+)
+@click.option(
+    "--proxy", type=click.Choice(["nft-1.36", "nft-1.30"]), default="nft-1.36", show_default=True,
+    help="As which kube-proxy the nodes' rules are laid out.",
+)  # fmt: skip
 @click.option("--bare", is_flag=True, help="Without Tidegate's agents, coordinator and fence.")
 def up(**options: Any) -> None:
     """Boot a lab. In the foreground, Ctrl-C takes it down and leaves nothing behind."""
@@ -83,6 +94,8 @@ def up(**options: Any) -> None:
         zones=options["zones"],
         dual_stack=options["dual_stack"],
         addon_options=_observers(options["observers"]),
+        network=options["network"],
+        proxy=options["proxy"],
     )
     try:
         running = boot.start(settings, detach=options["detach"])

@@ -36,9 +36,10 @@ from tidegate.lab.controllers.run import run_controllers
 from tidegate.lab.events import Recorder, Source
 from tidegate.lab.faults import Faults, as_json
 from tidegate.lab.journal import Journal
-from tidegate.lab.kernel.client import KernelClient, control_path, egress, egress_path
+from tidegate.lab.kernel.client import KernelClient, control_path
 from tidegate.lab.kubelet.kubelet import Kubelet
 from tidegate.lab.kubelet.seams import Seams
+from tidegate.lab.network.network import Loopback, Network
 from tidegate.lab.proxy.proxy import Proxy
 from tidegate.lab.proxy.unbound import Unbound
 from tidegate.lab.runtime.execute import Executor
@@ -67,13 +68,15 @@ class Ground:
     book: LogBook
     journal: Journal
     kernel_folder: Path
-    """Where the kernel process has its sockets."""
+    """Where the kernel process has its sockets, and agents theirs."""
     state_folder: Path
     kubelet_pid: int = field(default_factory=os.getpid)
     logs_folder: str = ""
     """Container logs; "" keeps them in memory."""
     log: Callable[[str], None] = _no_log
     """The lab's own log, line by line."""
+    network: Network | None = None
+    """None: loopback addresses, with the kernel process of ``kernel_folder``."""
 
 
 class Lab:
@@ -85,9 +88,11 @@ class Lab:
         self.ready = asyncio.Event()
         self.faults = Faults(config.node_names)
         backends = Backends(logs=ground.book.logs, execute=Executor(ground.runtime, ground.book))
+        self.kernel = KernelClient(control_path(ground.kernel_folder))
+        self.network: Network = ground.network or Loopback(self.kernel, ground.kernel_folder)
+        backends.forward = self.network.dial_pod
         self.server = ApiServer(self._rng("apiserver"), config.addressing, backends)
         self.api: Api = LocalApi(self.server)
-        self.kernel = KernelClient(control_path(ground.kernel_folder))
         self.exchange: Exchange = control.with_control(
             self.server.exchange, self.faults, self.status, self.server.access
         )
@@ -116,13 +121,19 @@ class Lab:
         addressing = self.config.addressing
         return {
             "name": self.config.name,
-            "server": addressing.server,
+            "server": addressing.host_server,
+            "network": addressing.network,
+            "proxy": self.config.proxy,
             "seed": self.config.seed,
             "ready": self.ready.is_set(),
             "addons": [addon.name for addon in self.config.addons],
             "nodes": [
-                {"name": name, "address": addressing.node(index)}
+                {"name": name, "address": addressing.node(index), "namespace": self.network.path(name)}
                 for index, name in enumerate(self.config.node_names, start=1)
+            ],
+            "clients": [
+                {"name": one.name, "addresses": list(one.addresses), "namespace": one.path}
+                for one in self.network.clients()
             ],
             "faults": [as_json(fault) for fault in self.faults.active()],
         }
@@ -149,29 +160,38 @@ class Lab:
     async def _register_nodes(self) -> None:
         addressing = self.config.addressing
         for index, name in enumerate(self.config.node_names, start=1):
-            await self.kernel.register(name, addressing.node(index), f"{addressing.pod_prefix(index)}.")
+            await self.network.register(name, addressing.node(index), f"{addressing.pod_prefix(index)}.")
 
     def _kubelet(self, index: int, nursery: vtime.Nursery) -> Kubelet:
         name = self.config.node_names[index - 1]
         recorder = Recorder(self.api, Source("kubelet", name))
         nursery.start(recorder.run(), name=f"events of {name}")
 
-        async def dial_hook(host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-            return await egress(egress_path(self.ground.kernel_folder, name), host, port)
-
-        ground = self.ground
-        seams = Seams(self.api, ground.runtime, ground.journal, recorder, dial_hook, ground.book, ground.logs_folder)
+        ground, network = self.ground, self.network.on(name)
+        seams = Seams(
+            self.api,
+            ground.runtime,
+            ground.journal,
+            recorder,
+            network.dial_hook,
+            ground.book,
+            ground.logs_folder,
+            network,
+        )
         return Kubelet(index, self.config, seams)
 
     def _proxy(self, name: str, unbound: Unbound) -> Proxy:
         rng = self._rng(f"proxy/{name}")
-        return Proxy(self.api, name, self.config, self.kernel, rng, self.faults, self.ground.log, unbound)
+        ground = self.ground
+        network = self.network.on(name)
+        return Proxy(self.api, name, self.config, network, rng, self.faults, ground.log, unbound, ground.journal)
 
     async def _install(self) -> None:
         """Create what the add-ons bring; what is there already stays."""
         facts = LabFacts(
             self.config,
-            str(control_path(self.ground.kernel_folder)),
+            self.network.kernel_socket,
+            str(self.ground.kernel_folder),
             self.ground.kubelet_pid,
             str(self.ground.state_folder),
         )

@@ -89,7 +89,7 @@ def _bind_problem(addressing: Addressing) -> OSError | None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((addressing.api_host, addressing.api_port))
+            probe.bind((addressing.host, addressing.api_port))
             probe.listen(1)
         except OSError as error:
             return error
@@ -100,4 +100,4 @@ def _unbindable(addressing: Addressing, problem: OSError, advice: str) -> LabErr
     why = (problem.strerror or str(problem)).lower()
     if problem.errno == errno.EACCES:
         why += " (ports below 1024 are for root)"
-    return LabError(f"the API server cannot listen on {addressing.api_host}:{addressing.api_port}: {why}{advice}")
+    return LabError(f"the API server cannot listen on {addressing.host}:{addressing.api_port}: {why}{advice}")

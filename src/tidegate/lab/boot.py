@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from tidegate.lab.blocks import Claim, claim
-from tidegate.lab.config import Addressing
+from tidegate.lab.config import KERNEL
 from tidegate.lab.folder import LabError, LabFolder, LabRecord
 from tidegate.lab.runtime import processes
 from tidegate.lab.settings import LabSettings
@@ -86,7 +86,7 @@ def start(settings: LabSettings, *, detach: bool = False) -> RunningLab:
 
     ``settings.block`` 0 takes the first free block of loopback addresses.
     """
-    _check_machine()
+    _check_machine(settings.network)
     folder = LabFolder(settings.name)
     is_new = not folder.path.exists()
     lock = folder.lock()
@@ -98,7 +98,7 @@ def start(settings: LabSettings, *, detach: bool = False) -> RunningLab:
             settings = replace(settings, block=claimed.block)
             _sweep(folder)
             folder.prepare()
-            folder.write_kubeconfig(Addressing(settings.block, settings.port).server)
+            folder.write_kubeconfig(settings.addressing.host_server)
             lab = _launch(folder, settings, ready_there, _Held(lock, claimed, detach))
     except BaseException:
         os.close(ready)
@@ -120,7 +120,7 @@ def start(settings: LabSettings, *, detach: bool = False) -> RunningLab:
     return lab
 
 
-def _check_machine() -> None:
+def _check_machine(network: str) -> None:
     """Raises ``LabError`` where no lab can run, before anything is made."""
     if sys.platform != "linux":
         raise LabError(
@@ -131,6 +131,12 @@ def _check_machine() -> None:
             importlib.import_module(module)
         except ModuleNotFoundError as error:
             raise LabError(f"a lab needs {module}, which is not installed: pip install 'tidegate[lab]'") from error
+    if network == KERNEL:
+        from tidegate.lab.network.machine import missing
+
+        why_not = missing()
+        if why_not:
+            raise LabError(why_not)
 
 
 class _Held:

@@ -15,34 +15,68 @@ class Image:
     entrypoint: str
 
 
+LOOPBACK = "loopback"
+KERNEL = "kernel"
+NETWORKS = (LOOPBACK, KERNEL)
+"""What a lab's data path is: this machine's loopback addresses, or network namespaces with netfilter in each."""
+
+
 @dataclass(frozen=True, slots=True)
 class Addressing:
-    """The lab's loopback addresses. ``block`` b owns 127.b, 127.(b+1) and 127.(b+2): two labs never meet."""
+    """The lab's addresses. ``block`` b owns 127.b, 127.(b+1) and 127.(b+2): two labs never meet.
+
+    In network ``kernel`` they are 10.b, 10.(b+1), 10.(b+2), in namespaces of the lab's own; of this machine's
+    addresses it has the API server's 127.b.0.1 alone.
+    """
 
     block: int = 16
     api_port: int = 6443
+    network: str = LOOPBACK
 
     @property
-    def api_host(self) -> str:
+    def _octet(self) -> int:
+        return 10 if self.network == KERNEL else 127
+
+    @property
+    def host(self) -> str:
+        """Where the machine that the lab runs on finds the API server."""
         return f"127.{self.block}.0.1"
 
     @property
-    def server(self) -> str:
+    def api_host(self) -> str:
+        """Where nodes and pods find it."""
+        return f"{self._octet}.{self.block}.0.1"
+
+    @property
+    def host_server(self) -> str:
         """URL of the API server, as a kubeconfig has it."""
+        return f"http://{self.host}:{self.api_port}"
+
+    @property
+    def server(self) -> str:
+        """URL of the API server, as nodes and pods have it."""
         return f"http://{self.api_host}:{self.api_port}"
+
+    @property
+    def node_network(self) -> str:
+        return f"{self._octet}.{self.block}.0.0/24"
 
     def node(self, index: int) -> str:
         """Address of node ``index`` (1, 2, ...)."""
-        return f"127.{self.block}.0.{10 + index}"
+        return f"{self._octet}.{self.block}.0.{10 + index}"
 
     def pod_prefix(self, index: int) -> str:
         """First three octets of the pods on node ``index``."""
-        return f"127.{self.block + 1}.{index}"
+        return f"{self._octet}.{self.block + 1}.{index}"
+
+    def pod_network(self, index: int) -> str:
+        """Of the pods on node ``index``."""
+        return f"{self.pod_prefix(index)}.0/24"
 
     @property
     def service_prefix(self) -> str:
         """First two octets of ClusterIPs."""
-        return f"127.{self.block + 2}"
+        return f"{self._octet}.{self.block + 2}"
 
     @property
     def service_prefix6(self) -> str:
@@ -61,7 +95,9 @@ class LabFacts:
 
     config: LabConfig
     kernel_socket: str
-    """The nodes' kernels' control socket."""
+    """The nodes' kernels' control socket; "" where each node has a real kernel's network to itself."""
+    sockets_folder: str
+    """A folder for UNIX sockets: its path is short."""
     kubelet_pid: int
     """The process whose connections to pods are probes."""
     state_folder: str
@@ -93,6 +129,9 @@ class LabConfig:
 
     addon_options: tuple[tuple[str, str], ...] = ()
     """What add-ons are told, as (name, value); nothing here means anything to the lab."""
+
+    proxy: str = "nft-1.36"
+    """Which kind of proxy the nodes run (``proxy.shapes``)."""
 
     dual_stack: bool = False
     """Pods list an IPv6 address too, which nothing listens on. Services may have both families in any lab."""

@@ -20,6 +20,7 @@ from typing import IO
 
 import yaml
 
+from tidegate.lab.config import LOOPBACK, Addressing
 from tidegate.lab.runtime import processes
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,30}[a-z0-9])?")
@@ -45,9 +46,15 @@ class LabRecord:
     pid: int
     """The reaper: parent of everything; when it ends, all of the lab has ended."""
     server: str
+    """The API server's URL on this machine."""
     block: int
     nodes: int
     started_at: str
+    network: str = LOOPBACK
+
+    @property
+    def addressing(self) -> Addressing:
+        return Addressing(self.block, int(self.server.rpartition(":")[2]), self.network)
 
 
 def state_root() -> Path:

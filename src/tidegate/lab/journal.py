@@ -8,6 +8,7 @@ The judge reads it (rehearse/), never a component of the cluster: like a camera 
 - ``signal-sent`` {pod, uid, container, signal}
 - ``hook-started`` / ``hook-ended`` {pod, uid, container, outcome}
 - ``table-committed`` {node, generation, services: {"ns/name:port": ["ip:port", ...]}}
+- ``proxy-synced`` {node}: the end of a successful sync, which is all that kube-proxy's healthz and its metric tell
 - ``connection-closed`` / ``connection-failed`` (the endpoint did not take it) {node, endpoint, source, opened,
   pod_closed}: when the endpoint was chosen, and when it closed its end (0.0: it never had one)
 """

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from tidegate import vtime
 from tidegate.lab.config import LabConfig
@@ -15,16 +18,43 @@ from tidegate.lab.journal import Journal
 from tidegate.lab.runtime.logs import LogBook
 from tidegate.lab.runtime.real import RealRuntime
 
+if TYPE_CHECKING:
+    from tidegate.lab.network.fabric import Fabric
+
 _JOURNAL_KEPT = 1_000
 """Entries kept in memory too: the file is what is read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entered:
+    """A lab's namespaces, which this process is in, and its socket outside."""
+
+    fabric: Fabric
+    outside: socket.socket
 
 
 def _to_own_log(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-async def serve(config: LabConfig, folder: LabFolder, announce: Callable[[], None]) -> int:
-    """Run the lab whose kernel process serves in ``folder.sockets``; ``announce`` once it is up.
+def enter(config: LabConfig) -> Entered:
+    """Make the network of a lab that has namespaces, and put this process, which has one thread, into it.
+
+    The API server's socket on the host's address is made before: it stays the host's. Raises ``OSError``.
+    """
+    from tidegate.lab.network.fabric import Fabric
+
+    addressing = config.addressing
+    outside = socket.socket()
+    outside.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    outside.bind((addressing.host, addressing.api_port))
+    return Entered(Fabric.build(addressing, config.node_names), outside)
+
+
+async def serve(
+    config: LabConfig, folder: LabFolder, announce: Callable[[], None], entered: Entered | None = None
+) -> int:
+    """Run a lab; ``announce`` once it is up. Its kernel process serves in ``folder.sockets``, unless ``entered``.
 
     Raises ``LabError`` when the API server's port is taken.
     """
@@ -36,25 +66,36 @@ async def serve(config: LabConfig, folder: LabFolder, announce: Callable[[], Non
     from tidegate.lab.assembly import Ground, Lab
 
     journal = Journal(folder.journal, keep=_JOURNAL_KEPT)
-    ground = Ground(runtime, book, journal, folder.sockets, folder.path, logs_folder=str(folder.logs), log=_to_own_log)
+    network = None
+    if entered is not None:
+        from tidegate.lab.network.kernel import KernelNetwork
+
+        network = KernelNetwork(entered.fabric, config.proxy, journal)
+    ground = Ground(
+        runtime, book, journal, folder.sockets, folder.path,
+        logs_folder=str(folder.logs), log=_to_own_log, network=network,
+    )  # fmt: skip
     lab = Lab(config, ground)
     addressing = config.addressing
     try:
-        server = await wire.serve(lab.exchange, addressing.api_host, addressing.api_port)
+        servers = [await wire.serve(lab.exchange, addressing.api_host, addressing.api_port)]
+        if entered is not None:
+            servers.append(await wire.serve_on(lab.exchange, entered.outside))
     except OSError as error:
         await runtime.close()
         raise LabError(
             f"{addressing.api_host}:{addressing.api_port} is taken ({error.strerror}); choose another with --port"
         ) from error
     try:
-        await lab.kernel.ready()
+        await lab.network.ready()
         async with vtime.Nursery() as nursery:
             nursery.start(lab.run(), name="lab")
             nursery.start(_stop_on_signal(nursery), name="signals")
             await lab.ready.wait()
             announce()
     finally:
-        await server.close()
+        for server in servers:
+            await server.close()
         await runtime.close()
         journal.close()
     return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tidegate import vtime
-from tidegate.lab.config import Addon, Addressing, LabConfig
+from tidegate.lab.config import LOOPBACK, Addon, Addressing, LabConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,13 @@ class LabSettings:
     addons: tuple[str, ...] = ()
     zones: int = 0
     dual_stack: bool = False
+    network: str = LOOPBACK
+    proxy: str = "nft-1.36"
     addon_options: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def addressing(self) -> Addressing:
+        return Addressing(self.block, self.port, self.network)
 
     def config(self) -> LabConfig:
         """The configuration, with the add-ons loaded."""
@@ -29,11 +35,12 @@ class LabSettings:
             name=self.name,
             nodes=self.nodes,
             seed=self.seed,
-            addressing=Addressing(self.block, self.port),
+            addressing=self.addressing,
             min_sync_seconds=self.min_sync_seconds,
             addons=tuple(_load(name) for name in self.addons),
             zones=self.zones,
             dual_stack=self.dual_stack,
+            proxy=self.proxy,
             addon_options=tuple((name, value) for name, value in self.addon_options),
         )
 

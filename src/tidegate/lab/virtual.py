@@ -100,7 +100,7 @@ class VirtualLab:
         log = self.log_lines.append
         ground = Ground(self._runtime, book, journal, self._folder, self._folder, process.pid, log=log)
         self.lab = Lab(self.config, ground)
-        await self.lab.kernel.ready()
+        await self.lab.network.ready()
         addressing = self.config.addressing
         vtime.hosted()[addressing.server] = self.lab.exchange
         await wire.serve(self.lab.exchange, addressing.api_host, addressing.api_port)

@@ -18,6 +18,7 @@ from tidegate.lab.journal import read
 from tidegate.lab.kernel import client as kernel_client
 from tidegate.lab.kernel.client import KernelClient
 from tidegate.lab.kernel.process import main
+from tidegate.lab.network.network import LoopbackNode
 from tidegate.lab.proxy.proxy import Proxy
 
 
@@ -108,7 +109,9 @@ class World:
         vtime.Process(main, vtime.Program(env=env), name="kernel")
 
     def proxy(self, node: str) -> Proxy:
-        return Proxy(self.api, node, self.config, self.kernel, random.Random(f"1/{node}"), self.faults)
+        address = self.config.addressing.node(self.config.node_names.index(node) + 1)
+        network = LoopbackNode(self.kernel, address, Path("unused"))
+        return Proxy(self.api, node, self.config, network, random.Random(f"1/{node}"), self.faults)
 
     def fault(self, kind: str, seconds: float = 0, node: str = "node-1") -> None:
         self.faults.apply(Fault(kind, node, seconds))

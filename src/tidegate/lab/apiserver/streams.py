@@ -28,6 +28,8 @@ class Backends:
 
     dial: Dial = field(default=asyncio.open_connection)
     logs: LogSource | None = None
+    forward: Dial | None = None
+    """How a port-forward reaches a pod's port; None: by ``dial``."""
     execute: Execute | None = None
     """Runs ``kubectl exec``; without it the answer is 503."""
 
@@ -63,7 +65,7 @@ class Streams:
         address = str((pod.get("status") or {}).get("podIP") or "")
 
         async def dial(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-            return await self._backends.dial(address, port)
+            return await (self._backends.forward or self._backends.dial)(address, port)
 
         return portforward.answer(request, route.name, dial)
 

@@ -19,7 +19,7 @@ from tidegate.lab.kubelet.seams import Ground, Voice
 from tidegate.lab.kubelet.states import ContainerFacts, Role, Running, State, Terminated, Waiting
 from tidegate.lab.kubelet.thresholds import ProbeKind
 from tidegate.lab.runtime.logs import NoLog
-from tidegate.lab.runtime.spec import ContainerProcess, ContainerSpec, StartError
+from tidegate.lab.runtime.spec import ContainerProcess, ContainerSpec, Namespace, StartError
 
 _PRESENT = 'Container image "{}" already present on machine and can be accessed by the pod'  # since 1.34
 _START_FAILED = 128
@@ -43,6 +43,7 @@ class Home:
     hooks: Hooks
     pod: Callable[[], dict[str, Any]]
     ip: Callable[[], str]
+    network: Callable[[], Namespace | None]
     changed: Callable[[], None]
 
 
@@ -90,7 +91,8 @@ class Container:
 
     def target(self) -> Target:
         assert self._attempt is not None
-        return Target(self._home.ip(), self._home.ground.node_address, self.spec, self._attempt)
+        ground = self._home.ground
+        return Target(self._home.ip(), ground.node_address, self.spec, self._attempt, ground.pods.dial)
 
     def believe(self, kind: ProbeKind, passed: bool) -> None:
         """A probe reached a threshold."""
@@ -158,6 +160,7 @@ class Container:
             attempt=attempt,
             working_directory=self.spec.get("workingDir") or "",
             log_path=path if folder else "",
+            network=self._home.network(),
         )
 
     async def _launch(self, attempt: ContainerSpec) -> None:

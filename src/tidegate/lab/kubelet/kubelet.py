@@ -14,7 +14,7 @@ from tidegate.lab.kubelet.addresses import PodAddresses
 from tidegate.lab.kubelet.environment import Environment
 from tidegate.lab.kubelet.hooks import Hooks
 from tidegate.lab.kubelet.node import NodeHeart, NodeIdentity, zone_labels
-from tidegate.lab.kubelet.seams import Ground, Seams
+from tidegate.lab.kubelet.seams import Ground, Seams, SharedNetwork
 from tidegate.lab.kubelet.worker import PodWorker
 from tidegate.lab.runtime.processes import MARK
 
@@ -41,10 +41,11 @@ class Kubelet:
             images=Images(config.addons),
             addresses=PodAddresses(prefix),
             environment=Environment(seams.api, base),
+            pods=seams.pods or SharedNetwork(self.address),
             addressing=addressing if config.dual_stack else None,
         )
         labels = zone_labels(config.zone(index))
-        self._heart = NodeHeart(seams.api, NodeIdentity(self.name, self.address, f"{prefix}.0/24", labels))
+        self._heart = NodeHeart(seams.api, NodeIdentity(self.name, self.address, addressing.pod_network(index), labels))
         self._hooks = Hooks(seams.runtime, seams.dial_hook)
         self._pods = Reflector(seams.api, PODS, Selection(fields=f"spec.nodeName={self.name}"))
         self._workers: dict[str, PodWorker] = {}

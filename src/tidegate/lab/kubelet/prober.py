@@ -31,6 +31,8 @@ class Target:
     node_address: str
     container: Mapping[str, Any]
     spec: ContainerSpec
+    dial: wire.Dialler
+    """From the node."""
 
     @property
     def is_host_network(self) -> bool:
@@ -77,12 +79,12 @@ async def _http(target: Target, action: Mapping[str, Any], timeout_seconds: floa
     path = path if path.startswith("/") else f"/{path}"
     headers = {"user-agent": USER_AGENT, "accept": "*/*"}
     headers |= {header["name"].lower(): header["value"] for header in action.get("httpHeaders") or []}
-    peer = wire.Peer(host, port, target.node_address, timeout_seconds)
+    peer = wire.Peer(host, port, timeout_seconds=timeout_seconds)
     url = f"{action.get('scheme', 'HTTP').lower()}://{host}:{port}{path}"
     if url.startswith("https"):
         raise ProbeError("the lab probes HTTP only")
     try:
-        status, _, _ = await wire.fetch(peer, Request("GET", path, query, headers))
+        status, _, _ = await wire.fetch(peer, Request("GET", path, query, headers), target.dial)
     except Unreachable as error:
         return False, f'Get "{url}": {_reason(error, host, port)}'
     if 200 <= status < 400:
@@ -106,7 +108,7 @@ async def _tcp(target: Target, action: Mapping[str, Any], timeout_seconds: float
     port = port_number(target.container, action["port"])
     try:
         async with asyncio.timeout(timeout_seconds):
-            _, writer = await wire.connect(wire.Peer(host, port, target.node_address))
+            _, writer = await target.dial(host, port)
     except TimeoutError:
         return False, f"dial tcp {host}:{port}: i/o timeout"
     except OSError:

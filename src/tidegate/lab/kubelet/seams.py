@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from tidegate.kube import wire
 from tidegate.kube.api import Api, JsonObject
 from tidegate.lab.config import Addressing
 from tidegate.lab.events import Event, Severity
@@ -15,10 +16,50 @@ from tidegate.lab.journal import Journal
 from tidegate.lab.kubelet.addresses import PodAddresses
 from tidegate.lab.kubelet.environment import Environment, Place
 from tidegate.lab.runtime.logs import LogBook
-from tidegate.lab.runtime.spec import Runtime
+from tidegate.lab.runtime.spec import Namespace, Runtime
 
 HookDialer = Callable[[str, int], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
 """Dials (ip, port) from the node itself, through its kernel and its redirects. Raises ``OSError``."""
+
+
+class PodNetwork(Protocol):
+    """Where the pods of one node have their addresses, and how the kubelet reaches them."""
+
+    async def join(self, address: str) -> Namespace | None:
+        """Make a pod's network. None: it is everybody's. Raises ``OSError``."""
+        ...
+
+    async def leave(self, address: str) -> None:
+        """Its pod has ended. Never raises."""
+        ...
+
+    @property
+    def node(self) -> Namespace | None:
+        """The node's own network, for hostNetwork pods."""
+        ...
+
+    async def dial(self, host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Open a connection from the node, as probes do. Raises ``OSError``."""
+        ...
+
+
+class SharedNetwork:
+    """All pods of a lab are in this machine's network; who dials from a node binds its address."""
+
+    node: Namespace | None = None
+
+    def __init__(self, node_address: str) -> None:
+        self.node_address = node_address
+
+    async def join(self, address: str) -> Namespace | None:
+        del address
+        return None
+
+    async def leave(self, address: str) -> None:
+        del address
+
+    async def dial(self, host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await wire.connect(wire.Peer(host, port, self.node_address))
 
 
 class Sayer(Protocol):
@@ -39,6 +80,8 @@ class Seams:
     book: LogBook
     log_folder: str = ""
     """Where containers' logs go; "" keeps them in memory."""
+    pods: PodNetwork | None = None
+    """None: ``SharedNetwork``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +95,7 @@ class Ground:
     images: Images
     addresses: PodAddresses
     environment: Environment
+    pods: PodNetwork
     addressing: Addressing | None = None
     """Of a dual-stack lab: where second addresses come from."""
 

@@ -22,6 +22,7 @@ from tidegate.lab.kubelet.ordering import TerminationOrder
 from tidegate.lab.kubelet.plan import plan
 from tidegate.lab.kubelet.seams import Ground, Voice
 from tidegate.lab.kubelet.status import PodFacts, pod_status
+from tidegate.lab.runtime.spec import Namespace
 
 _RETRY_SECONDS = 1.0
 
@@ -35,6 +36,7 @@ class PodWorker:
         self.pod = pod
         self._ground = ground
         self._ip = ""
+        self._network: Namespace | None = None
         self._started_at: datetime | None = None
         self._is_gone = False
         self._is_over = False
@@ -45,7 +47,7 @@ class PodWorker:
         self._sent: dict[str, Any] = {}
         self._sent_conditions: dict[str, dict[str, Any]] = {}
         voice = Voice(ground, lambda: self.pod)
-        home = Home(ground, voice, hooks, lambda: self.pod, lambda: self._ip, self._look_again)
+        home = Home(ground, voice, hooks, lambda: self.pod, lambda: self._ip, lambda: self._network, self._look_again)
         spec = pod["spec"]
         self._containers: dict[str, Container] = {}
         for item in spec.get("initContainers") or []:
@@ -86,7 +88,7 @@ class PodWorker:
         """Until every process has ended and the API has let go of the object."""
         async with vtime.Nursery() as nursery:
             writer = nursery.start(self._write_statuses(), name="status")
-            self._admit(nursery.start)
+            await self._admit(nursery.start)
             while not self._is_ending:
                 self._changed.clear()
                 await _event_within(self._changed, await self._sync())
@@ -97,12 +99,11 @@ class PodWorker:
 
     # --- living ---
 
-    def _admit(self, start: Start) -> None:
-        spec = self.pod["spec"]
+    async def _admit(self, start: Start) -> None:
         self._started_at = vtime.now()
         try:
-            self._ip = self._ground.node_address if spec.get("hostNetwork") else self._ground.addresses.take()
-        except AddressesExhausted as error:
+            self._ip = await self._join()
+        except (AddressesExhausted, OSError) as error:
             voice = Voice(self._ground, lambda: self.pod)
             voice.say("Warning", "FailedCreatePodSandBox", f"Failed to create pod sandbox: {error}")
             return
@@ -110,6 +111,20 @@ class PodWorker:
             for worker in container.probes.values():
                 worker.start(start)
         self._dirty.set()
+
+    async def _join(self) -> str:
+        """Get the pod an address, and a network where it has one of its own. Raises what making these raises."""
+        ground = self._ground
+        if self.pod["spec"].get("hostNetwork"):
+            self._network = ground.pods.node
+            return ground.node_address
+        address = ground.addresses.take()
+        try:
+            self._network = await ground.pods.join(address)
+        except BaseException:
+            ground.addresses.release(address)
+            raise
+        return address
 
     async def _sync(self) -> float | None:
         """One look at what is and what should be. Returns seconds until it must look again, None = until a change."""
@@ -162,7 +177,7 @@ class PodWorker:
         """Its work is done (or has failed for good): what still runs ends, the address is free again."""
         await self._end_containers(grace.pod_grace(self.pod))
         self._is_over = True
-        self._release()
+        await self._release()
         self._dirty.set()
 
     # --- ending ---
@@ -175,7 +190,7 @@ class PodWorker:
         self._dirty.set()
         if not self._is_over:
             await self._end_containers(grace.pod_grace(self.pod))
-        self._release()
+        await self._release()
         for container in self._containers.values():
             for worker in container.probes.values():
                 worker.stop()
@@ -197,8 +212,9 @@ class PodWorker:
         finally:
             order.ended(name)
 
-    def _release(self) -> None:
-        if not self.pod["spec"].get("hostNetwork"):
+    async def _release(self) -> None:
+        if self._ip and not self.pod["spec"].get("hostNetwork"):
+            await self._ground.pods.leave(self._ip)
             self._ground.addresses.release(self._ip)
 
     async def _conclude(self) -> None:

@@ -7,7 +7,7 @@ its caller wait and a killed one is refused, while the kernel goes on forwarding
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from tidegate.kube import wire
@@ -16,6 +16,9 @@ from tidegate.lab.faults import Faults
 
 Name = tuple[str, str]
 """(namespace, name) of a Service."""
+
+Serve = Callable[[Exchange, str, int], Awaitable[wire.Server]]
+"""Serves on (address, port) of the node. Raises ``OSError``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,7 @@ class Proxying:
     address: str
     faults: Faults
     is_healthy: Callable[[], bool]
+    serve: Serve = wire.serve
 
 
 class HealthPorts:
@@ -62,7 +66,9 @@ class HealthPorts:
 
     async def _listen(self, name: Name, port: int) -> None:
         try:
-            self._servers[name] = port, await wire.serve(self._answering(name), self._proxying.address, port)
+            self._servers[name] = port, await self._proxying.serve(
+                self._answering(name), self._proxying.address, port
+            )
         except OSError as error:
             where = f'node {self._proxying.node_name} failed to start healthcheck "{name[0]}/{name[1]}" on port {port}'
             self._complain(name, f"{where}: {error.strerror or error}")

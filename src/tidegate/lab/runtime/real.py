@@ -100,10 +100,16 @@ class RealRuntime:
         marks = {processes.MARK: self._lab, CONTAINER_MARK: spec.identity + beside}
         return {**machine, **spec.env, **marks}
 
+    def _beside(self, spec: ContainerSpec, command: tuple[str, ...]) -> Birth:
+        environment = self._environment(spec, "/exec")
+        return Birth(command, environment, "exec", cwd=spec.working_directory, network=spec.network)
+
     async def start(self, spec: ContainerSpec) -> RealProcess:
         """Raises ``StartError``; then nothing was started and no log exists."""
         readers, writers = zip(*(os.pipe2(os.O_CLOEXEC) for _ in range(2)), strict=True)
-        birth = Birth(spec.argv, self._environment(spec), spec.container, spec.entrypoint, spec.working_directory)
+        birth = Birth(
+            spec.argv, self._environment(spec), spec.container, spec.entrypoint, spec.working_directory, spec.network
+        )
         try:
             child = await self._spawner.start(birth, list(writers))
         except BaseException:
@@ -126,7 +132,7 @@ class RealRuntime:
     ) -> tuple[int, bytes]:
         """Run a command to its end; it is killed when the time is up or the caller is cancelled."""
         reader, writer = os.pipe2(os.O_CLOEXEC)
-        birth = Birth(command, self._environment(spec, "/exec"), "exec", cwd=spec.working_directory)
+        birth = self._beside(spec, command)
         try:
             child = await self._spawner.start(birth, [writer, writer])
         except BaseException:
@@ -147,7 +153,7 @@ class RealRuntime:
     async def converse(self, spec: ContainerSpec, command: tuple[str, ...], streams: Streams) -> int:
         """Run a command with live streams, on a terminal of its own if asked."""
         ends = terminal_ends() if streams.is_tty else pipe_ends()
-        birth = Birth(command, self._environment(spec, "/exec"), "exec", cwd=spec.working_directory)
+        birth = self._beside(spec, command)
         try:
             child = await self._spawner.start(birth, list(ends.theirs))
         except BaseException:

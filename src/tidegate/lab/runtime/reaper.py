@@ -1,7 +1,7 @@
 """The parent of a whole lab: ``python -m tidegate.lab.runtime.reaper JSON``.
 
-It forks the kernel process and the lab process, and ends everything below it when either ends, when it is told to
-(SIGTERM), or when the command that wants the lab is gone (its lifeline closes). It is the subreaper of all its
+It forks the kernel process (none for network ``kernel``) and the lab process, and ends everything below it when either
+ends, when it is told to (SIGTERM), or when the command that wants the lab is gone (its lifeline closes). It is the subreaper of all its
 descendants, so nothing escapes by a double fork. Should the reaper itself be killed, its two children die with it
 (PDEATHSIG), the zygote dies with the lab process, containers die with the zygote, and ``processes.sweep`` finds by
 its mark in the environment whatever a container left behind.
@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from tidegate import vtime
-from tidegate.lab.config import LabConfig
+from tidegate.lab.config import KERNEL, LabConfig
 from tidegate.lab.folder import LabError, LabFolder, LabRecord
 from tidegate.lab.runtime import processes
 from tidegate.lab.settings import LabSettings
@@ -84,7 +84,7 @@ async def _awaited(main: vtime.Entrypoint, program: vtime.Program) -> int:
 
 
 def _run_lab(config: LabConfig, folder: LabFolder, announce: Callable[[dict[str, Any]], None]) -> int:
-    from tidegate.lab.process import serve
+    from tidegate.lab.process import enter, serve
 
     processes.control(processes.PR_SET_NAME, b"tidegate-lab")
 
@@ -92,8 +92,9 @@ def _run_lab(config: LabConfig, folder: LabFolder, announce: Callable[[dict[str,
         announce({})
 
     try:
+        entered = enter(config) if config.addressing.network == KERNEL else None
         with asyncio.Runner(loop_factory=vtime.new_event_loop) as runner:
-            return int(runner.run(serve(config, folder, up)))
+            return int(runner.run(serve(config, folder, up, entered)))
     except (LabError, OSError) as error:
         announce({"error": str(error)})
         return 1
@@ -120,11 +121,14 @@ class Reaper:
         signal.signal(signal.SIGINT, self._stop)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self._wake_w, warn_on_full_buffer=False)
-        kernel = _fork(lambda: self._as_child(lambda: _run_kernel(self._folder, self._config.seed)))
+        children = {}
+        if self._config.addressing.network != KERNEL:
+            kernel = _fork(lambda: self._as_child(lambda: _run_kernel(self._folder, self._config.seed)))
+            children[kernel] = "kernel"
         lab = _fork(lambda: self._as_child(lambda: _run_lab(self._config, self._folder, self._announce)))
         self._write_record()
         self._close(self._order.ready_fd)  # ours only: the lab process still has it
-        ended = self._wait({kernel: "kernel", lab: "lab"})
+        ended = self._wait({**children, lab: "lab"})
         if ended != "lab":
             processes.kill([lab], signal.SIGTERM)
             self._wait_for(lab)
@@ -159,10 +163,11 @@ class Reaper:
             LabRecord(
                 name=self._config.name,
                 pid=os.getpid(),
-                server=addressing.server,
+                server=addressing.host_server,
                 block=addressing.block,
                 nodes=self._config.nodes,
                 started_at=vtime.now().isoformat(timespec="seconds"),
+                network=addressing.network,
             )
         )
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tidegate.lab.runtime import processes
-from tidegate.lab.runtime.spec import StartError
+from tidegate.lab.runtime.spec import Namespace, StartError
 
 MESSAGE_BYTES_MAX = 128 * 1024
 _KILLED = 128 + signal.SIGKILL
@@ -31,6 +31,7 @@ class Birth:
     name: str
     entrypoint: str | None = None
     cwd: str = ""
+    network: Namespace | None = None
 
 
 @dataclass(slots=True)
@@ -88,6 +89,7 @@ class Spawner:
     async def start(self, birth: Birth, descriptors: list[int]) -> Child:
         """Fork a child with (stdout, stderr) or (stdin, stdout, stderr). Raises ``StartError``."""
         self.launch()
+        descriptors = [*descriptors, *_network(birth)]
         self._number += 1
         number = self._number
         loop = asyncio.get_running_loop()
@@ -97,6 +99,7 @@ class Spawner:
             {
                 "op": "spawn", "id": number, "argv": birth.argv, "entrypoint": birth.entrypoint,
                 "env": dict(birth.env), "cwd": birth.cwd, "name": birth.name,
+                "network": birth.network is not None,
             },
             descriptors,
         )  # fmt: skip
@@ -194,6 +197,15 @@ class Spawner:
                 entry.started.set_exception(StartError("the process that starts containers has ended"))
             else:
                 _settle(entry.exit, _KILLED)
+
+
+def _network(birth: Birth) -> list[int]:
+    if birth.network is None:
+        return []
+    try:
+        return [birth.network.fileno()]
+    except OSError as error:
+        raise StartError(str(error)) from error
 
 
 def _settle(future: asyncio.Future[int], value: int) -> None:

@@ -8,6 +8,14 @@ from datetime import datetime
 from typing import Protocol
 
 
+class Namespace(Protocol):
+    """A network namespace (``network.namespaces``)."""
+
+    def fileno(self) -> int:
+        """A descriptor of it. Raises ``OSError`` once it was given up."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class ContainerSpec:
     """One attempt at one container.
@@ -29,6 +37,8 @@ class ContainerSpec:
     attempt: int = 0
     working_directory: str = ""
     log_path: str = ""
+    network: Namespace | None = None
+    """Where its sockets are; None: with everybody else's of this machine."""
 
     @property
     def identity(self) -> str:

@@ -5,7 +5,8 @@ Forking from a process that has imported everything costs a few milliseconds whe
 container leaves behind, and ends everything when the lab process is gone (its end of the socket closes).
 
 One datagram per message on a SEQPACKET socket, JSON. Asked: ``{"op": "spawn", "id", "argv", "entrypoint", "env",
-"cwd", "name"}`` with descriptors (stdout, stderr) or (stdin, stdout, stderr); ``{"op": "signal", "id", "number"}``.
+"cwd", "name", "network"}`` with descriptors (stdout, stderr) or (stdin, stdout, stderr), and where ``network`` is true
+one of the network namespace to be born in; ``{"op": "signal", "id", "number"}``.
 Told: ``{"id", "pid"}``, ``{"id", "error"}``, ``{"id", "exit"}``.
 """
 
@@ -27,6 +28,7 @@ import termios
 from typing import Any, NoReturn
 
 from tidegate import vtime
+from tidegate.lab.network.namespaces import enter
 from tidegate.lab.runtime import processes
 
 MESSAGE_BYTES_MAX = 128 * 1024
@@ -88,7 +90,7 @@ class Zygote:
                     return
 
     def _receive(self) -> bool:
-        data, descriptors, _flags, _address = socket.recv_fds(self._control, MESSAGE_BYTES_MAX, 3)
+        data, descriptors, _flags, _address = socket.recv_fds(self._control, MESSAGE_BYTES_MAX, 4)
         if not data:
             return False
         request = json.loads(data)
@@ -133,6 +135,8 @@ class Zygote:
                 signal.signal(number, signal.SIG_DFL)
             processes.die_with_parent(parent)
             os.setsid()
+            if request.get("network"):
+                enter(descriptors.pop())
             _take_streams(descriptors)
             if os.isatty(0):
                 fcntl.ioctl(0, termios.TIOCSCTTY, 0)

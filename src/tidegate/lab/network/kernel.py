@@ -1,0 +1,128 @@
+"""Network ``kernel``: the parts of a lab in namespaces of their own, and this machine's netfilter in each node's."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+from collections.abc import Iterable, Sequence
+
+from tidegate.kube import wire
+from tidegate.kube.exchange import Exchange
+from tidegate.lab.journal import Journal
+from tidegate.lab.kernel.tables import ServiceEntry
+from tidegate.lab.network.fabric import CLIENT, Fabric, Node, path
+from tidegate.lab.network.namespaces import Namespace
+from tidegate.lab.network.network import NodeNetwork, Peer, Streams
+from tidegate.lab.network.ruleset import node_rules
+from tidegate.lab.network.seam import NodePlace, NodeRules
+
+
+async def dial(namespace: Namespace, host: str, port: int) -> Streams:
+    """Open a connection from a namespace. Raises ``OSError``."""
+    with namespace.inside():
+        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    loop = asyncio.get_running_loop()
+    try:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        await loop.sock_connect(sock, (host, port))
+        return await asyncio.open_connection(sock=sock)
+    except BaseException:
+        sock.close()
+        raise
+
+
+class KernelNode:
+    """One node: its rules, its pods, what its kubelet dials."""
+
+    is_real = True
+
+    def __init__(self, place: Node, rules: NodeRules, journal: Journal) -> None:
+        self._place = place
+        self._rules = rules
+        self._journal = journal
+        self._generation = 0
+
+    @property
+    def node(self) -> Namespace:
+        return self._place.namespace
+
+    async def join(self, address: str) -> Namespace:
+        return await self._place.add_pod(address)
+
+    async def leave(self, address: str) -> None:
+        await self._place.remove_pod(address)
+
+    async def dial(self, host: str, port: int) -> Streams:
+        return await dial(self._place.namespace, host, port)
+
+    dial_hook = dial
+
+    async def serve(self, exchange: Exchange, address: str, port: int) -> wire.Server:
+        with self._place.namespace.inside():
+            listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        try:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind((address, port))
+            return await wire.serve_on(exchange, listening)
+        except BaseException:
+            listening.close()
+            raise
+
+    async def commit(self, node: str, services: Iterable[ServiceEntry]) -> int:
+        entries = tuple(services)
+        await self._rules.commit(entries)
+        self._generation += 1
+        by_key = {entry.key: list(entry.endpoints) for entry in entries}
+        self._journal.record("table-committed", node=node, generation=self._generation, services=by_key)
+        return self._generation
+
+
+class KernelNetwork:
+    """Every namespace of one lab, held by the process that built ``fabric``."""
+
+    kernel_socket = ""
+
+    def __init__(self, fabric: Fabric, shape: str, journal: Journal) -> None:
+        self._fabric = fabric
+        self._nodes: dict[str, KernelNode] = {}
+        addressing = fabric.addressing
+        for number, (name, place) in enumerate(fabric.nodes.items(), start=1):
+            where = NodePlace(
+                name, (addressing.node(number),), addressing.pod_network(number), f"{addressing.service_prefix}.0.0/16"
+            )
+            rules = node_rules(shape, place.namespace.run, where)
+            self._nodes[name] = KernelNode(place, rules, journal)
+
+    async def ready(self) -> None:
+        """It is, since it was built."""
+
+    async def register(self, node: str, address: str, pods: str) -> None:
+        del node, address, pods
+
+    def on(self, node: str) -> NodeNetwork:
+        return self._nodes[node]
+
+    async def dial_pod(self, address: str, port: int) -> Streams:
+        """On localhost inside the pod, as a container runtime does; for who binds $POD_IP alone, on that."""
+        found = self._fabric.pod(address)
+        if found is None:
+            node = next((one for one in self._nodes.values() if self._is_at(one, address)), None)
+            if node is None:
+                raise OSError(errno.EHOSTUNREACH, os.strerror(errno.EHOSTUNREACH))
+            return await node.dial(address, port)
+        try:
+            return await dial(found[1], "127.0.0.1", port)
+        except ConnectionRefusedError:
+            return await dial(found[1], address, port)
+
+    def _is_at(self, node: KernelNode, address: str) -> bool:
+        names = list(self._nodes)
+        return address == self._fabric.addressing.node(names.index(node.node.name) + 1)
+
+    def path(self, node: str) -> str:
+        return path(self._nodes[node].node)
+
+    def clients(self) -> Sequence[Peer]:
+        return (Peer(CLIENT, self._fabric.client_addresses, path(self._fabric.client)),)
