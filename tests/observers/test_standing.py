@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tidegate.dataplane.facts import Facts, Route, Unreadable
@@ -137,3 +139,33 @@ def test_an_advisory_observer_never_blocks_and_is_never_taken_for_proof(said):
 
 def test_an_advisory_observer_that_has_let_go_leaves_a_proof_whole():
     assert Row(is_required=False, fencing=Fencing.SINGLE).take(5) is CONFIRMED
+
+
+def lingering(row, seconds, fence=5, routed=False):
+    row.at += 1.0
+    facts = replace(reading(fence, routed), linger_seconds=seconds)
+    return row.standing.take(facts, (POD,), row.at, row.latest)[0]
+
+
+def test_what_was_told_before_may_be_used_for_its_time_so_the_row_has_to_last_that_long():
+    row = Row(fencing=Fencing.SINGLE)
+    assert [lingering(row, 3.0) for _ in range(4)] == [PENDING, PENDING, PENDING, CONFIRMED]
+
+
+def test_a_longer_time_that_shows_later_counts_and_a_shorter_one_takes_nothing_back():
+    row = Row(fencing=Fencing.SINGLE)
+    assert [lingering(row, seconds) for seconds in (1.0, 3.0, 0.0, 0.0)] == [PENDING, PENDING, PENDING, CONFIRMED]
+
+
+@pytest.mark.parametrize("between", ["fail", "older", "routed"])
+def test_a_row_that_was_broken_begins_anew(between):
+    row = Row(fencing=Fencing.SINGLE)
+    lingering(row, 2.0)
+    {"fail": row.fail, "older": lambda: row.take(4), "routed": lambda: row.take(5, routed=True)}[between]()
+    assert [lingering(row, 2.0) for _ in range(3)] == [PENDING, PENDING, CONFIRMED]
+
+
+def test_weak_evidence_lasts_at_least_as_long_as_what_was_told_before():
+    row = Row(settle_seconds=1.0)
+    found = [lingering(row, seconds, fence=None) for seconds in (3.0, 1.0, 0.0, 0.0)]
+    assert found == [PENDING, PENDING, PENDING, ASSUMED]

@@ -68,7 +68,8 @@ class Tracked:
 class Facts:
     """One dump of one data plane, understood. ``at`` is the dump's own instant, in seconds since 1970.
 
-    ``fence`` has an epoch for each fence Service and address family seen; empty when none was.
+    ``fence`` has an epoch for each fence Service and address family seen; empty when none was. ``linger_seconds`` is
+    how long what this data plane told others before the dump may still be used by them (TTLs, a slow fleet).
     """
 
     source: str
@@ -78,6 +79,7 @@ class Facts:
     fence: tuple[Epoch, ...] = ()
     tracked: tuple[Tracked, ...] = ()
     unreadable: tuple[Unreadable, ...] = ()
+    linger_seconds: float = 0.0
 
     def about(self, services: tuple[str, ...]) -> Facts:
         """Only the routes of ``services`` (namespace/name), and those that name no Service; all for none."""
