@@ -44,6 +44,14 @@ def _set(sysctls: dict[str, str]) -> None:
             Path("/proc/sys", name).write_text(value)
 
 
+def _made(name: str) -> Namespace:
+    namespace = Namespace.make(name)
+    with namespace.inside(), Links() as links:
+        _set(_SYSCTLS)
+        links.up("lo")
+    return namespace
+
+
 @dataclass(slots=True)
 class Pod:
     """One pod's network: its namespace, and the name of its end in the node's."""
@@ -71,14 +79,12 @@ class Node:
         return pod.namespace
 
     def _add_pod(self, address: str, link: str) -> Pod:
-        namespace = Namespace.make(address)
+        namespace = _made(address)
         try:
             with self.namespace.inside(), Links() as links:
                 links.veth(link, _PORT, address, namespace.fileno())
                 links.join(link, _CNI)
             with namespace.inside(), Links() as links:
-                _set(_SYSCTLS)
-                links.up("lo")
                 links.up(_PORT)
                 links.address(_PORT, address, 32)
                 links.route(f"{self.gateway}/32", _PORT)
@@ -143,12 +149,10 @@ class Fabric:
 
     def _attach(self, links: Links, name: str, address: str) -> Namespace:
         """A namespace with a link to the fabric's bridge, up but without an address."""
-        namespace = Namespace.make(name)
+        namespace = _made(name)
         links.veth(name, _PORT, address, namespace.fileno())
         links.join(name, _FABRIC)
         with namespace.inside(), Links() as inner:
-            _set(_SYSCTLS)
-            inner.up("lo")
             inner.up(_PORT)
         return namespace
 

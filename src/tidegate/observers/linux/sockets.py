@@ -97,12 +97,20 @@ def _enter_and_read(path: str, family: int) -> tuple[Socket, ...] | Unreadable:
 
 
 def _one_of_each_namespace() -> Iterator[str]:
-    """A process id in each network namespace, ours first."""
+    """A process id in each network namespace, ours first.
+
+    Whose namespace may not be seen (a security module's word, CAP_SYS_PTRACE or not) comes too: its network may be read
+    all the same, and what it has to say of an address counts as one more.
+    """
     seen = [os.readlink("/proc/self/ns/net")]
     yield "self"
     for pid in sorted(filter(str.isdigit, os.listdir("/proc")), key=int):
         with suppress(FileNotFoundError, ProcessLookupError):
-            namespace = os.readlink(f"/proc/{pid}/ns/net")
+            try:
+                namespace = os.readlink(f"/proc/{pid}/ns/net")
+            except PermissionError:
+                yield pid
+                continue
             if namespace not in seen:
                 seen.append(namespace)
                 yield pid
