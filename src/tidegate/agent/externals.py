@@ -7,7 +7,7 @@ appears in the middle of a drain has to let go too, for it may have started from
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from tidegate import vtime
@@ -23,7 +23,7 @@ from tidegate.model.endpointslice import SERVICE_LABEL, EndpointSlice
 from tidegate.model.epoch import Epoch
 from tidegate.observers.config import Configured
 from tidegate.observers.coordinator import NodeView
-from tidegate.observers.external import Question, Replica
+from tidegate.observers.external import Listed, Question, Replica, Selective
 from tidegate.observers.standing import Standing
 
 POLL_SECONDS = 0.5
@@ -45,6 +45,13 @@ class Asked:
         return f"{self.configured.name}/{self.replica.name}"
 
 
+@dataclass(frozen=True)
+class ExternalReading(Reading):
+    """Also, which Services it was asked about: one that is asked by name tells nothing of others."""
+
+    services: frozenset[str] = frozenset()
+
+
 @dataclass(slots=True)
 class Book:
     """How every replica stands towards one drain. Another epoch or question empties it."""
@@ -55,11 +62,20 @@ class Book:
 
 
 class Externals:
-    """``names`` are the replicas there are; ``changed`` is called when one says something else."""
+    """``names`` are the replicas there are; ``changed`` is called when one says something else. ``services`` are the
+    raw Services, by namespace and name."""
 
-    def __init__(self, configured: tuple[Configured, ...], install: str, changed: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        configured: tuple[Configured, ...],
+        install: str,
+        changed: Callable[[str], None],
+        services: Mapping[tuple[str, str], JsonObject] | None = None,
+    ) -> None:
         self.configured = configured
-        self.readings: dict[str, Reading] = {}
+        self._service_objects: Mapping[tuple[str, str], JsonObject] = {} if services is None else services
+        self._asked_services: tuple[str, ...] = ()
+        self.readings: dict[str, ExternalReading] = {}
         self.latest: Epoch | None = None
         """The last epoch written, as far as the coordinator knows."""
         self._install = install
@@ -73,6 +89,19 @@ class Externals:
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(self._asked)
+
+    def names_for(self, flight: Flight) -> tuple[str, ...]:
+        """The replicas that a drain waits for: all but those that say its pod is no concern of theirs."""
+        names = flight.services or flight.seen
+        services = {name: self._service_objects.get(_key_of(name)) for name in names}
+
+        def concerns(asked: Asked) -> bool:
+            observer = asked.configured.observer
+            if asked.replica.name == NOBODY or not isinstance(observer, Selective):
+                return True
+            return observer.concerns(asked.replica, services)
+
+        return tuple(name for name, asked in self._asked.items() if concerns(asked))
 
     @property
     def covers(self) -> tuple[str, ...]:
@@ -91,6 +120,20 @@ class Externals:
         self._slices.pop(key, None)
         if new is not None and (found := _decoded(new)) is not None:
             self._slices[key] = found
+        self.enumerate()
+
+    @property
+    def reads_objects(self) -> bool:
+        """Whether the replicas of any observer stand in objects."""
+        return any(isinstance(one.observer, Listed) for one in self.configured)
+
+    def saw_objects(self, objects: Mapping[str, list[JsonObject] | None]) -> None:
+        """What else was listed (``Suspicion``): some observers find their replicas there."""
+        if not self.reads_objects:
+            return
+        for one in self.configured:
+            if isinstance(one.observer, Listed):
+                one.observer.see({**objects, "services": list(self._service_objects.values())})
         self.enumerate()
 
     async def list_now(self, api: Api) -> bool:
@@ -138,11 +181,11 @@ class Externals:
 
     # --- asking ---
 
-    def set_endpoints(self, endpoints: Iterable[Endpoint]) -> None:
-        """What all drains in flight want to know."""
-        wanted = tuple(sorted(set(endpoints)))
-        is_wider = not set(wanted) <= set(self._endpoints)
-        self._endpoints = wanted
+    def set_endpoints(self, endpoints: Iterable[Endpoint], services: Iterable[str] = ()) -> None:
+        """What all drains in flight want to know, and the Services (namespace/name) that they are about."""
+        wanted, about = tuple(sorted(set(endpoints))), tuple(sorted(set(services)))
+        is_wider = not (set(wanted) <= set(self._endpoints) and set(about) <= set(self._asked_services))
+        self._endpoints, self._asked_services = wanted, about
         if is_wider or not wanted:
             for name in list(self._followers):
                 self._stop(name)
@@ -180,7 +223,7 @@ class Externals:
         sent_at = loop.time()
         try:
             async with asyncio.timeout(timeout):
-                question = Question(endpoints, self._install, self.latest, timeout)
+                question = Question(endpoints, self._install, self.latest, timeout, self._asked_services)
                 facts = await asked.configured.observer.ask(asked.replica, question)
         except TimeoutError:
             self._fail(asked, sent_at, f"{asked.replica.address}: no answer within {timeout:g} s")
@@ -189,14 +232,15 @@ class Externals:
         except Exception as error:  # a third party's observer; what it does not say blocks, by name
             self._fail(asked, sent_at, f"{type(error).__name__}: {error}")
         else:
-            self._record(asked, Reading(frozenset(endpoints), sent_at, loop.time(), facts))
+            about = frozenset(question.services)
+            self._record(asked, ExternalReading(frozenset(endpoints), sent_at, loop.time(), facts, services=about))
 
     def _fail(self, asked: Asked, sent_at: float, why: str) -> None:
         loop = asyncio.get_running_loop()
         at = vtime.now().timestamp()
-        self._record(asked, Reading(frozenset(), sent_at, loop.time(), failure=why, failed_at=at))
+        self._record(asked, ExternalReading(frozenset(), sent_at, loop.time(), failure=why, failed_at=at))
 
-    def _record(self, asked: Asked, reading: Reading) -> None:
+    def _record(self, asked: Asked, reading: ExternalReading) -> None:
         known = self.readings.get(asked.name)
         if self._asked.get(asked.name) != asked or (known is not None and known.sent_at > reading.sent_at):
             return
@@ -212,7 +256,7 @@ class Externals:
 
     def take(self, flight: Flight, name: str) -> bool:
         """Weigh the latest reading of one replica; True when it says something else than before."""
-        if flight.write is None or name not in self._asked:
+        if flight.write is None or name not in self.names_for(flight):
             return False
         book = self._books.setdefault(flight.key, Book())
         about = (flight.write, flight.endpoints, flight.services)
@@ -235,14 +279,15 @@ class Externals:
         book.taken[name] = (reading, view)
         return known is None or (known[1].verdict, known[1].detail) != (view.verdict, view.detail)
 
-    def _weighed(self, standing: Standing, reading: Reading | None, flight: Flight) -> tuple[Verdict, str]:
+    def _weighed(self, standing: Standing, reading: ExternalReading | None, flight: Flight) -> tuple[Verdict, str]:
         assert flight.write is not None
         if reading is None or reading.sent_at < flight.write.sent_at:
             # Weak evidence from before the epoch is none, and a failure from then may be over.
             return standing.unasked()
         if reading.facts is None:
             return standing.fail(reading.failure)
-        if not reading.endpoints.issuperset(flight.endpoints):
+        services = flight.services or flight.seen
+        if not (reading.endpoints.issuperset(flight.endpoints) and reading.services.issuperset(services)):
             return standing.unasked()
         facts = reading.facts.about(flight.services)
         return standing.take(facts, flight.endpoints, reading.sent_at, self.latest)
@@ -251,15 +296,18 @@ class Externals:
         """Every replica's answer, up to date; none before there is an epoch."""
         if flight.write is None:
             return ()
-        for name in self._asked:
+        names = self.names_for(flight)
+        for name in names:
             self.take(flight, name)
-        taken = self._books[flight.key].taken if self._asked else {}
-        return tuple(taken[name][1] for name in self._asked)
+        taken = self._books[flight.key].taken if names else {}
+        return tuple(taken[name][1] for name in names)
 
     def is_behind(self, flight: Flight) -> bool:
         """Whether anybody has not let go, as far as was weighed."""
         book = self._books.get(flight.key, Book())
-        return any(name not in book.taken or book.taken[name][1].verdict not in _LETTING_GO for name in self._asked)
+        return any(
+            name not in book.taken or book.taken[name][1].verdict not in _LETTING_GO for name in self.names_for(flight)
+        )
 
     @property
     def wants_epoch(self) -> bool:
@@ -280,6 +328,11 @@ class Externals:
             }
             for name, asked in self._asked.items()
         ]
+
+
+def _key_of(service: str) -> tuple[str, str]:
+    namespace, _, name = service.partition("/")
+    return namespace, name
 
 
 def _service_of(obj: JsonObject) -> str:

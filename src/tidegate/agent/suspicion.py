@@ -23,6 +23,8 @@ class Suspicion:
         self._changed = changed
         self._services = services
         self._objects: dict[str, list[JsonObject]] = {}
+        self.listed: dict[str, list[JsonObject] | None] = dict.fromkeys(SOURCES)
+        """Everything as last listed, by plural and group; None for what could not be."""
         self._problems: tuple[str, ...] = ("what else may route to it was not listed yet",)
         self._listed_at = float("-inf")
         self._round = 0
@@ -43,6 +45,7 @@ class Suspicion:
         before = self._round
         problems = []
         for plural, answer in zip(SOURCES, answers, strict=True):
+            self.listed[plural] = None if isinstance(answer, str) else answer
             if isinstance(answer, str):
                 problems.append(answer)
             elif self._objects.get(plural) != answer:

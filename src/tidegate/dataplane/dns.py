@@ -32,7 +32,8 @@ EDNS_BYTES = 1232
 class Asked:
     """One question: ``domain`` with its trailing dot, and the number its answer has to bear.
 
-    ``is_fence``: its SRV records show the epoch. ``wants_dnssec`` only makes it another question to a cache.
+    ``is_fence``: its SRV records show the epoch. ``wants_dnssec`` (DO) and ``is_unchecked`` (CD) only make it another
+    question to a cache.
     """
 
     domain: str
@@ -40,6 +41,7 @@ class Asked:
     number: int
     is_fence: bool = False
     wants_dnssec: bool = False
+    is_unchecked: bool = False
 
     def __str__(self) -> str:
         return f"{self.kind} {self.domain}"
@@ -48,6 +50,7 @@ class Asked:
 def encode(asked: Asked) -> bytes:
     """The question as a message. Raises ``ValueError`` for what is no domain name."""
     import dns.exception
+    import dns.flags
     import dns.message
 
     try:
@@ -56,6 +59,7 @@ def encode(asked: Asked) -> bytes:
         )
     except dns.exception.DNSException as error:
         raise ValueError(f"{asked.domain!r} is no domain name: {error}") from error
+    query.flags |= dns.flags.CD if asked.is_unchecked else 0
     return query.to_wire()
 
 

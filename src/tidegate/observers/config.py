@@ -16,6 +16,7 @@ import msgspec
 import yaml
 
 from tidegate.observers.command_check import CommandCheck
+from tidegate.observers.dns import DnsServers
 from tidegate.observers.envoy import Envoy
 from tidegate.observers.external import ENTRY_POINTS, Observer, Spec, Where, host_and_port
 from tidegate.observers.haproxy import UNIX, HAProxy
@@ -27,6 +28,7 @@ from tidegate.observers.traefik import Traefik
 Build = Callable[[Spec], Observer]
 KINDS: Mapping[str, Build] = {
     "command": CommandCheck,
+    "dns": DnsServers,
     "envoy": Envoy,
     "haproxy": HAProxy,
     "http": HttpCheck,

@@ -8,10 +8,10 @@ kind alike. Third parties register kinds under the entry point group ``tidegate.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from tidegate.dataplane.facts import Facts
 from tidegate.model.endpoint import Endpoint
@@ -19,6 +19,8 @@ from tidegate.model.endpointslice import EndpointSlice
 from tidegate.model.epoch import Epoch
 
 ENTRY_POINTS = "tidegate.observers"
+Services = Mapping[str, dict[str, Any] | None]
+"""Raw Services by namespace/name; None for one whose object is not there."""
 
 
 class Fencing(Enum):
@@ -44,12 +46,14 @@ class Replica:
 @dataclass(frozen=True, slots=True)
 class Question:
     """Which of ``endpoints`` are still routed to. ``epoch`` is the latest written, None before any; an observer that
-    shows epochs of ``install`` reports them, whatever they are."""
+    shows epochs of ``install`` reports them, whatever they are. ``services`` (namespace/name): in whose slices the
+    endpoints are, or were."""
 
     endpoints: tuple[Endpoint, ...]
     install: str
     epoch: Epoch | None
     timeout_seconds: float
+    services: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +89,24 @@ class Observer(Protocol):
     async def ask(self, replica: Replica, question: Question) -> Facts:
         """What the replica routes to now, read after this call began. Raises ``Unreachable``; what was answered but not
         understood is ``unreadable``. Facts may leave out what was not asked about."""
+        ...
+
+
+@runtime_checkable
+class Selective(Protocol):
+    """An observer that has nothing to do with some pods: it is not asked about those, nor named where they drain."""
+
+    def concerns(self, replica: Replica, services: Services) -> bool:
+        """Whether ``replica`` may route to the pods of these Services. What is not known concerns it."""
+        ...
+
+
+@runtime_checkable
+class Listed(Protocol):
+    """An observer whose replicas stand in objects of the cluster (``discovery.SOURCES``, and ``services``)."""
+
+    def see(self, objects: Mapping[str, list[dict[str, Any]] | None]) -> None:
+        """The objects as last listed, by plural and group; None for a kind that could not be listed."""
         ...
 
 
