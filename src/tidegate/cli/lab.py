@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tidegate.lab.folder import LabFolder, LabRecord
 
 TIDEGATE_ADDON = "tidegate.rehearse.addons:TIDEGATE"
+INGRESS_ADDON = "tidegate.rehearse.addons:EDGE"
 
 
 def _complete_lab(ctx: click.Context, param: click.Parameter, typed: str) -> list[CompletionItem]:
@@ -75,14 +76,26 @@ def lab() -> None:
     "--proxy", type=click.Choice(["nft-1.36", "nft-1.30"]), default="nft-1.36", show_default=True,
     help="As which kube-proxy the nodes' rules are laid out.",
 )  # fmt: skip
+@click.option(
+    "--ingress", type=click.Choice(["traefik", "haproxy", "envoy"]),
+    help="A real proxy before the pods, and its observer: Traefik with its own controller; HAProxy or Envoy fed by a "
+    "small feeder of the lab's.",
+)  # fmt: skip
+@click.option(
+    "--throttle", metavar="DURATION", default="",
+    help="Traefik's --providers.providersThrottleDuration, as 500ms.  [default: its own, 2s]",
+)  # fmt: skip
 @click.option("--bare", is_flag=True, help="Without Tidegate's agents, coordinator and fence.")
 def up(**options: Any) -> None:
     """Boot a lab. In the foreground, Ctrl-C takes it down and leaves nothing behind."""
     from tidegate.lab import boot
     from tidegate.lab.settings import LabSettings
 
-    if options["observers"] and options["bare"]:
-        raise click.UsageError("--bare has no coordinator that could ask --observers")
+    for one in ("observers", "ingress"):
+        if options[one] and options["bare"]:
+            raise click.UsageError(f"--bare has no coordinator that could ask --{one}")
+    if options["throttle"] and options["ingress"] != "traefik":
+        raise click.UsageError("--throttle is Traefik's: it goes with --ingress traefik")
     settings = LabSettings(
         name=options["name"],
         nodes=options["nodes"],
@@ -90,10 +103,10 @@ def up(**options: Any) -> None:
         block=options["block"],
         port=options["port"],
         min_sync_seconds=options["min_sync"],
-        addons=() if options["bare"] else (TIDEGATE_ADDON,),
+        addons=() if options["bare"] else (TIDEGATE_ADDON, *([INGRESS_ADDON] if options["ingress"] else [])),
         zones=options["zones"],
         dual_stack=options["dual_stack"],
-        addon_options=_observers(options["observers"]),
+        addon_options=_addon_options(options),
         network=options["network"],
         proxy=options["proxy"],
     )
@@ -104,6 +117,8 @@ def up(**options: Any) -> None:
     record = running.record
     nodes = "1 node" if record.nodes == 1 else f"{record.nodes} nodes"
     click.echo(f'lab "{record.name}" is up: {nodes}, {record.server}', err=True)
+    if options["ingress"]:
+        click.echo(_ingress_words(options["ingress"], record), err=True)
     click.echo(f"export KUBECONFIG={running.folder.kubeconfig}")
     if options["detach"]:
         return
@@ -119,21 +134,45 @@ def up(**options: Any) -> None:
     click.echo(f'lab "{record.name}" is down', err=True)
 
 
-def _observers(file: str | None) -> tuple[tuple[str, str], ...]:
-    """The add-on's option for a file of observers. It is read here too: what is wrong in it is said before a boot."""
+def _addon_options(options: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+    """What the add-ons are told. Observers and proxy are looked at here too: what is wrong is said before a boot."""
     from pathlib import Path
 
-    from tidegate.observers.config import ConfigError, load
-    from tidegate.rehearse.addons import OBSERVERS
+    from tidegate.observers.config import ConfigError, load, parse
+    from tidegate.rehearse import ingress
+    from tidegate.rehearse.addons import INGRESS, OBSERVERS, THROTTLE
 
-    if not file:
-        return ()
-    path = Path(file).resolve()
+    told: list[tuple[str, str]] = []
+    path = Path(options["observers"]).resolve() if options["observers"] else None
     try:
-        load(path)
+        if path is not None:
+            load(path)
+            told.append((OBSERVERS, str(path)))
+        if options["ingress"]:
+            kind = ingress.KINDS[options["ingress"]]
+            if kind.path() is None:
+                fail(f"--ingress {kind.name} needs the program {kind.program}, which is not here: {kind.get}", FAILED)
+            parse(ingress.composed(path.read_text("utf-8") if path is not None else "", kind))
+            told += [(INGRESS, kind.name), *([(THROTTLE, options["throttle"])] if options["throttle"] else [])]
     except ConfigError as error:
         fail(str(error), USAGE)
-    return ((OBSERVERS, str(path)),)
+    return tuple(told)
+
+
+def _ingress_words(name: str, record: LabRecord) -> str:
+    """What was put up, and where requests go."""
+    from urllib.parse import urlsplit
+
+    from tidegate.lab.config import Addressing
+    from tidegate.rehearse import ingress
+
+    kind = ingress.KINDS[name]
+    host = urlsplit(record.server).hostname or ""
+    node = Addressing(int(host.split(".")[1])).node(1)
+    return (
+        f"ingress: {kind.label}; deployment/{kind.workload} in {kind.namespace}\n"
+        f"  requests go to http://{node}:{ingress.NODE_PORT}, by Ingresses with ingressClassName {kind.name}"
+    )
 
 
 @lab.command()
@@ -204,7 +243,8 @@ def _print_status(entry: dict[str, Any]) -> None:
             f'lab "{entry["name"]}" runs since {entry["started_at"]}, but {entry["server"]} does not answer (yet)'
         )
         return
-    click.echo(f'lab "{entry["name"]}" is up since {entry["started_at"]}: {entry["server"]}')
+    network = f", network kernel, {entry['proxy']}" if entry["network"] == "kernel" else ""
+    click.echo(f'lab "{entry["name"]}" is up since {entry["started_at"]}: {entry["server"]}{network}')
     for node in entry["nodes"]:
         wrong = [_fault_words(fault) for fault in entry["faults"] if fault["node"] == node["name"]]
         click.echo(f"  {node['name']}  {node['address']}  {', '.join(wrong)}".rstrip())
@@ -224,6 +264,37 @@ def running_lab(name: str) -> tuple[LabFolder, LabRecord]:
     if record is None:
         fail(f'lab "{name}" is not up; `tidegate lab up --lab {name}` boots it')
     return folder, record
+
+
+@lab.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- COMMAND...")
+@click.option("--node", default="", metavar="NODE", help="Stand on this node.  [default: outside the cluster]")
+@lab_option
+def enter(name: str, node: str, command: tuple[str, ...]) -> None:
+    """Run a command inside the network of a lab that was brought up with --network kernel.
+
+    Without --node it is a client's, outside the cluster: it reaches the nodes' addresses, so NodePorts, and nothing
+    else. On a node it reaches ClusterIPs and pods too, as whatever runs on a node does. KUBECONFIG is the lab's.
+
+    \b
+    tidegate lab enter -- curl http://10.16.0.11:30080/
+    tidegate lab enter --node node-1 -- conntrack -L
+    """
+    from tidegate.lab.network.namespaces import become
+
+    folder, record = running_lab(name)
+    found = asyncio.run(_ask_status(record))
+    places = {one["name"]: one["namespace"] for one in [*found.get("nodes", ()), *found.get("clients", ())]}
+    if record.network != "kernel":
+        fail(f'lab "{name}" has loopback addresses, nothing to enter; `tidegate lab up --network kernel` has', REFUSED)
+    if (node or "client") not in places:
+        fail(f'lab "{name}" has no node "{node}"; it has {", ".join(places) or "none yet"}', FAILED)
+    try:
+        become(places[node or "client"], command, {**folder.marks, "KUBECONFIG": str(folder.kubeconfig)})
+    except PermissionError as error:
+        fail(f"{error.strerror or error}: entering a network namespace is root's to do", FAILED)
+    except OSError as error:
+        fail(f"{command[0]}: {(error.strerror or str(error)).lower()}", FAILED)
 
 
 @lab.command()

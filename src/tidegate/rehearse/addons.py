@@ -1,14 +1,18 @@
-"""What a lab is given of Tidegate itself: node agents, their holders, the coordinator."""
+"""What a lab is given: of Tidegate itself node agents, their holders, the coordinator; and a proxy before its pods."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from tidegate.agent import addon
 from tidegate.lab.config import Addon, Image, LabFacts
+from tidegate.rehearse import ingress
 
 OBSERVERS = "observers"
 """The option that names the file of observers (``observers.config``)."""
+INGRESS, THROTTLE = "ingress", "throttle"
+"""The options that name the proxy before the pods (``ingress.KINDS``), and its throttle where it has one."""
 
 
 def _manifests(facts: LabFacts) -> list[dict[str, Any]]:
@@ -24,9 +28,29 @@ def _manifests(facts: LabFacts) -> list[dict[str, Any]]:
         kubelet_pid=facts.kubelet_pid,
         seed=config.seed,
         pod_networks={} if facts.kernel_socket else networks,
-        observers=dict(config.addon_options).get(OBSERVERS, ""),
+        observers=_observers(facts),
     )
     return addon.manifests(site)
+
+
+def _observers(facts: LabFacts) -> str:
+    """The coordinator's file: the user's, with the lab's ingress added where it has one; "" for none."""
+    options = dict(facts.config.addon_options)
+    given = options.get(OBSERVERS, "")
+    if INGRESS not in options:
+        return given
+    text = Path(given).read_text("utf-8") if given else ""
+    folder = Path(facts.state_folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "observers.yaml"
+    file.write_text(ingress.composed(text, ingress.KINDS[options[INGRESS]]))
+    return str(file)
+
+
+def _ingress(facts: LabFacts) -> list[dict[str, Any]]:
+    options = dict(facts.config.addon_options)
+    kind = ingress.KINDS[options[INGRESS]]
+    return ingress.manifests(kind, facts.config.addressing.server, facts.state_folder, options)
 
 
 TIDEGATE = Addon(
@@ -34,3 +58,11 @@ TIDEGATE = Addon(
     images=tuple(Image(repository, entrypoint) for repository, entrypoint in addon.IMAGES.items()),
     manifests=_manifests,
 )
+
+
+EDGE = Addon(
+    "ingress",
+    images=tuple(Image(repository, entrypoint) for repository, entrypoint in ingress.IMAGES.items()),
+    manifests=_ingress,
+)
+"""After ``TIDEGATE``: the fence's Ingress goes into its namespace."""
