@@ -38,6 +38,14 @@ if TYPE_CHECKING:
     "--rate", default=800.0, show_default=True, type=click.FloatRange(2, 20_000), help="Requests per second in all."
 )
 @click.option("--seed", default=0, show_default=True, help="Seeds the lab and the load.")
+@click.option(
+    "--network", type=click.Choice(["loopback", "kernel"]), default="loopback", show_default=True,
+    help="The lab's: with kernel (root), requests are refused and time out as on real nodes.",
+)  # fmt: skip
+@click.option(
+    "--proxy", type=click.Choice(["nft-1.36", "nft-1.30"]), default="nft-1.36", show_default=True,
+    help="As which kube-proxy the nodes' rules are laid out.",
+)  # fmt: skip
 def demo(**options: Any) -> None:
     """Six rolling updates under load in a lab cluster: plain, sleeps, and the verified drain gate.
 
@@ -56,8 +64,9 @@ def demo(**options: Any) -> None:
     if options["report"] is not None:
         _check_writable(options["report"])
     lab_settings = LabSettings(
-        name=f"demo-{os.getpid()}", nodes=options["nodes"], seed=options["seed"], block=0, addons=(TIDEGATE_ADDON,)
-    )
+        name=f"demo-{os.getpid()}", nodes=options["nodes"], seed=options["seed"], block=0, addons=(TIDEGATE_ADDON,),
+        network=options["network"], proxy=options["proxy"],
+    )  # fmt: skip
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     lab = boot.start(lab_settings)
     try:

@@ -27,10 +27,10 @@ _JOURNAL_KEPT = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Entered:
-    """A lab's namespaces, which this process is in, and its socket outside."""
+    """A lab's namespaces, which this process is in, and the API server's sockets in others."""
 
     fabric: Fabric
-    outside: socket.socket
+    sockets: tuple[socket.socket, ...]
 
 
 def _to_own_log(line: str) -> None:
@@ -40,15 +40,21 @@ def _to_own_log(line: str) -> None:
 def enter(config: LabConfig) -> Entered:
     """Make the network of a lab that has namespaces, and put this process, which has one thread, into it.
 
-    The API server's socket on the host's address is made before: it stays the host's. Raises ``OSError``.
+    The API server's socket on the host's address is made before: it stays the host's. It has one of that address in
+    every node's and client's namespace too, so that one kubeconfig is good everywhere. Raises ``OSError``.
     """
+    from tidegate.lab.network import namespaces
     from tidegate.lab.network.fabric import Fabric
 
     addressing = config.addressing
-    outside = socket.socket()
-    outside.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    outside.bind((addressing.host, addressing.api_port))
-    return Entered(Fabric.build(addressing, config.node_names), outside)
+    where = addressing.host, addressing.api_port
+    outside = namespaces.bound(*where)
+    fabric = Fabric.build(addressing, config.node_names)
+    inside = []
+    for namespace in (fabric.client, *(node.namespace for node in fabric.nodes.values())):
+        with namespace.inside():
+            inside.append(namespaces.bound(*where))
+    return Entered(fabric, (outside, *inside))
 
 
 async def serve(
@@ -79,8 +85,8 @@ async def serve(
     addressing = config.addressing
     try:
         servers = [await wire.serve(lab.exchange, addressing.api_host, addressing.api_port)]
-        if entered is not None:
-            servers.append(await wire.serve_on(lab.exchange, entered.outside))
+        for one in entered.sockets if entered is not None else ():
+            servers.append(await wire.serve_on(lab.exchange, one))
     except OSError as error:
         await runtime.close()
         raise LabError(

@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import errno
 import math
+import os
 import signal
+import socket
 from collections import deque
 from dataclasses import dataclass
 from typing import BinaryIO, cast
@@ -19,6 +21,7 @@ import httptools
 import msgspec
 
 from tidegate import vtime
+from tidegate.lab.network.namespaces import inside
 from tidegate.rehearse import samples
 from tidegate.rehearse.loadspec import LoadSpec, Source, decode_spec
 from tidegate.rehearse.samples import Sample
@@ -59,13 +62,21 @@ class _Pending:
 
 
 class _Station:
-    """One source address and the connections it keeps."""
+    """One source address and the connections it keeps. Raises ``OSError`` where its namespace is gone."""
 
     def __init__(self, source: Source) -> None:
+        self._namespace = os.open(source.namespace, os.O_RDONLY | os.O_CLOEXEC) if source.namespace else -1
         self.node = source.node
         self.address = source.address
         self.idle: deque[_Connection] = deque()
         self.kept = 0
+
+    def opened(self) -> socket.socket | None:
+        """A fresh socket of its network namespace. None: of our own will do."""
+        if self._namespace < 0:
+            return None
+        with inside(self._namespace):
+            return socket.socket(socket.AF_INET, socket.SOCK_STREAM)
 
 
 @dataclass(slots=True)
@@ -302,7 +313,8 @@ class Load:
             pending.source.kept += 1
             self._pool_of[connection] = pending.source
         try:
-            await dial(lambda: connection, (self.spec.host, self.spec.port), pending.source.address)
+            station, target = pending.source, (self.spec.host, self.spec.port)
+            await dial(lambda: connection, target, station.address, station.opened())
         except OSError as error:
             connection.fail(_dial_outcome(error))
             self.lost(connection)

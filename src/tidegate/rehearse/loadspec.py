@@ -6,10 +6,14 @@ import msgspec
 
 
 class Source(msgspec.Struct, frozen=True, array_like=True):
-    """A node the client pretends to stand on: its name, and the address its sockets are bound to."""
+    """A node the client stands on: its name, and the address its sockets are bound to.
+
+    ``namespace`` is a path that opens the node's network namespace, where it has one (``Network.path``).
+    """
 
     node: str
     address: str
+    namespace: str = ""
 
 
 class LoadSpec(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -16,8 +16,7 @@ from tidegate import vtime
 from tidegate.kube.api import Api
 from tidegate.kube.client import KubeClient
 from tidegate.kube.connect import open_api
-from tidegate.lab.config import Addressing
-from tidegate.lab.control import apply_fault
+from tidegate.lab.control import apply_fault, status_of
 from tidegate.lab.faults import Fault
 from tidegate.lab.folder import LabFolder, LabRecord
 from tidegate.lab.runtime import processes
@@ -30,9 +29,9 @@ _decode_entry = msgspec.json.Decoder(dict).decode
 class RealStage:
     """A ``Stage`` over a lab that is up."""
 
-    def __init__(self, folder: LabFolder, record: LabRecord, client: KubeClient) -> None:
+    def __init__(self, folder: LabFolder, nodes: Sequence[Mapping[str, str]], client: KubeClient) -> None:
         self._folder = folder
-        self._record = record
+        self._nodes = nodes
         self._client = client
         self._journal: Tail[Entry] = Tail(str(folder.journal), _decode_entry)
 
@@ -42,8 +41,7 @@ class RealStage:
 
     @property
     def sources(self) -> tuple[Source, ...]:
-        addressing = Addressing(self._record.block)
-        return tuple(Source(f"node-{index}", addressing.node(index)) for index in range(1, self._record.nodes + 1))
+        return tuple(Source(one["name"], one["address"], one["namespace"]) for one in self._nodes)
 
     @property
     def scratch(self) -> str:
@@ -74,7 +72,7 @@ class RealStage:
 async def open_stage(folder: LabFolder, record: LabRecord) -> AsyncIterator[RealStage]:
     """The stage of a running lab."""
     async with open_api(record.server) as client:
-        yield RealStage(folder, record, client)
+        yield RealStage(folder, (await status_of(client))["nodes"], client)
 
 
 def _terminate(process: asyncio.subprocess.Process) -> None:

@@ -21,15 +21,21 @@ _IP_BIND_ADDRESS_NO_PORT = 24
 
 
 async def dial(
-    factory: Callable[[], asyncio.BaseProtocol], target: tuple[str, int], source: str
+    factory: Callable[[], asyncio.BaseProtocol],
+    target: tuple[str, int],
+    source: str,
+    opened: socket.socket | None = None,
 ) -> tuple[asyncio.BaseTransport, asyncio.BaseProtocol]:
-    """``create_connection`` to ``target`` (IPv4 address, port) from address ``source``. Raises ``OSError``."""
+    """``create_connection`` to ``target`` (IPv4 address, port) from address ``source``. Raises ``OSError``.
+
+    ``opened``: a fresh TCP socket to do it with, of another network namespace; ours from now on.
+    """
     loop = asyncio.get_running_loop()
     if isinstance(loop, VirtualLoop):
         made: tuple[asyncio.BaseTransport, asyncio.BaseProtocol]
         made = await loop.create_connection(factory, *target, local_addr=(source, 0))
         return made
-    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    sock = opened or socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -13,7 +13,7 @@ from tidegate.kube.exchange import Exchange
 from tidegate.lab.journal import Journal
 from tidegate.lab.kernel.tables import ServiceEntry
 from tidegate.lab.network.fabric import CLIENT, Fabric, Node, path
-from tidegate.lab.network.namespaces import Namespace
+from tidegate.lab.network.namespaces import Namespace, bound
 from tidegate.lab.network.network import NodeNetwork, Peer, Streams
 from tidegate.lab.network.ruleset import node_rules
 from tidegate.lab.network.seam import NodePlace, NodeRules
@@ -61,14 +61,8 @@ class KernelNode:
 
     async def serve(self, exchange: Exchange, address: str, port: int) -> wire.Server:
         with self._place.namespace.inside():
-            listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        try:
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listening.bind((address, port))
-            return await wire.serve_on(exchange, listening)
-        except BaseException:
-            listening.close()
-            raise
+            listening = bound(address, port)
+        return await wire.serve_on(exchange, listening)
 
     async def commit(self, node: str, services: Iterable[ServiceEntry]) -> int:
         entries = tuple(services)

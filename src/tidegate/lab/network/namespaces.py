@@ -10,9 +10,11 @@ import asyncio
 import contextlib
 import ctypes
 import os
+import socket
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import NoReturn
 
 from tidegate.lab.kernel.client import KernelError
 
@@ -57,6 +59,25 @@ def inside(descriptor: int) -> Iterator[None]:
             enter(home)
     finally:
         os.close(home)
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """A TCP socket on an address of the namespace the thread is in. Raises ``OSError``."""
+    made = socket.socket()
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind((host, port))
+    except BaseException:
+        made.close()
+        raise
+    return made
+
+
+def become(path: str, command: Sequence[str], environment: Mapping[str, str]) -> NoReturn:
+    """Be ``command`` in the namespace that ``path`` opens. Raises ``OSError``."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    enter(descriptor)
+    os.execvpe(command[0], list(command), {**os.environ, **environment})
 
 
 class Namespace:

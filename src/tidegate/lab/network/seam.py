@@ -16,7 +16,7 @@ SHAPES = (NFT_1_36, NFT_1_30)
 Run = Callable[[Sequence[str], bytes], Awaitable[bytes]]
 """Runs a command (no shell) inside the node's network namespace with that standard input; gives its standard output.
 
-Raises ``kernel.client.KernelError`` with what the command complained of when it fails, ``OSError`` when it is not there.
+Raises ``kernel.client.KernelError`` with the command's complaint when it fails, ``OSError`` when it is not there.
 """
 
 

@@ -1,10 +1,10 @@
 """The parent of a whole lab: ``python -m tidegate.lab.runtime.reaper JSON``.
 
 It forks the kernel process (none for network ``kernel``) and the lab process, and ends everything below it when either
-ends, when it is told to (SIGTERM), or when the command that wants the lab is gone (its lifeline closes). It is the subreaper of all its
-descendants, so nothing escapes by a double fork. Should the reaper itself be killed, its two children die with it
-(PDEATHSIG), the zygote dies with the lab process, containers die with the zygote, and ``processes.sweep`` finds by
-its mark in the environment whatever a container left behind.
+ends, when it is told to (SIGTERM), or when the command that wants the lab is gone (its lifeline closes). It is the
+subreaper of all its descendants, so nothing escapes by a double fork. Should the reaper itself be killed, its children
+die with it (PDEATHSIG), the zygote dies with the lab process, containers die with the zygote, and ``processes.sweep``
+finds by its mark in the environment whatever a container left behind.
 
 A lab in the foreground leaves nothing behind, its state included, even when its command was killed.
 
