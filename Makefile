@@ -42,10 +42,11 @@ parity: $(DEV) ## kubectl stories recorded on a real cluster, replayed against t
 bench: $(DEV) ## the figures that README and docs claim
 	$(BIN)/python -m bench
 
-sim: $(DEV) ## the demo's story over 50 virtual seeds, updates under chaos over 100, pod verbs under chaos over 40
+sim: $(DEV) ## the demo's story over 50 virtual seeds, chaos over 100, pod verbs over 40, the fence over 2,000 cuts
 	$(BIN)/tidegate sim --seeds 50
 	$(BIN)/tidegate sim --chaos --seeds 100
 	$(BIN)/tidegate sim --chaos --verbs --seeds 40
+	$(BIN)/tidegate sim --fence 2000
 
 docs: $(DEV) ## the parts of docs/ that are drawn from code
 	$(BIN)/python -m tools.draw_docs

@@ -24,14 +24,25 @@ _RATE = 60.0
 @click.option(
     "--verbs", is_flag=True, help="With --chaos: people who cut, isolate, restore, drain and prepare instead."
 )
+@click.option(
+    "--fence", default=0, type=click.IntRange(0), metavar="N",
+    help="Instead: N random sequences of cuts, restarts and freezes for each kind of proxy, and what the fence said.",
+)  # fmt: skip
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def sim(**options: Any) -> None:
     """The demo's story over many virtual seeds: same components, virtual time, seeded latencies.
 
     One line per seed: what each row lost, whether Tidegate's drains were verified, and the run's digest. The same
     seed gives the same digest. Exit 0 only if every seed's Tidegate rows lost nothing and verified every drain;
-    with --chaos only if nothing contradicts what was called verified, with --verbs if no promise was broken.
+    with --chaos only if nothing contradicts what was called verified, with --verbs if no promise was broken, with
+    --fence if no kind of proxy showed the epochs it is believed by and a route to what was cut before them.
     """
+    if options["fence"]:
+        if options["chaos"]:
+            raise click.UsageError("--fence and --chaos are two simulations: take one")
+        from tidegate.cli import sim_fence
+
+        sim_fence.run(options["fence"], options["first"], options["jobs"], options["output"])
     if options["verbs"] and not options["chaos"]:
         raise click.UsageError("--verbs is a kind of chaos: sim --chaos --verbs")
     started = time.perf_counter()
