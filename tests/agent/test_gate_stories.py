@@ -168,26 +168,25 @@ def test_a_node_without_an_agent_is_a_straggler_and_never_clean():
     play(story, deployment(grace=20))
 
 
-def test_a_node_whose_object_is_deleted_has_no_say_any_more():
+@pytest.mark.parametrize("is_silent", [True, False])
+def test_a_node_that_is_tainted_out_of_service_is_excepted_by_name_and_only_while_it_is_silent(is_silent):
     async def story(stage):
         name = await first(stage)
         node = await other_node(stage, name)
         stage.fault("proxy-freeze", node, 300)
+        if is_silent:
+            await stage.api.delete(PODS, f"tidegate-agent-{node}", "tidegate-system")
         await stage.delete(name)
         await asyncio.sleep(5)
         assert stage.result(name) is None
         body = {"spec": {"taints": [{"key": "node.kubernetes.io/out-of-service", "effect": "NoExecute"}]}}
         await stage.api.patch(NODES, node, Patch(body))
         await stage.gone(name)
-        assert stage.result(name)["result"] == "verified"
+        result = stage.result(name)
+        assert (result["result"], result["stragglers"]) == ("verified-except" if is_silent else "timed-out", [node])
+        assert ("tainted node.kubernetes.io/out-of-service" in result["reason"]) is is_silent
 
-    async def judged(stage):
-        try:
-            await story(stage)
-        finally:
-            stage.annotations.clear()  # its kernel does go on forwarding: an operator vouched that it is shut down
-
-    play(judged)
+    play(story, deployment(grace=30))
 
 
 def test_a_node_that_joins_in_the_middle_has_a_say():

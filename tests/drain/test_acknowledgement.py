@@ -17,6 +17,10 @@ from tidegate.model.epoch import Epoch
 NAMES = ("node-1", "node-2", "node-3")
 
 
+def excepted(node):
+    return replace(unreachable(node, epoch(7), "ann@desk vouched", 0), verdict=Verdict.EXCEPTED)
+
+
 @pytest.mark.parametrize(
     ("says", "verdict", "entry"),
     [
@@ -94,6 +98,7 @@ def test_all_confirmed_is_confirmed():
         (answer(7, "node-2", bad="garbage"), Verdict.PENDING),
         (unreachable("node-2", epoch(7), "connection refused", 0), Verdict.PENDING),
         (assumed("node-2", epoch(7), "no agent, settled 15 s", 0), Verdict.ASSUMED),
+        (excepted("node-2"), Verdict.EXCEPTED),
         (answer(6, "node-2"), Verdict.PENDING),
     ],
 )
@@ -102,7 +107,18 @@ def test_the_weakest_observer_decides_for_all(odd, verdict):
     if odd is not None:
         answers["node-2"] = odd
     assert quorum(NAMES, answers, epoch(7)) is verdict
-    assert stragglers(NAMES, answers, epoch(7)) == (() if verdict is Verdict.ASSUMED else ("node-2",))
+    assert stragglers(NAMES, answers, epoch(7)) == (
+        () if verdict in (Verdict.ASSUMED, Verdict.EXCEPTED) else ("node-2",)
+    )
+
+
+def test_an_assumption_is_weaker_than_a_word():
+    answers = {
+        "node-1": answer(7, "node-1"),
+        "node-2": excepted("node-2"),
+        "node-3": assumed("node-3", epoch(7), "", 0),
+    }
+    assert quorum(NAMES, answers, epoch(7)) is Verdict.ASSUMED
 
 
 def test_nobody_asked_is_not_everybody_confirmed():

@@ -186,7 +186,7 @@ async def test_the_roles_of_a_verb_allow_all_its_deeds(installed, verb):
         beyond = [Deed("delete", "pods", SHOP), Deed("patch", "nodes", ""), Deed("create", "services", SHOP)]
         may = {deed.resource for deed, is_allowed in (await review(api, beyond)).items() if is_allowed}
         assert may == {
-            "drain": {"pods"}, "restore": {"pods"}, "drain node": {"pods", "nodes"}, "prepare": {"services"},
+            "vouch": {"nodes"}, "drain": {"pods"}, "restore": {"pods"}, "drain node": {"pods", "nodes"}, "prepare": {"services"},
         }.get(verb, set())  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from tidegate.agent.canvass import Canvass
+from tidegate.agent.excuses import Excuses
 from tidegate.agent.dnsfence import DnsFence
 from tidegate.agent.externals import Externals
 from tidegate.agent.fencing import Fencing
@@ -24,7 +25,8 @@ from tidegate.agent.lease import Lease
 from tidegate.agent.suspicion import Suspicion
 from tidegate.agent.tally import Tally
 from tidegate.drain import fence
-from tidegate.drain.acknowledgement import LETTING_GO
+from tidegate.drain.acknowledgement import LETTING_GO, Verdict
+from tidegate.drain.excuse import StandingPolicy
 from tidegate.engine.flights import Flight, Flights, Key, TooMany
 from tidegate.engine.flights import key_of as flight_key
 from tidegate.engine.sourcing import Sourcing
@@ -37,6 +39,7 @@ from tidegate.kube.reflector import Reflector, key_of
 from tidegate.model import node as nodes
 from tidegate.model.decode import Malformed
 from tidegate.model.names import COORDINATOR_PORT, SYSTEM_NAMESPACE
+from tidegate.model.node import Node
 from tidegate.observers import config
 from tidegate.observers.config import Configured
 from tidegate.observers.coordinator import (
@@ -64,13 +67,17 @@ GUARD_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class CoordinatorSettings:
-    """``identity`` is the pod's name, ``address`` where agents reach it, ``install`` the fence's id."""
+    """``identity`` is the pod's name, ``address`` where agents reach it, ``install`` the fence's id.
+
+    ``standing``: whether a node that is NotReady and silent holds every drain, or is excepted by name.
+    """
 
     identity: str
     host: str
     port: int = COORDINATOR_PORT
     install: str = "main"
     observers: tuple[Configured, ...] = ()
+    standing: StandingPolicy = "hold"
 
 
 class Coordinator:
@@ -88,6 +95,7 @@ class Coordinator:
         self._observers: dict[str, str] = {}
         self._tallies: dict[Key, Tally] = {}
         self._canvass = Canvass(self._node_spoke, log)
+        self._excuses = Excuses(settings.standing, log)
         self._sourcing = Sourcing(api, self.flights, log)
         services = self._sourcing.services
         self._externals = Externals(settings.observers, settings.install, self._external_spoke, services.objects)
@@ -157,16 +165,19 @@ class Coordinator:
         self._nodes_changed()
 
     def _addresses(self) -> dict[str, str]:
-        """Every Node that still has a say, NotReady ones too: a dead kubelet's kernel goes on forwarding."""
+        """Every Node, NotReady ones too: a dead kubelet's kernel goes on forwarding. Who is vouched for is asked as
+        well: a word stands in for silence only."""
         found: dict[str, str] = {}
+        decoded: list[Node] = []
         for (_, name), obj in sorted(self._nodes.objects.items()):
             try:
                 node = nodes.decode(obj)
             except Malformed:
                 found[name] = ""
                 continue
-            if not node.is_out_of_service:
-                found[name] = node.addresses[0] if node.addresses else ""
+            decoded.append(node)
+            found[name] = node.addresses[0] if node.addresses else ""
+        self._excuses.set_nodes(decoded)
         return found
 
     async def _follow_flights(self) -> None:
@@ -182,6 +193,7 @@ class Coordinator:
             self._externals.set_endpoints(self.flights.endpoints(), sorted(about))
             self._externals.keep(self.flights.by_key)
             self._suspicion.keep(tuple(self.flights.by_key))
+            self._excuses.keep(tuple(self.flights.by_key))
             try:
                 async with asyncio.timeout(TIDY_SECONDS):
                     await changed.wait()
@@ -315,7 +327,7 @@ class Coordinator:
             serving=spell(flight.serving),
             exception=flight.exception,
             nodes=(
-                *self._tally(flight).views(flight, nodes or (), self._canvass.readings),
+                *self._excuses.apply(flight, self._tally(flight).views(flight, nodes or (), self._canvass.readings)),
                 *self._externals.views(flight),
             ),
             is_fresh=is_fresh,
@@ -351,8 +363,9 @@ class Coordinator:
         return all(("", name) in self._nodes.objects for name in listed)
 
     def status(self, routers: Iterable[dict[str, object]] = ()) -> bytes:
-        """``{"instance", "holding", "drains", "observers", "routers"}``: what keeps each drain waiting, by name; who is
-        asked beside the nodes; ``routers`` as given (``Suspicion.of_services``)."""
+        """``{"instance", "holding", "drains", "observers", "routers", "nodes"}``: what keeps each drain waiting, by
+        name; who is asked beside the nodes; ``routers`` as given (``Suspicion.of_services``); nodes that stand, or are
+        vouched for (``Excuses.status``)."""
         drains = []
         for flight in self.flights:
             view = self._view(flight, False)
@@ -366,6 +379,10 @@ class Coordinator:
                         {"node": one.node, "verdict": one.verdict, "detail": one.detail}
                         for one in view.nodes if one.verdict not in letting_go
                     ],
+                    "excepted": [
+                        {"node": one.node, "detail": one.detail}
+                        for one in view.nodes if one.verdict == Verdict.EXCEPTED.value
+                    ],
                     "known": [one.sentence for one in self._suspicion.of(flight, self._externals.covers).known],
                     "suspected": list(view.suspected),
                     "seconds": round(asyncio.get_running_loop().time() - flight.began_at, 3),
@@ -374,6 +391,7 @@ class Coordinator:
         answer = {
             "instance": self._instance, "holding": self.lease.is_held, "drains": drains,
             "observers": self._externals.status(), "routers": list(routers),
+            "nodes": self._excuses.status(self._canvass.readings),
         }  # fmt: skip
         return msgspec.json.encode(answer)
 
@@ -410,12 +428,16 @@ def _version(view: View) -> str:
 
 async def main(program: Program) -> int:
     """Coordinate until SIGTERM. Environment: TIDEGATE_SERVER, TIDEGATE_POD, TIDEGATE_NODE_ADDRESS, TIDEGATE_OBSERVERS
-    (a file, ``observers.config``; without it nodes are the only observers)."""
+    (a file, ``observers.config``; without it nodes are the only observers), TIDEGATE_STANDING (hold, or except)."""
     file = program.env.get("TIDEGATE_OBSERVERS", "")
     try:
         observers = config.load(Path(file)) if file else ()
     except config.ConfigError as error:
         program.log(str(error))
+        return 2
+    standing = program.env.get("TIDEGATE_STANDING", "hold")
+    if standing not in ("hold", "except"):
+        program.log(f"TIDEGATE_STANDING is hold or except, not {standing!r}")
         return 2
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
@@ -425,6 +447,7 @@ async def main(program: Program) -> int:
         port=int(program.env.get("TIDEGATE_COORDINATOR_PORT", COORDINATOR_PORT)),
         install=program.env.get("TIDEGATE_INSTALL", "main"),
         observers=observers,
+        standing="except" if standing == "except" else "hold",
     )
     async with open_api(program.env.get("TIDEGATE_SERVER", "")) as api:
         coordinator = Coordinator(api, settings, program.log)

@@ -14,7 +14,10 @@ from dataclasses import dataclass, field
 from tidegate.engine.journal import Entry, Journal
 from tidegate.model.names import DrainResult, Ending
 
-WORST_FIRST = (Ending.BYPASSED, Ending.REFUSED, Ending.TIMED_OUT, Ending.FORCED, Ending.ASSUMED, Ending.VERIFIED)
+WORST_FIRST = (
+    Ending.BYPASSED, Ending.REFUSED, Ending.TIMED_OUT, Ending.FORCED, Ending.ASSUMED, Ending.VERIFIED_EXCEPT,
+    Ending.VERIFIED,
+)  # fmt: skip
 PODS_MAX = 1000
 
 

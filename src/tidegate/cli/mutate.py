@@ -317,7 +317,7 @@ async def standing(client: KubeClient, plan: PodPlan) -> str:
 
 async def meaning(client: KubeClient, plan: PodPlan, result: DrainResult) -> tuple[str, ...]:
     """What the result of a cut is worth to whoever asked, and what to do next; nothing for what speaks for itself."""
-    if plan.verb != "cut" or result.result.value not in ("verified", "assumed", "timed-out", "forced"):
+    if plan.verb != "cut" or result.result.value in ("bypassed", "refused"):
         return ()
     where = f"pod/{plan.pod.name} -n {plan.pod.namespace}"
     ways = f"`tidegate restore {where}` gives it back, `tidegate drain {where}` retires it"

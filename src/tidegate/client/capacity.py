@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Iterator
 
+from tidegate import vtime
 from tidegate.client.plan import PodPlan
 from tidegate.dataplane.facts import Facts, Unreadable
+from tidegate.drain.excuse import excuse_of
 from tidegate.engine.owners import KINDS
 from tidegate.kube.api import ENDPOINTSLICES, NODES, PODS, SERVICES, JsonObject, Selection
 from tidegate.kube.client import KubeClient
@@ -119,9 +121,13 @@ class Capacity:
     ) -> dict[str, tuple[str, ...]]:
         """Presence in a node's own table is the proof of presence. Every node is asked once about all of them."""
         nodes = [node.decode(one) for one in (await self._client.list(NODES)).items]
-        names = sorted(one.name for one in nodes if not one.is_out_of_service)
+        excuses = {one.name: excuse_of(one, vtime.now()) for one in nodes}
+        names = sorted(excuses)
         asked = tuple(sorted({Endpoint(ip) for one in listed for ip in one.ips}))
         facts = dict(zip(names, await asyncio.gather(*(self._facts(name, asked) for name in names)), strict=True))
+        for name, excuse in excuses.items():  # a word stands in for silence only
+            if excuse is not None and excuse.says != "standing" and facts[name].unreadable and not facts[name].dump:
+                del facts[name]
         found: dict[str, tuple[str, ...]] = {}
         for one in listed:
             why = [line for each in selecting(one, services) for line in _absent(one, each, slices, facts)]

@@ -35,6 +35,17 @@ class Heard:
     routers: tuple[dict[str, Any], ...] = ()
 
 
+def _oddities(told: Mapping[str, Any]) -> Iterable[str]:
+    """A standing straggler keeps every drain waiting: said once, for the cluster. So is who is vouched for."""
+    for one in told.get("nodes") or ():
+        silent = f" ({one['silent']})" if one.get("silent") else ""
+        if one.get("next"):
+            waits = f"every drain waits for it while its agent is silent{silent}"
+            yield f"{one['node']} is {one['word']}: {waits}; {one['next']}"
+        else:
+            yield f"{one['node']} is not waited for while its agent is silent{silent}: {one['says']}, {one['word']}"
+
+
 class Asking:
     """Asks agents and coordinator through pods/proxy."""
 
@@ -59,7 +70,7 @@ class Asking:
         quiet = asyncio.gather(*(self._connections(node, batch, witnessed) for node, batch in wanted))
         (told, silence), facts, connections = await asyncio.gather(self._coordinators(services), routes, quiet)
         by_endpoint = {at: one for batch in connections for at, one in batch.items()}
-        problems = tuple(one for one in (silence, problem) if one)
+        problems = (*(one for one in (silence, problem) if one), *_oddities(told))
         drains, observers, routers = (tuple(told.get(key, ())) for key in ("drains", "observers", "routers"))
         return Heard({one.source: one for one in facts}, by_endpoint, drains, problems, observers, routers)
 

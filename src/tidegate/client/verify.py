@@ -37,7 +37,7 @@ DIRTY_SECONDS = 2.0
 SILENT_SECONDS = 5.0
 """How long to wait, when all others are decided, for nodes that cannot be asked or read."""
 _DECIDED = (Verdict.CONFIRMED.value, Verdict.REFUTED.value)
-_SILENT = (Verdict.UNREACHABLE.value, Verdict.UNREADABLE.value)
+_SILENT = (Verdict.UNREACHABLE.value, Verdict.UNREADABLE.value, Verdict.EXCEPTED.value, Verdict.ASSUMED.value)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,9 @@
 """Acknowledgements: what one observer's evidence says about one pod, and what all of them say together.
 
 A verdict has three values, as a vote in raft's quorum has: *pending*, *confirmed*, *refuted*. "Not yet" is never
-"yes". Two more words say why there is no verdict at all (*unreadable*, *unreachable*) and block like pending, and
-*assumed* stands for an observer without a witness whose settle time has passed: it lets a drain go on, never be
-``verified``.
+"yes". Two more words say why there is no verdict at all (*unreadable*, *unreachable*) and block like pending. Two let a
+drain go on, and never be ``verified``: *assumed*, an observer without a witness whose settle time has passed, and
+*excepted*, a silent node that somebody vouches for by name.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ class Verdict(Enum):
     UNREADABLE = "unreadable"
     UNREACHABLE = "unreachable"
     ASSUMED = "assumed"
+    EXCEPTED = "excepted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,7 @@ def assumed(observer: str, epoch: Epoch, reason: str, at: float) -> Acknowledgem
     return Acknowledgement(observer, Verdict.ASSUMED, epoch, Evidence("settle time", at, reason))
 
 
-LETTING_GO = frozenset({Verdict.CONFIRMED, Verdict.ASSUMED})
+LETTING_GO = frozenset({Verdict.CONFIRMED, Verdict.ASSUMED, Verdict.EXCEPTED})
 
 
 def stragglers(
@@ -112,5 +113,5 @@ def quorum(observers: Iterable[str], acknowledgements: Mapping[str, Acknowledgem
         return Verdict.REFUTED
     if behind or not names:
         return Verdict.PENDING
-    is_proof = all(acknowledgements[name].verdict is Verdict.CONFIRMED for name in names)
-    return Verdict.CONFIRMED if is_proof else Verdict.ASSUMED
+    said = {acknowledgements[name].verdict for name in names}
+    return next(verdict for verdict in (Verdict.ASSUMED, Verdict.EXCEPTED, Verdict.CONFIRMED) if verdict in said)

@@ -28,6 +28,8 @@ ANSWERS_MAX = 200
 """Of a cluster with more nodes than this, those that did not let go and the slowest are kept by name."""
 REGRESSIONS_MAX = 20
 DETAIL_MAX = 300
+LEFT = "left"
+"""What stands for the verdict of an observer that was heard, and is none any more at the conclusion."""
 
 
 class Turn(msgspec.Struct, frozen=True):
@@ -236,7 +238,15 @@ def _answers(course: Course, drain: Drain | None) -> tuple[Answer, ...]:
     """Those that did not let go first, then the slowest. One that is listed and never spoke is among them."""
     listed = (drain.observers if drain is not None else None) or tuple(sorted(course.latest))
     found = [_answer(course, name) for name in listed]
+    found += [_left(_answer(course, name)) for name in sorted(course.said) if name not in listed]
     return tuple(sorted(found, key=lambda one: (one.seconds is not None, -(one.seconds or 0.0), one.observer)))
+
+
+def _left(answer: Answer) -> Answer:
+    """One that is no observer any more, its Node object was deleted say: its last word is the last of its turns."""
+    last = answer.history or (Turn(answer.seconds or 0.0, answer.verdict, answer.detail),)
+    detail = f"no observer any more; it had said {answer.verdict}: {answer.detail}"
+    return msgspec.structs.replace(answer, verdict=LEFT, detail=detail[:DETAIL_MAX], history=last)
 
 
 def _answer(course: Course, observer: str) -> Answer:

@@ -67,6 +67,12 @@ class Drain:
     regressions: tuple[str, ...] = ()
 
     @property
+    def excepted(self) -> tuple[str, ...]:
+        """The silent nodes that somebody vouches for."""
+        answers = sorted(self.acknowledgements.items())
+        return tuple(name for name, answer in answers if answer.verdict is Verdict.EXCEPTED)
+
+    @property
     def stragglers(self) -> tuple[str, ...]:
         """The observers that have not let go; none before there is an epoch to ask about."""
         if self.epoch is None:
@@ -109,12 +115,22 @@ def is_sealed(drain: Drain) -> bool:
 
 
 def is_proven(drain: Drain) -> bool:
-    """Whether S and L rest on evidence alone: no assumption, nobody suspected."""
+    """Whether S and L rest on evidence alone: no assumption, nobody suspected, nobody excepted."""
+    return _rests_on(drain) is Verdict.CONFIRMED
+
+
+def is_proven_except(drain: Drain) -> bool:
+    """Whether they do but for nodes that somebody vouches for."""
+    return _rests_on(drain) is Verdict.EXCEPTED
+
+
+def _rests_on(drain: Drain) -> Verdict | None:
+    """The weakest answer that S rests on, None where S or L is in doubt beside it."""
     if drain.epoch is None or drain.suspected or drain.quiet is None:
-        return False
+        return None
     if not drain.quiet.is_quiet or drain.quiet.doubts:
-        return False
-    return quorum(drain.observers or (), drain.acknowledgements, drain.epoch) is Verdict.CONFIRMED
+        return None
+    return quorum(drain.observers or (), drain.acknowledgements, drain.epoch)
 
 
 # What a state and an event add.

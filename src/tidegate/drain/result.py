@@ -6,7 +6,7 @@ import msgspec
 
 from tidegate.drain.acknowledgement import Verdict
 from tidegate.drain.event import Event
-from tidegate.drain.progress import Drain, is_proven
+from tidegate.drain.progress import Drain, is_proven, is_proven_except
 from tidegate.drain.state import Policy, State
 from tidegate.model.names import DrainRecord, DrainResult, Ending
 
@@ -89,7 +89,9 @@ def unrouted(drain: Drain, at: float) -> DrainResult:
     if drain.forced:
         return _ending(drain, at, Ending.FORCED, drain.forced)
     if assumed or drain.suspected:
-        return _ending(drain, at, Ending.ASSUMED, "; ".join((*assumed, *drain.suspected)))
+        return _ending(drain, at, Ending.ASSUMED, "; ".join((*assumed, *drain.suspected, *_exceptions(drain))))
+    if drain.excepted:
+        return _ending(drain, at, Ending.VERIFIED_EXCEPT, "; ".join(_exceptions(drain)))
     return _ending(drain, at, Ending.VERIFIED, "")
 
 
@@ -99,6 +101,8 @@ def _proof(before: Drain, drain: Drain, at: float) -> DrainResult:
         ending, reason = Ending.FORCED, drain.forced
     elif is_proven(drain):
         ending, reason = Ending.VERIFIED, ""
+    elif is_proven_except(drain):
+        ending, reason = Ending.VERIFIED_EXCEPT, "; ".join(_exceptions(drain))
     else:
         ending, reason = Ending.ASSUMED, "; ".join(_assumptions(drain))
     known = before.result
@@ -113,7 +117,12 @@ def _assumptions(drain: Drain) -> tuple[str, ...]:
         sockets = drain.quiet.doubts
     else:
         sockets = (str(drain.quiet or "sockets not read"),)
-    return (*(str(answer) for answer in answers if answer.verdict is Verdict.ASSUMED), *drain.suspected, *sockets)
+    assumed = (str(answer) for answer in answers if answer.verdict is Verdict.ASSUMED)
+    return (*assumed, *drain.suspected, *_exceptions(drain), *sockets)
+
+
+def _exceptions(drain: Drain) -> tuple[str, ...]:
+    return tuple(str(drain.acknowledgements[name]) for name in drain.excepted)
 
 
 def _late_proof(drain: Drain, known: DrainResult | None) -> DrainResult | None:
@@ -134,4 +143,5 @@ def _overdue(drain: Drain) -> str:
 def _ending(drain: Drain, at: float, ending: Ending, reason: str) -> DrainResult:
     seconds = 0.0 if drain.cut_at is None else at - drain.cut_at
     number = None if drain.epoch is None else drain.epoch.number
-    return DrainResult(ending, reason, drain.stragglers, number, round(seconds, 3))
+    names = tuple(sorted({*drain.stragglers, *drain.excepted}))
+    return DrainResult(ending, reason, names, number, round(seconds, 3))

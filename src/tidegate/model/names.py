@@ -33,6 +33,8 @@ ACTIVITY = "tidegate.dev/activity"
 """On a pod or its template, written by users: how to ask whether it is working though nobody is connected."""
 DRAIN_RUN = "tidegate.dev/drain-run"
 """On every pod that a drain of several is about: its subject and the instant its youngest pod was made."""
+VOUCHED = "tidegate.dev/vouched"
+"""On a Node, written by ``tidegate vouch``: a ``VouchRecord``."""
 CORDONED = "tidegate.dev/cordoned"
 """On a Node that ``drain node/N`` cordoned: the drain's token."""
 
@@ -87,6 +89,7 @@ class Ending(Enum):
     """How a drain ended. Only VERIFIED is a proof; the rest name what is missing."""
 
     VERIFIED = "verified"
+    VERIFIED_EXCEPT = "verified-except"
     ASSUMED = "assumed"
     TIMED_OUT = "timed-out"
     BYPASSED = "bypassed"
@@ -186,10 +189,25 @@ class PrepareRecord(msgspec.Struct, frozen=True, omit_defaults=True):
         return not self.holder
 
 
-Noun = TypeVar("Noun", DrainRecord, DrainResult, PrepareRecord)
+class VouchRecord(msgspec.Struct, frozen=True):
+    """What somebody says of a node that cannot speak for itself.
+
+    ``says``: ``dead`` (its kernel forwards nothing any more) or ``no-agent`` (none can run there: serverless, Windows).
+    ``by`` is user@host, ``reason`` theirs; ``at`` and ``until`` are RFC 3339, ``until`` empty for as long as the Node
+    object lives. It stands on the Node, so it goes with it: a machine that comes back under the name is another one.
+    """
+
+    says: str
+    reason: str
+    by: str
+    at: str
+    until: str = ""
 
 
-def _encode(noun: DrainRecord | DrainResult | PrepareRecord) -> str:
+Noun = TypeVar("Noun", DrainRecord, DrainResult, PrepareRecord, VouchRecord)
+
+
+def _encode(noun: DrainRecord | DrainResult | PrepareRecord | VouchRecord) -> str:
     return msgspec.json.encode(noun).decode()
 
 
@@ -221,6 +239,16 @@ def encode_result(result: DrainResult) -> dict[str, str]:
 def decode_result(annotations: Mapping[str, str]) -> DrainResult | None:
     """The result recorded on a pod, None without one (read that as ``NO_RECORD`` once it is gone)."""
     return _decode(annotations, DRAIN_RESULT, DrainResult)
+
+
+def encode_vouch(record: VouchRecord) -> dict[str, str]:
+    """The annotation that vouches for a node."""
+    return {VOUCHED: _encode(record)}
+
+
+def decode_vouch(annotations: Mapping[str, str]) -> VouchRecord | None:
+    """Who vouches for a node, None without. Raises ``Malformed``."""
+    return _decode(annotations, VOUCHED, VouchRecord)
 
 
 def encode_prepare(record: PrepareRecord) -> dict[str, str]:

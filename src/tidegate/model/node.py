@@ -49,6 +49,7 @@ class Node(msgspec.Struct, frozen=True):
     unschedulable: bool
     taints: tuple[str, ...]
     conditions: tuple[Condition, ...]
+    annotations: dict[str, str] = {}
 
     @property
     def is_ready(self) -> bool:
@@ -56,7 +57,7 @@ class Node(msgspec.Struct, frozen=True):
 
     @property
     def is_out_of_service(self) -> bool:
-        """An operator vouches that it is shut down (KEP-2268): the only taint that ends its say as an observer."""
+        """Somebody vouches that it is shut down (KEP-2268): the only taint that says so."""
         return OUT_OF_SERVICE in self.taints
 
     def __str__(self) -> str:
@@ -74,4 +75,5 @@ def decode(obj: Any) -> Node:
         unschedulable=wire.spec.unschedulable,
         taints=tuple(taint.key for taint in wire.spec.taints or ()),
         conditions=conditions(wire.status.conditions),
+        annotations=wire.metadata.annotations or {},
     )
