@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -428,13 +428,7 @@ def test_a_node_whose_clock_is_wrong_is_judged_by_its_fence_all_the_same(monkeyp
         answer = await acknowledge(peer, node, question)
         if node != SPARE:
             return answer
-        facts = type(answer.facts)(
-            **{
-                **{name: getattr(answer.facts, name) for name in answer.facts.__dataclass_fields__},
-                "at": answer.facts.at + seconds,
-            }
-        )
-        return type(answer)(**{**{name: getattr(answer, name) for name in answer.__dataclass_fields__}, "facts": facts})
+        return replace(answer, facts=replace(answer.facts, at=answer.facts.at + seconds))
 
     class Clock:
         @staticmethod
