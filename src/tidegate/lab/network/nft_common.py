@@ -135,16 +135,27 @@ class Layout:
 
     def __init__(self, place: NodePlace) -> None:
         self.place = place
+        self._parts: dict[tuple[str, ...], tuple[ServiceEntry, Ruleset]] = {}
+        """By service port, the last entry and what it came to: of a thousand, a sync changes few."""
 
     def ruleset(self, entries: Iterable[ServiceEntry]) -> Ruleset:
         """What the table shall hold. Raises ``TableError``."""
+        parts: dict[tuple[str, ...], tuple[ServiceEntry, Ruleset]] = {}
         found = Ruleset()
         for entry in entries:
-            port = Port.of(entry)
-            self._destinations(found, port)
-            self._external(found, port)
-            self._firewall(found, port)
-            self._endpoints(found, port)
+            key = (entry.namespace, entry.name, entry.port_name, entry.protocol)
+            known = self._parts.get(key)
+            parts[key] = known if known is not None and known[0] == entry else (entry, self._part(Port.of(entry)))
+            found.add(parts[key][1])
+        self._parts = parts
+        return found
+
+    def _part(self, port: Port) -> Ruleset:
+        found = Ruleset()
+        self._destinations(found, port)
+        self._external(found, port)
+        self._firewall(found, port)
+        self._endpoints(found, port)
         return found
 
     def base(self, *, is_first: bool) -> Iterator[str]:

@@ -40,6 +40,13 @@ class Ruleset:
         """An element; of two that claim a key the later stays, as in kube-proxy."""
         self.elements.setdefault(container, {})[key] = Element(verdict, comment)
 
+    def add(self, part: Ruleset) -> None:
+        """Everything of ``part``, whose rules are then shared and no longer changed."""
+        self.chains.update(part.chains)
+        self.affinity.update(part.affinity)
+        for container, elements in part.elements.items():
+            self.elements.setdefault(container, {}).update(elements)
+
 
 def rule(text: str, comment: str = "") -> str:
     """A rule with its comment, as ``add rule`` takes it."""
