@@ -101,7 +101,7 @@ def test_a_third_party_kind_comes_by_an_entry_point(monkeypatch):
     monkeypatch.setattr(metadata, "entry_points", lambda group: [point] if group == "tidegate.observers" else [])
     [one] = parse("observers: [{name: a, kind: ours, options: {anything: 1}}]")
     assert one.observer.spec.options == {"anything": 1}
-    with pytest.raises(ConfigError, match="there are command, .*, ours, .*traefik"):
+    with pytest.raises(ConfigError, match=r"there are command, .*, ours, .*traefik"):
         parse("observers: [{name: a, kind: theirs}]")
 
 

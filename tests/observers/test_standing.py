@@ -157,11 +157,11 @@ def test_a_longer_time_that_shows_later_counts_and_a_shorter_one_takes_nothing_b
     assert [lingering(row, seconds) for seconds in (1.0, 3.0, 0.0, 0.0)] == [PENDING, PENDING, PENDING, CONFIRMED]
 
 
-@pytest.mark.parametrize("between", ["fail", "older", "routed"])
+@pytest.mark.parametrize("between", ["fail", "older", "weak"])
 def test_a_row_that_was_broken_begins_anew(between):
     row = Row(fencing=Fencing.SINGLE)
     lingering(row, 2.0)
-    {"fail": row.fail, "older": lambda: row.take(4), "routed": lambda: row.take(5, routed=True)}[between]()
+    {"fail": row.fail, "older": lambda: row.take(4), "weak": row.take}[between]()
     assert [lingering(row, 2.0) for _ in range(3)] == [PENDING, PENDING, CONFIRMED]
 
 
@@ -169,3 +169,19 @@ def test_weak_evidence_lasts_at_least_as_long_as_what_was_told_before():
     row = Row(settle_seconds=1.0)
     found = [lingering(row, seconds, fence=None) for seconds in (3.0, 1.0, 0.0, 0.0)]
     assert found == [PENDING, PENDING, PENDING, ASSUMED]
+
+
+def test_an_answer_of_before_that_is_still_met_says_itself_how_long_it_is_kept():
+    """A cache's copy of what was told before the fence is over in time; one that is told anew is not."""
+
+    def met(kept):
+        row.at += 1.0
+        facts = reading(5, routed=True)
+        routes = tuple(replace(one, kept_seconds=kept) for one in facts.routes)
+        return row.standing.take(replace(facts, routes=routes, linger_seconds=3.0), (POD,), row.at, row.latest)[0]
+
+    row = Row(fencing=Fencing.SINGLE)
+    assert [met(2.0), met(1.0), lingering(row, 3.0), lingering(row, 3.0)] == [PENDING, PENDING, PENDING, CONFIRMED]
+    row = Row(fencing=Fencing.SINGLE)
+    assert [met(3.0), met(3.0), lingering(row, 3.0), lingering(row, 3.0)] == [PENDING, PENDING, PENDING, PENDING]
+    assert [lingering(row, 3.0), lingering(row, 3.0, routed=True)] == [CONFIRMED, REFUTED]

@@ -51,6 +51,7 @@ from tidegate.observers.coordinator import (
     decode_ask,
     spell,
 )
+from tidegate.observers.discovery import DNS
 from tidegate.vtime import Nursery
 
 if TYPE_CHECKING:
@@ -323,7 +324,7 @@ class Coordinator:
             epoch=str(flight.write.epoch) if flight.write else "",
             sent_at=flight.write.sent_at if flight.write else None,
             observers=None if nodes is None else (*nodes, *self._externals.names_for(flight)),
-            suspected=(*flight.suspected, *self._suspicion.sentences(flight, self._externals.covers)),
+            suspected=self._suspects(flight),
             serving=spell(flight.serving),
             exception=flight.exception,
             nodes=(
@@ -333,6 +334,11 @@ class Coordinator:
             is_fresh=is_fresh,
         )
         return msgspec.structs.replace(view, version=_version(view))
+
+    def _suspects(self, flight: Flight) -> tuple[str, ...]:
+        """Who may route to its pod and is not asked; servers of DNS are, where an observer covers them."""
+        by_dns = () if DNS in self._externals.covers else flight.suspected
+        return (*by_dns, *self._suspicion.sentences(flight, self._externals.covers))
 
     async def _look_again(self) -> bool:
         """A new list of slices and nodes, then a new dump of every node, all begun after this call.

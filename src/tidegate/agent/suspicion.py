@@ -9,7 +9,7 @@ from tidegate.engine.flights import Flight, Key
 from tidegate.kube.api import Api, JsonObject, Resource
 from tidegate.kube.errors import ApiError, KubeError
 from tidegate.kube.reflector import Reflector
-from tidegate.observers.discovery import SOURCES, Found, Router, Subject, discover
+from tidegate.observers.discovery import DNS, SOURCES, Found, Router, Subject, discover
 
 LIST_SECONDS = 5.0
 """How old the lists may be while drains are in flight; the last look lists anew."""
@@ -71,7 +71,8 @@ class Suspicion:
 
     def sentences(self, flight: Flight, covers: tuple[str, ...]) -> tuple[str, ...]:
         """Whom nobody asks, as ``View.suspected`` has it: the result is ``assumed``, naming them."""
-        found = self.of(flight, covers).suspected
+        # Headless Services are suspected from the first, by the source's own word (``drain.source.suspects``).
+        found = [one for one in self.of(flight, covers).suspected if DNS not in one.ids]
         return tuple(
             f"{one.sentence}, and no observer is configured for it" if one.ids else one.sentence for one in found
         )

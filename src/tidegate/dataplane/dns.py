@@ -115,7 +115,8 @@ class _Found:
         if not asked.is_fence:
             addresses = dict.fromkeys(address for _, address in _addresses(message))
             to = tuple(Endpoint(address) for address in addresses)
-            self.routes += [Route(f"dns {asked}", "", 0, "TCP", to)] if to else []
+            ttl = max((one.ttl for one in sections), default=0)
+            self.routes += [Route(f"dns {asked}", "", 0, "TCP", to, kept_seconds=float(ttl))] if to else []
 
     def _epochs(self, asked: Asked, message: Message) -> list[Epoch]:
         import dns.name

@@ -30,7 +30,7 @@ class Route:
 
     ``via`` is ``cluster-ip``, ``external-ip``, ``node-port`` (address empty: any address of the node), ``redirect``,
     ``virtual-server`` (ipvs) or ``dnat`` (whose frontend is nobody's we know); ``service`` is ``namespace/name:port``
-    where the dump tells, else empty.
+    where the dump tells, else empty. ``kept_seconds``: how long an answer that led there may still be used (a TTL).
     """
 
     via: str
@@ -39,6 +39,7 @@ class Route:
     protocol: str
     endpoints: tuple[Endpoint, ...]
     service: str = ""
+    kept_seconds: float = 0.0
 
     def __str__(self) -> str:
         frontend = f"{self.via} {self.address or '*'}:{self.port}/{self.protocol}"
@@ -87,6 +88,15 @@ class Facts:
             return self
         routes = tuple(one for one in self.routes if not one.service or one.service.partition(":")[0] in services)
         return replace(self, routes=routes)
+
+    def within(self, service: str) -> Facts:
+        """Without the ways into ``service`` (namespace/name) from outside of the cluster: NodePorts, load balancers."""
+        kept = tuple(
+            one
+            for one in self.routes
+            if one.via not in ("node-port", "external-ip") or one.service.partition(":")[0] != service
+        )
+        return replace(self, routes=kept)
 
     @cached_property
     def _by_address(self) -> dict[str, list[Route]]:

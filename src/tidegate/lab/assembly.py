@@ -157,6 +157,7 @@ class Lab:
             for kubelet in kubelets:
                 await kubelet.registered.wait()
             await self._install()
+            await self._serve_dns(nursery)
             self.ready.set()
 
     async def _register_nodes(self) -> None:
@@ -187,6 +188,18 @@ class Lab:
         ground = self.ground
         network = self.network.on(name)
         return Proxy(self.api, name, self.config, network, rng, self.faults, ground.log, unbound, ground.journal)
+
+    async def _serve_dns(self, nursery: vtime.Nursery) -> None:
+        if not self.config.dns:
+            return
+        from tidegate.lab.dns.server import DnsServer, manifests  # late: its wire format is an extra
+
+        for manifest in manifests(self.config):
+            await self._create(manifest)
+        for index, node in enumerate(self.config.node_names[: self.config.dns], start=1):
+            address = self.config.addressing.dns(index)
+            server = DnsServer(self.api, node, address, self.faults, self.config.dns_cache_seconds)
+            nursery.start(server.run(), name=f"dns {node}")
 
     async def _install(self) -> None:
         """Create what the add-ons bring; what is there already stays."""

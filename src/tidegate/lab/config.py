@@ -65,6 +65,10 @@ class Addressing:
         """Address of node ``index`` (1, 2, ...)."""
         return f"{self._octet}.{self.block}.0.{10 + index}"
 
+    def dns(self, index: int) -> str:
+        """Address of the DNS server on node ``index``."""
+        return f"{self._octet}.{self.block}.1.{index}"
+
     def pod_prefix(self, index: int) -> str:
         """First three octets of the pods on node ``index``."""
         return f"{self._octet}.{self.block + 1}.{index}"
@@ -132,6 +136,11 @@ class LabConfig:
 
     proxy: str = "nft-1.36"
     """Which kind of proxy the nodes run (``proxy.shapes``)."""
+
+    dns: int = 0
+    """How many DNS servers there are, on the first nodes; only in a lab on loopback addresses."""
+    dns_cache_seconds: int = 30
+    """How long they keep an answer at most; kubeadm sets 30. 0: no cache."""
 
     dual_stack: bool = False
     """Pods list an IPv6 address too, which nothing listens on. Services may have both families in any lab."""

@@ -6,6 +6,8 @@
 - ``proxy-kill`` for ``seconds`` (0: until ``proxy-restart``): the process is gone, the kernel keeps its rules;
   then a new one starts and lists again.
 - ``proxy-restart``: the process is killed and started at once, or started if it was dead.
+- ``dns-freeze``, ``dns-lag``, ``dns-kill``, ``dns-restart``: the same of the DNS server on the node. One that is
+  frozen answers nothing; one that lags goes on answering what it knew.
 - ``clear``: end every fault of the node.
 
 ``step`` and ``NodeFaults`` are pure; ``Faults`` is the control surface over the loop's clock.
@@ -20,7 +22,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-FaultKind = Literal["proxy-freeze", "proxy-lag", "proxy-kill", "proxy-restart", "clear"]
+FaultKind = Literal[
+    "proxy-freeze", "proxy-lag", "proxy-kill", "proxy-restart",
+    "dns-freeze", "dns-lag", "dns-kill", "dns-restart", "clear",
+]  # fmt: skip
 KINDS: tuple[FaultKind, ...] = get_args(FaultKind)
 
 
@@ -43,7 +48,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class NodeFaults:
-    """What is wrong with one node's proxy. Instants are seconds of the loop's clock.
+    """What is wrong with one node's proxy, or its DNS server. Instants are seconds of the loop's clock.
 
     ``incarnation`` counts its starts: a proxy process of an older one is gone.
     """
@@ -59,15 +64,16 @@ class NodeFaults:
     def is_dead(self, now: float) -> bool:
         return now < self.dead_until
 
-    def standing(self, node: str, now: float) -> tuple[Fault, ...]:
-        """The faults in force at ``now``."""
+    def standing(self, name: str, now: float) -> tuple[Fault, ...]:
+        """The faults in force at ``now`` of the proxy, or of the DNS server, called ``name``."""
+        is_dns, node = name.startswith(_DNS), name.removeprefix(_DNS)
         found: list[Fault] = []
         if self.is_frozen(now):
-            found.append(Fault("proxy-freeze", node, self.frozen_until - now))
+            found.append(Fault("dns-freeze" if is_dns else "proxy-freeze", node, self.frozen_until - now))
         if self.lag_seconds:
-            found.append(Fault("proxy-lag", node, self.lag_seconds))
+            found.append(Fault("dns-lag" if is_dns else "proxy-lag", node, self.lag_seconds))
         if self.is_dead(now):
-            found.append(Fault("proxy-kill", node, self.dead_until - now))
+            found.append(Fault("dns-kill" if is_dns else "proxy-kill", node, self.dead_until - now))
         return tuple(found)
 
 
@@ -77,13 +83,13 @@ def step(before: NodeFaults, fault: Fault, now: float) -> NodeFaults:
     if not math.isfinite(seconds) or seconds < 0:
         raise FaultError(f"seconds must be a finite number, 0 or more, not {seconds}")
     match fault.kind:
-        case "proxy-freeze":
+        case "proxy-freeze" | "dns-freeze":
             return dataclasses.replace(before, frozen_until=now + seconds)
-        case "proxy-lag":
+        case "proxy-lag" | "dns-lag":
             return dataclasses.replace(before, lag_seconds=seconds)
-        case "proxy-kill":
+        case "proxy-kill" | "dns-kill":
             return _reborn(before, now + seconds if seconds else math.inf)
-        case "proxy-restart":
+        case "proxy-restart" | "dns-restart":
             return _reborn(before, -math.inf)
         case "clear":
             return NodeFaults(incarnation=before.incarnation)
@@ -101,20 +107,31 @@ def as_json(fault: Fault) -> dict[str, Any]:
     return {"kind": fault.kind, "node": fault.node, "seconds": seconds}
 
 
+_DNS = "dns "
+
+
+def dns_of(node: str) -> str:
+    """What the DNS server on a node is called where ``Faults`` is asked; its proxy has the node's own name."""
+    return _DNS + node
+
+
 class Faults:
     """The faults of a lab's nodes; components ask it, ``tidegate lab fault`` tells it."""
 
     def __init__(self, nodes: Iterable[str]) -> None:
-        self._states = {node: NodeFaults() for node in nodes}
+        self._states = {name: NodeFaults() for node in nodes for name in (node, dns_of(node))}
         self._changed = {node: asyncio.Event() for node in self._states}
 
     def apply(self, fault: Fault) -> None:
         """Put a fault in force, now. Raises ``FaultError`` and changes nothing."""
-        if fault.node not in self._states:
-            raise FaultError(f"no node {fault.node!r}; nodes: {', '.join(self._states)}")
-        self._states[fault.node] = step(self._states[fault.node], fault, _now())
-        changed, self._changed[fault.node] = self._changed[fault.node], asyncio.Event()
-        changed.set()
+        nodes = [name for name in self._states if not name.startswith(_DNS)]
+        if fault.node not in nodes:
+            raise FaultError(f"no node {fault.node!r}; nodes: {', '.join(nodes)}")
+        both = (fault.node, dns_of(fault.node))
+        for name in both if fault.kind == "clear" else both[1:] if fault.kind.startswith("dns-") else both[:1]:
+            self._states[name] = step(self._states[name], fault, _now())
+            changed, self._changed[name] = self._changed[name], asyncio.Event()
+            changed.set()
 
     def active(self) -> tuple[Fault, ...]:
         """The faults in force, by node; ``seconds`` is what is left (for a lag: its length)."""

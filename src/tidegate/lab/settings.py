@@ -21,6 +21,8 @@ class LabSettings:
     addons: tuple[str, ...] = ()
     zones: int = 0
     dual_stack: bool = False
+    dns: int = 0
+    dns_cache_seconds: int = 30
     network: str = LOOPBACK
     proxy: str = "nft-1.36"
     addon_options: tuple[tuple[str, str], ...] = ()
@@ -40,6 +42,8 @@ class LabSettings:
             addons=tuple(_load(name) for name in self.addons),
             zones=self.zones,
             dual_stack=self.dual_stack,
+            dns=self.dns,
+            dns_cache_seconds=self.dns_cache_seconds,
             proxy=self.proxy,
             addon_options=tuple((name, value) for name, value in self.addon_options),
         )

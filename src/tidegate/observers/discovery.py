@@ -44,6 +44,8 @@ _AWS_TARGETS = "service.beta.kubernetes.io/aws-load-balancer-nlb-target-type"
 _AWS_TYPE = "service.beta.kubernetes.io/aws-load-balancer-type"
 _NEG = "cloud.google.com/neg"
 _EXTERNAL_DNS = "external-dns.alpha.kubernetes.io/hostname"
+DNS = "dns/cluster"
+"""The cluster's own DNS servers, as an observer says that it covers them."""
 SIDECARS = {"istio-proxy": "istio", "linkerd-proxy": "linkerd", "kuma-sidecar": "kuma", "consul-dataplane": "consul"}
 
 
@@ -200,9 +202,22 @@ def _of_service(service: dict[str, Any]) -> Iterable[Router]:
         yield Router(
             f"network endpoint groups of Google Cloud list the pods of {name}", ("loadbalancer/gcp", f"service/{name}")
         )
+    if spec.get("clusterIP") == "None" and spec.get("selector"):
+        yield _by_dns(name, spec)
     if _EXTERNAL_DNS in notes and spec.get("clusterIP") == "None":
         ids = ("dns/external-dns", f"service/{name}")
         yield Router(f"ExternalDNS publishes the pods of {name} as {notes[_EXTERNAL_DNS]}", ids)
+
+
+def _by_dns(name: str, spec: dict[str, Any]) -> Router:
+    """Of a headless Service. One that publishes what is not ready keeps its pods in DNS until they are gone: no server
+    can let go of them before, so none is waited for, and nothing is proven."""
+    if spec.get("publishNotReadyAddresses"):
+        return Router(
+            f"DNS has the pods of the headless Service {name} until they are gone (publishNotReadyAddresses)", ()
+        )
+    sentence = f"clients of the headless Service {name} keep its address for as long as DNS told them to"
+    return Router(sentence, (DNS, f"service/{name}"))
 
 
 def _has_groups(note: str) -> bool:

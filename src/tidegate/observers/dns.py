@@ -25,6 +25,7 @@ from tidegate.kube.errors import Unreachable
 from tidegate.model.dns import fence_domains, service_domain
 from tidegate.model.endpointslice import EndpointSlice
 from tidegate.model.epoch import Epoch, earliest
+from tidegate.observers.discovery import DNS
 from tidegate.observers.external import Fencing, Question, Replica, Services, Spec, host_and_port, replicas_of
 from tidegate.observers.options import decode_options
 
@@ -42,7 +43,7 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="c
     zone: str = "cluster.local"
     names: tuple[str, ...] = ()
     keep_seconds: float = 5.0
-    covers: tuple[str, ...] = ("dns/cluster",)
+    covers: tuple[str, ...] = (DNS,)
 
 
 @dataclass(slots=True)
@@ -51,6 +52,8 @@ class _Turns:
 
     shown: Epoch | None = None
     last: int = 0
+    ttl_max: float = 0.0
+    """The longest TTL this server was ever seen to give: cached answers show only what is left of it."""
     kept_until: list[float] = field(default_factory=lambda: [float("-inf")] * len(WAYS))
 
     def next(self, latest: Epoch | None, now: float) -> int:
@@ -88,11 +91,16 @@ class DnsServers:
         return replicas_of(self._where, slices)
 
     def concerns(self, replica: Replica, services: Services) -> bool:
-        """Pods of headless Services, and of those of which nothing is known: a ClusterIP's record tells of no pod."""
+        """Pods of headless Services, and of those of which nothing is known: a ClusterIP's record tells of no pod.
+
+        Not those that publish what is not ready: they stay in DNS until they are gone (``discovery`` names them).
+        """
         del replica
-        if self._options.names:
-            return True
-        return any(one is None or (one.get("spec") or {}).get("clusterIP") == "None" for one in services.values())
+        specs = [None if one is None else one.get("spec") or {} for one in services.values()]
+        return bool(self._options.names) or any(
+            spec is None or (spec.get("clusterIP") == "None" and not spec.get("publishNotReadyAddresses"))
+            for spec in specs
+        )
 
     async def ask(self, replica: Replica, question: Question) -> Facts:
         """Raises ``Unreachable``."""
@@ -109,8 +117,14 @@ class DnsServers:
         facts = dns.parse([(fence, answer), *answers], question.install, source=replica.name)
         # An answer may have been given until this reading ended, with its whole TTL.
         took = asyncio.get_running_loop().time() - began
-        kept = facts.linger_seconds and facts.linger_seconds + self._options.keep_seconds
-        return replace(facts, linger_seconds=kept + took)
+        turns = self._turns[replica.address]
+        turns.ttl_max = max(turns.ttl_max, facts.linger_seconds)
+
+        def kept(ttl: float) -> float:
+            return (ttl and ttl + self._options.keep_seconds) + took
+
+        routes = tuple(replace(one, kept_seconds=kept(one.kept_seconds)) for one in facts.routes)
+        return replace(facts, routes=routes, linger_seconds=kept(turns.ttl_max))
 
     async def _ask_fence(self, server: _Server, replica: Replica, question: Question) -> tuple[Asked, bytes]:
         now = asyncio.get_running_loop().time

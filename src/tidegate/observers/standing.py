@@ -4,8 +4,9 @@
 may be one that is still to be added. It is waited for until it was seen absent for the settle time in an unbroken row
 of readings, two at the least, and then it is assumed.
 
-Either may *linger*: others were told of the endpoint before and may use that for so long (a TTL). Then the row of
-readings without it has to last that long, from one reading that was answered to one that was asked for.
+Either may *linger*: others were told of the endpoint before and may use that for so long (a TTL). Of weak evidence the
+row lasts at least that long. Fenced evidence says when it ended to tell of it: whatever was told before is over that
+much later, in whatever cache, and an answer of before that is still met on the way says itself how long it is kept.
 """
 
 from __future__ import annotations
@@ -43,14 +44,13 @@ class Standing:
     _was_seen_twice: bool = False
     _had_let_go: bool = False
     _clean_until: tuple[float, float] | None = None
-    """Since when every reading was fenced and without a route, and until when what was told before may be used."""
+    """Since when every reading was fenced, and until when what was told before may be used."""
 
     def take(
         self, facts: Facts, endpoints: Iterable[Endpoint], sent_at: float, latest: Epoch | None
     ) -> tuple[Verdict, str]:
         """Weigh one reading, asked for at ``sent_at``; ``latest`` is the last epoch written by when it came in."""
         verdict, why = self._weigh(facts, tuple(endpoints), sent_at, latest)
-        verdict, why = self._lingering(verdict, why, facts.linger_seconds, sent_at)
         self._had_let_go = verdict in (Verdict.CONFIRMED, Verdict.ASSUMED)
         return self._by_policy(verdict, why)
 
@@ -79,29 +79,26 @@ class Standing:
     def _weigh(
         self, facts: Facts, endpoints: tuple[Endpoint, ...], sent_at: float, latest: Epoch | None
     ) -> tuple[Verdict, str]:
+        row, self._clean_until = self._clean_until, None
         if facts.unreadable:
             self._absent_since = None
             return Verdict.UNREADABLE, "; ".join(str(one) for one in facts.unreadable)
-        route = next((f"{one.via} still leads to {to}" for to in endpoints for one in facts.routes_to(to)), "")
+        routes = [(one, to) for to in endpoints for one in facts.routes_to(to)]
+        route = f"{routes[0][0].via} still leads to {routes[0][1]}" if routes else ""
         shown = tuple(one for one in facts.fence if one.install == self.epoch.install)
         if not shown:
             return self._weigh_weak(route, sent_at, facts.linger_seconds)
-        return self._weigh_fenced(route, earliest(shown), latest)
-
-    def _lingering(self, verdict: Verdict, why: str, linger_seconds: float, sent_at: float) -> tuple[Verdict, str]:
-        """A confirmation counts once nobody can use any more what was told before it."""
-        if verdict is not Verdict.CONFIRMED:
-            self._clean_until = None
+        verdict, why = self._weigh_fenced(route, earliest(shown), latest)
+        if verdict not in (Verdict.CONFIRMED, Verdict.REFUTED) or not (facts.linger_seconds or row):
             return verdict, why
-        if self._clean_until is None:
-            self._clean_until = (sent_at, sent_at + linger_seconds)
-        since, until = self._clean_until
+        since, until = row or (sent_at, sent_at)
         # A longer one seen later tells what an earlier answer may have had.
-        self._clean_until = since, max(until, since + linger_seconds)
-        if sent_at < self._clean_until[1]:
-            left = self._clean_until[1] - since
-            return Verdict.PENDING, f"{why}; what it told before may be used for {left:g} s"
-        return verdict, why if until == since else f"{why} for {until - since:g} s"
+        until = max([until, since + facts.linger_seconds, *(sent_at + one.kept_seconds for one, _ in routes)])
+        self._clean_until = since, until
+        if verdict is Verdict.CONFIRMED and sent_at >= until:
+            return verdict, f"{why}, and what it told before is over since {until - since:.1f} s after that"
+        verdict = Verdict.REFUTED if self._had_let_go else Verdict.PENDING
+        return verdict, f"{why}; what it told before may be used for {max(until - sent_at, 0):.0f} s more"
 
     def _weigh_weak(self, route: str, sent_at: float, linger_seconds: float) -> tuple[Verdict, str]:
         self._seen_at, self._was_seen_twice = None, False
