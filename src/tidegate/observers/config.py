@@ -21,6 +21,7 @@ from tidegate.observers.envoy import Envoy
 from tidegate.observers.external import ENTRY_POINTS, Observer, Spec, Where, host_and_port
 from tidegate.observers.haproxy import UNIX, HAProxy
 from tidegate.observers.http_check import HttpCheck
+from tidegate.observers.ingress_nginx import IngressNginx
 from tidegate.observers.standing import Terms
 from tidegate.observers.tcp_check import TcpCheck
 from tidegate.observers.traefik import Traefik
@@ -32,6 +33,7 @@ KINDS: Mapping[str, Build] = {
     "envoy": Envoy,
     "haproxy": HAProxy,
     "http": HttpCheck,
+    "ingress-nginx": IngressNginx,
     "tcp": TcpCheck,
     "traefik": Traefik,
 }
