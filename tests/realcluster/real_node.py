@@ -37,7 +37,7 @@ CONFIGURATION = {
     "kind": "KubeProxyConfiguration",
     "clusterCIDR": "10.244.0.0/16,fd00:10:244::/56",
     "hostnameOverride": NODE,
-    "healthzBindAddress": "127.0.0.1:10256",
+    "healthzBindAddress": "0.0.0.0:10256",
     "metricsBindAddress": "127.0.0.1:10249",
     "conntrack": {"maxPerCore": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
 }

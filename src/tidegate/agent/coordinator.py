@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from tidegate.agent.canvass import Canvass
-from tidegate.agent.excuses import Excuses
 from tidegate.agent.dnsfence import DnsFence
+from tidegate.agent.excuses import Excuses
 from tidegate.agent.externals import Externals
 from tidegate.agent.fencing import Fencing
 from tidegate.agent.lease import Lease
+from tidegate.agent.proxies import FRESH_SECONDS, Proxies
 from tidegate.agent.suspicion import Suspicion
 from tidegate.agent.tally import Tally
 from tidegate.drain import fence
@@ -91,6 +92,7 @@ class Coordinator:
         self.flights = Flights()
         self.lease = Lease(api, settings.identity, f"{settings.host}:{settings.port}")
         self._fencing = Fencing(api, settings.install)
+        self._proxies = Proxies(self._node_spoke, lambda: self._fencing.latest)
         self._nodes = Reflector(api, NODES)
         self._are_nodes_known = False
         self._observers: dict[str, str] = {}
@@ -123,6 +125,7 @@ class Coordinator:
             nursery.start(self._write_epochs(), name="fence")
             nursery.start(self._guard_fence(), name="guard of the fence")
             nursery.start(self._follow_flights(), name="flights")
+            nursery.start(self._know_proxies(), name="proxies")
             nursery.start(self._suspect(), name="suspicion")
             if any(one.kind == "dns" for one in self.settings.observers):
                 nursery.start(self._dns_fence.run(), name="headless fence")
@@ -145,6 +148,7 @@ class Coordinator:
         for flight in self.flights:
             if self._tally(flight).take(flight, node, reading):
                 flight.tell()
+        self._want_epoch(any(tally.wants_epoch for tally in self._tallies.values()))
 
     def _external_spoke(self, name: str) -> None:
         """The same for an observer that is no node; no name: another set of them."""
@@ -153,12 +157,16 @@ class Coordinator:
         for flight in self.flights:
             if self._externals.take(flight, name):
                 flight.tell()
-        if self._externals.wants_epoch and not self._is_fence_due:
+        self._want_epoch(self._externals.wants_epoch)
+
+    def _want_epoch(self, is_wanted: bool) -> None:
+        """A second epoch, for whom one does not prove enough."""
+        if is_wanted and not self._is_fence_due:
             self._is_fence_due = True
             self.flights.tell()
 
     def _tally(self, flight: Flight) -> Tally:
-        return self._tallies.setdefault(flight.key, Tally())
+        return self._tallies.setdefault(flight.key, Tally(proxies=self._proxies))
 
     async def _know_nodes(self) -> None:
         await self._nodes.synced()
@@ -199,6 +207,18 @@ class Coordinator:
                 async with asyncio.timeout(TIDY_SECONDS):
                     await changed.wait()
                     await asyncio.sleep(GATHER_ANSWERS_SECONDS)  # one wider question for all that begin together
+            except TimeoutError:
+                continue
+
+    async def _know_proxies(self) -> None:
+        """Ask the nodes' kube-proxies what they are, for as long as pods are being drained."""
+        while True:
+            changed = self.flights.changed
+            if len(self.flights) and self._are_nodes_known:
+                await self._proxies.look(self._observers)
+            try:
+                async with asyncio.timeout(FRESH_SECONDS):
+                    await changed.wait()
             except TimeoutError:
                 continue
 

@@ -46,6 +46,11 @@ class Fencing:
         self.last_sent_at: float | None = None
         self.service_name = fence_name(install)
 
+    @property
+    def latest(self) -> Epoch | None:
+        """The last epoch that was sent, taken or not, or that was seen to stand there; None before any."""
+        return self._tried
+
     async def write(self) -> FenceWrite:
         """Write the next epoch, in every address family. Raises ``KubeError`` (a conflict included): then nothing was
         written for us, even where one family's slice was: the next epoch is a later one in both."""

@@ -3,6 +3,9 @@
 Every data plane copies it into its own tables in order with everything else it learns about EndpointSlices. One that
 shows epoch E has applied all that was written before E. So an epoch proves something about a drain only when its
 write was sent after that drain's clean LIST had finished (``counts_for``); one write serves any number of drains.
+
+Where a data plane does not promise order and atomicity, one epoch proves too little and a second is asked for
+(``Second``).
 """
 
 from __future__ import annotations
@@ -15,8 +18,8 @@ from tidegate.model.epoch import Epoch, earliest
 from tidegate.model.names import FENCE_INSTALL, FENCE_PORT, LATEST_EPOCH, SYSTEM_NAMESPACE, fence_name
 
 __all__ = [
-    "COALESCE_SECONDS", "Epoch", "FenceWrite", "earliest", "families_of", "fence_service", "fence_slice", "first_epoch",
-    "next_epoch", "read_slice", "slice_name", "write_due_at",
+    "COALESCE_SECONDS", "Epoch", "FenceWrite", "Second", "earliest", "families_of", "fence_service", "fence_slice",
+    "first_epoch", "next_epoch", "read_slice", "slice_name", "write_due_at",
 ]  # fmt: skip
 
 COALESCE_SECONDS = 0.1
@@ -38,6 +41,35 @@ class FenceWrite:
 def write_due_at(last_sent_at: float | None, now: float) -> float:
     """When the next write may be sent: at once, unless one was sent in the last ``COALESCE_SECONDS``."""
     return now if last_sent_at is None else max(now, last_sent_at + COALESCE_SECONDS)
+
+
+@dataclass(slots=True)
+class Second:
+    """Whether an observer without order or atomicity has shown enough: an epoch that was *written after* one that
+    counts was *seen* there.
+
+    Why two: informers before client-go 1.33 queue by object, so the fence's event may be handled before an older one
+    of another slice; a pass of a reconciler may read its caches while they change, and apply one Service after another.
+    An epoch written after the first was seen is handled in a later turn, or a later pass, which had everything.
+    """
+
+    epoch: Epoch
+    _seen_at: Epoch | None = None
+
+    def saw(self, least: Epoch, latest: Epoch | None) -> bool:
+        """It shows ``least`` now; ``latest`` is the last epoch sent to the API server by then. True: it is proven."""
+        if not least.reaches(self.epoch):
+            self._seen_at = None  # it started anew from an old list: what it showed before says nothing any more
+            return False
+        if self._seen_at is None:
+            self._seen_at = latest if latest is not None and latest.reaches(least) else least
+        return least.reaches(self._seen_at.next())
+
+    def wants(self, latest: Epoch | None) -> bool:
+        """Whether an epoch has to be written for it."""
+        if self._seen_at is None:
+            return False
+        return latest is None or not latest.reaches(self._seen_at.next())
 
 
 def first_epoch(install: str) -> Epoch:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from tidegate import vtime
 from tidegate.kube.api import PODS, Selection
-from tidegate.lab.config import Addon, LabConfig
+from tidegate.lab.config import LabConfig
 from tidegate.lab.faults import Fault, FaultKind
 from tidegate.lab.virtual import VirtualLab
 from tidegate.model.names import NO_RECORD, Ending
@@ -30,6 +30,7 @@ PAUSE_SECONDS = (0.1, 2.0)
 FAULT_SECONDS = (0.5, 1.0, 3.0, 6.0)
 PROXY_FAULTS: tuple[FaultKind, ...] = ("proxy-freeze", "proxy-lag", "proxy-kill", "proxy-restart", "clear")
 ROW = Row("chaos", "gate")
+LAB = LabConfig(addons=(TIDEGATE,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +73,10 @@ class Outcome:
         return self.lost if set(self.results) == {Ending.VERIFIED.value} else 0
 
 
-def play(
-    seed: int, rate: float = 80.0, *, shuffle: bool = False, row: Row = ROW, addons: tuple[Addon, ...] = (TIDEGATE,)
-) -> Outcome:
+def play(seed: int, rate: float = 80.0, *, shuffle: bool = False, row: Row = ROW, lab: LabConfig = LAB) -> Outcome:
     """One rolling update under faults drawn from ``seed``; ``shuffle`` perturbs the schedule as well.
 
-    ``addons`` is what is judged: a test hands in one that is broken, and the judge must see it.
+    ``lab`` is what is judged: a test hands in add-ons that are broken, and the judge must see it.
     """
     settings = replace(
         Settings(rows=(row,), seed=seed, requests_min=0, row_seconds_max=120.0),
@@ -87,11 +86,11 @@ def play(
 
     async def story() -> Outcome:
         rng = random.Random(f"{seed}/chaos")
-        async with VirtualLab(LabConfig(seed=seed, addons=addons)) as lab:
-            breaking = _Breaking(lab, rng)
+        async with VirtualLab(replace(lab, seed=seed)) as virtual:
+            breaking = _Breaking(virtual, rng)
             task = asyncio.get_running_loop().create_task(breaking.run())
             try:
-                rehearsal = await rehearse(VirtualStage(lab), settings)
+                rehearsal = await rehearse(VirtualStage(virtual), settings)
             finally:
                 task.cancel()
             return Outcome(seed, rehearsal.runs[0], digest(rehearsal), breaking.count)
