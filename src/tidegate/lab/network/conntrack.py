@@ -6,10 +6,12 @@ who serves it. A Service without any serving endpoint keeps its flows; an endpoi
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from tidegate.lab.kernel.client import KernelError
 from tidegate.lab.kernel.tables import Routing, ServiceEntry
 from tidegate.lab.network.seam import Run
 
@@ -73,11 +75,21 @@ def stale(listing: str, entries: Iterable[ServiceEntry]) -> tuple[Flows, ...]:
     return tuple(found)
 
 
-async def clean_up(run: Run, entries: Iterable[ServiceEntry]) -> None:
-    """List once, delete once; what cannot be listed is not tried again, as the real one does not.
+class UdpFlows:
+    """The flows of one node, as its proxy looks after them."""
 
-    Raises what ``run`` raises.
-    """
-    listing = await run(_LIST, b"")
-    for flows in stale(listing.decode(), entries):
-        await run(flows.deletion, b"")
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._seen: tuple[ServiceEntry, ...] = ()
+
+    def must_clean(self, entries: tuple[ServiceEntry, ...]) -> bool:
+        """Whether a sync of ``entries`` cleans up at its end. Asked once: a sync that then fails never does."""
+        seen, self._seen = self._seen, entries
+        return changed(seen, entries)
+
+    async def clean(self, entries: Iterable[ServiceEntry]) -> None:
+        """List once, delete once. What went wrong is the agents' to see: the real one logs it and goes on."""
+        with contextlib.suppress(KernelError):
+            listing = await self._run(_LIST, b"")
+            for flows in stale(listing.decode(), entries):
+                await self._run(flows.deletion, b"")

@@ -5,7 +5,7 @@ Partial syncs came with 1.32 (kubernetes/kubernetes pull request 126013).
 
 from __future__ import annotations
 
-from tidegate.lab.network.nft_common import MARK, Hook, Layout, Port, choose_chain
+from tidegate.lab.network.nft_common import MARK, Hook, Layout, NftPort, choose_chain
 from tidegate.lab.network.table import Ruleset, rule
 
 
@@ -39,7 +39,7 @@ class Layout130(Layout):
     def _masquerade_all(self) -> str:
         return rule(self._masquerade())
 
-    def _endpoints(self, found: Ruleset, port: Port) -> None:
+    def _endpoints(self, found: Ruleset, port: NftPort) -> None:
         entry, protocol = port.entry, port.protocol
         if port.has_internal:
             asked = f"ip daddr {entry.cluster_ip} {protocol} dport {entry.port}"

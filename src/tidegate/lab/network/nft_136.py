@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tidegate.lab.kernel.tables import split_address
-from tidegate.lab.network.nft_common import MARK, Hook, Layout, Port, choose_chain
+from tidegate.lab.network.nft_common import MARK, Hook, Layout, NftPort, choose_chain
 from tidegate.lab.network.table import Ruleset, rule
 
 _CHECKS = ("service-endpoints-check", "cluster-ips-check")
@@ -46,7 +46,7 @@ class Layout136(Layout):
     def _masquerade_all(self) -> str:
         return rule(self._masquerade(), "masquerade")
 
-    def _endpoints(self, found: Ruleset, port: Port) -> None:
+    def _endpoints(self, found: Ruleset, port: NftPort) -> None:
         for endpoint in port.routing.here:
             address, number = split_address(endpoint)
             found.put("hairpin-connections", f"{address} . {address} . {port.protocol} . {number}")
@@ -63,7 +63,7 @@ class Layout136(Layout):
             )
 
 
-def _translation(port: Port, endpoints: tuple[str, ...]) -> str:
+def _translation(port: NftPort, endpoints: tuple[str, ...]) -> str:
     rows = (f"{row} : {address} . {number}" for row, (address, number) in enumerate(map(split_address, endpoints)))
     choice = f"numgen random mod {len(endpoints)} map {{ {', '.join(rows)} }}"
     return f"meta l4proto {port.protocol} dnat ip addr . port to {choice}"

@@ -5,18 +5,16 @@ After pkg/proxy/nftables/proxier.go of both versions, compared with dumps of the
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import ipaddress
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
-from tidegate.lab.kernel.tables import Routing, ServiceEntry, TableError, split_address
+from tidegate.lab.kernel.tables import ServiceEntry, split_address
+from tidegate.lab.network.port import MARK_BIT, Port, digest
 from tidegate.lab.network.seam import NodePlace
 from tidegate.lab.network.table import TABLE, Ruleset, rule
 
-MARK = "0x00004000"
-"""masqueradeBit 14."""
+MARK = f"{1 << MARK_BIT:#010x}"
 
 _BASE_LENGTH_MAX = 240
 """Of a chain name without its prefix: NameLengthMax 256 less 16."""
@@ -38,39 +36,17 @@ class Hook:
     jumps: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Port:
-    """One service port under the names kube-proxy gives its chains."""
+class NftPort(Port):
+    """A service port under the names of its chains."""
 
-    entry: ServiceEntry
-    routing: Routing
-    base: str
-
-    @classmethod
-    def of(cls, entry: ServiceEntry) -> Port:
-        """Raises ``TableError`` for an entry that says too little for a real kernel."""
-        if not isinstance(entry.routing, Routing) or not entry.cluster_ip:
-            raise TableError(f"{entry.key}: an entry for a relay; a real kernel needs those of proxy.rules.routed")
-        return cls(entry, entry.routing, hashed(_path(entry)))
+    @cached_property
+    def base(self) -> str:
+        """What its chains' names have in common."""
+        return hashed(self._path)
 
     @property
-    def protocol(self) -> str:
-        return self.entry.protocol.lower()
-
-    @property
-    def label(self) -> str:
-        """ "namespace/name:port", as kube-proxy prints a ServicePortName."""
-        name = f"{self.entry.namespace}/{self.entry.name}"
-        return f"{name}:{self.entry.port_name}" if self.entry.port_name else name
-
-    @property
-    def is_external(self) -> bool:
-        return bool(self.entry.node_port or self.routing.external_ips or self.routing.load_balancer_ips)
-
-    @property
-    def outer_ips(self) -> tuple[str, ...]:
-        """What is dialled from outside, beside NodePorts."""
-        return self.routing.external_ips + self.routing.load_balancer_ips
+    def _path(self) -> str:
+        return f"{self.entry.namespace}/{self.entry.name}/{self.protocol}/{self.entry.port_name}"
 
     @property
     def cluster_chain(self) -> str:
@@ -90,14 +66,6 @@ class Port:
         return self.local_chain if self.routing.is_internal_local else self.cluster_chain
 
     @property
-    def has_internal(self) -> bool:
-        return self.routing.is_reachable and bool(not self.routing.is_internal_local or self.routing.local)
-
-    @property
-    def has_external(self) -> bool:
-        return self.routing.is_reachable and bool(not self.routing.is_external_local or self.routing.local)
-
-    @property
     def policies(self) -> Iterator[tuple[str, tuple[str, ...]]]:
         """The chains that choose an endpoint, with those they choose from."""
         if self.routing.cluster:
@@ -105,25 +73,15 @@ class Port:
         if self.routing.local:
             yield self.local_chain, self.routing.local
 
-    @property
-    def reachable(self) -> tuple[str, ...]:
-        """Every endpoint that some client of this node may be sent to."""
-        return tuple(dict.fromkeys(self.routing.cluster + self.routing.local))
-
     def endpoint_base(self, endpoint: str) -> str:
         """Name of an endpoint's chain and affinity set, less their prefixes."""
         address, number = split_address(endpoint)
-        return hashed(f"{_path(self.entry)}__{address}/{number}")
-
-
-def _path(entry: ServiceEntry) -> str:
-    return f"{entry.namespace}/{entry.name}/{entry.protocol.lower()}/{entry.port_name}"
+        return hashed(f"{self._path}__{address}/{number}")
 
 
 def hashed(name: str) -> str:
     """``name`` behind eight characters of its hash, cut to what nft takes (hashAndTruncate)."""
-    digest = base64.b32encode(hashlib.sha256(name.encode()).digest()).decode()
-    found = f"{digest[:8]}-{name}"
+    found = f"{digest(name)[:8]}-{name}"
     return found if len(found) <= _BASE_LENGTH_MAX else f"{found[: _BASE_LENGTH_MAX - 3]}..."
 
 
@@ -145,12 +103,12 @@ class Layout:
         for entry in entries:
             key = (entry.namespace, entry.name, entry.port_name, entry.protocol)
             known = self._parts.get(key)
-            parts[key] = known if known is not None and known[0] == entry else (entry, self._part(Port.of(entry)))
+            parts[key] = known if known is not None and known[0] == entry else (entry, self._part(NftPort.of(entry)))
             found.add(parts[key][1])
         self._parts = parts
         return found
 
-    def _part(self, port: Port) -> Ruleset:
+    def _part(self, port: NftPort) -> Ruleset:
         found = Ruleset()
         self._destinations(found, port)
         self._external(found, port)
@@ -223,7 +181,7 @@ class Layout:
             "reject-chain": ["reject"],
         }
 
-    def _destinations(self, found: Ruleset, port: Port) -> None:
+    def _destinations(self, found: Ruleset, port: NftPort) -> None:
         """Which addresses lead where. No endpoint anywhere rejects; none under the policy Local drops."""
         reachable = port.routing.is_reachable
         refused = "drop" if reachable else "goto reject-chain"
@@ -234,7 +192,7 @@ class Layout:
             found.put("service-ips", key, f"goto {port.internal_chain}")
         else:
             found.put("no-endpoint-services", key, refused, port.label)
-        for address in port.outer_ips:
+        for address in port.routing.external_ips + port.routing.load_balancer_ips:
             key = f"{address} . {port.protocol} . {entry.port}"
             if reachable:
                 found.put("service-ips", key, f"goto {port.external_chain}")
@@ -247,7 +205,7 @@ class Layout:
             if not port.has_external:
                 found.put("no-endpoint-nodeports", key, refused, port.label)
 
-    def _external(self, found: Ruleset, port: Port) -> None:
+    def _external(self, found: Ruleset, port: NftPort) -> None:
         if not port.is_external or not port.routing.is_reachable:
             return
         rules = found.chain(port.external_chain)
@@ -261,14 +219,11 @@ class Layout:
         if port.has_external:
             rules.append(f"goto {port.local_chain if port.routing.is_external_local else port.cluster_chain}")
 
-    def _firewall(self, found: Ruleset, port: Port) -> None:
+    def _firewall(self, found: Ruleset, port: NftPort) -> None:
         """loadBalancerSourceRanges: who may dial the load balancer's address at all."""
         if not port.routing.source_ranges or not port.routing.load_balancer_ips:
             return
-        chain, allowed = f"firewall-{port.base}", port.routing.source_ranges
-        own = ipaddress.ip_address(self.place.addresses[0])
-        if any(own in ipaddress.ip_network(one, strict=False) for one in allowed):
-            allowed += port.routing.load_balancer_ips  # what the node sends to them comes back with their address
+        chain, allowed = f"firewall-{port.base}", port.allowed(self.place.addresses[0])
         found.chain(chain).append(f"ip saddr != {{ {', '.join(allowed)} }} drop")
         for address in port.routing.load_balancer_ips:
             found.put("firewall-ips", f"{address} . {port.protocol} . {port.entry.port}", f"goto {chain}")
@@ -279,11 +234,11 @@ class Layout:
     def _masquerade_all(self) -> str:
         raise NotImplementedError
 
-    def _endpoints(self, found: Ruleset, port: Port) -> None:
+    def _endpoints(self, found: Ruleset, port: NftPort) -> None:
         raise NotImplementedError
 
 
-def choose_chain(found: Ruleset, port: Port, chain: str, endpoints: tuple[str, ...]) -> None:
+def choose_chain(found: Ruleset, port: NftPort, chain: str, endpoints: tuple[str, ...]) -> None:
     """A chain that goes to one of the chains of ``endpoints``: with affinity first to where this client was sent."""
     rules = found.chain(chain)
     bases = [port.endpoint_base(endpoint) for endpoint in endpoints]

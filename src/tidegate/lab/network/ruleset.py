@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Iterable, Sequence
 
 import msgspec
 
 from tidegate.lab.kernel.client import KernelError
 from tidegate.lab.kernel.tables import ServiceEntry
-from tidegate.lab.network import conntrack
+from tidegate.lab.network.conntrack import UdpFlows
 from tidegate.lab.network.nft_130 import Layout130
 from tidegate.lab.network.nft_136 import Layout136
 from tidegate.lab.network.nft_common import Layout
@@ -44,14 +43,13 @@ class NftRules:
         self._lingering: dict[str, float] = {}
         """Emptied chains, by when they were last emptied (the loop's seconds)."""
         self._is_first = True
-        self._seen: tuple[ServiceEntry, ...] = ()
+        self._flows = UdpFlows(run)
 
     async def commit(self, entries: tuple[ServiceEntry, ...]) -> None:
         """See ``seam.NodeRules``. Raises ``TableError`` for entries of a relay; then the kernel was not touched."""
         wanted = self._layout.ruleset(entries)
         now = asyncio.get_running_loop().time()
-        must_clean = conntrack.changed(self._seen, entries)
-        self._seen = entries  # a sync that fails has lost what it knew of changes, and never cleans up after them
+        must_clean = self._flows.must_clean(entries)
         written, self._written = self._written, None  # unknown until it is through, also when cancelled in between
         if not await self._delete_lingering(now):
             written = None
@@ -72,9 +70,7 @@ class NftRules:
         self._written = wanted
         self._is_first = False
         if must_clean:
-            # What it leaves behind is the agents' to see: the real one logs this and goes on.
-            with contextlib.suppress(KernelError):
-                await conntrack.clean_up(self._run, entries)
+            await self._flows.clean(entries)
 
     def _full(self, written: Ruleset, wanted: Ruleset) -> Iterable[str]:
         """Everything anew in one transaction, whatever is there."""
