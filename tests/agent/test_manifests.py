@@ -8,13 +8,15 @@ from pathlib import Path
 import pytest
 from tests.realcluster.test_kube_proxy import CAPABILITIES as PROVEN
 
-from tidegate.agent import roles
+from tidegate.agent import issuer, roles
 from tidegate.agent.coordinator import CoordinatorSettings
 from tidegate.agent.holder import HolderSettings
-from tidegate.agent.manifests import CAPABILITIES, PARTS, Installation, pieces, sweep
+from tidegate.agent.issuer import AUTHORITY_SECRET
+from tidegate.agent.manifests import AGENT_SECRET, CAPABILITIES, PARTS, Installation, pieces, sweep
 from tidegate.agent.process import AgentSettings
 from tidegate.client.permissions import VERBS, deeds_of
 from tidegate.model.names import AGENT_PORT, COORDINATOR_PORT, GATE_PORT, SYSTEM_NAMESPACE
+from tidegate.observers.asking import ACCOUNT, AGENT_ASK_PORT, COORDINATOR_ASK_PORT, ask_target
 
 OF = Installation("tidegate:1")
 NODE = {"spec.nodeName": "node-1", "status.hostIP": "192.0.2.1", "metadata.name": "tidegate-coordinator-x"}
@@ -80,19 +82,40 @@ def test_pods_networks_that_are_told_reach_the_agent_and_open_the_other_loopback
 
 def test_the_coordinators_variables_are_those_that_it_reads():
     env = environment(pod_of(*COORDINATOR))
-    assert set(env) == {"TIDEGATE_POD", "TIDEGATE_NODE_ADDRESS", "TIDEGATE_INSTALL"}
+    assert set(env) == {
+        "TIDEGATE_POD", "TIDEGATE_NODE_ADDRESS", "TIDEGATE_INSTALL", "TIDEGATE_TLS_DIR", "TIDEGATE_TLS_ISSUE"
+    }  # fmt: skip
     assert CoordinatorSettings(env["TIDEGATE_POD"], env["TIDEGATE_NODE_ADDRESS"]).install == env["TIDEGATE_INSTALL"]
 
 
-def test_ports_are_those_of_the_processes_and_no_pod_can_come_up_beside_another_on_them():
+def test_of_holder_and_coordinator_none_can_come_up_beside_another_and_an_agent_can():
     ports = {
-        name: [one["hostPort"] for one in pod_of(kind, name)["containers"][0]["ports"]]
+        name: [one["hostPort"] for one in pod_of(kind, name)["containers"][0].get("ports", ())]
         for kind, name in (AGENT, HOLDER, COORDINATOR)
     }
-    assert list(ports.values()) == [[AGENT_PORT], [GATE_PORT], [COORDINATOR_PORT]]
-    assert found(*AGENT)["spec"]["updateStrategy"]["rollingUpdate"] == {"maxSurge": 0, "maxUnavailable": 1}
+    assert list(ports.values()) == [[], [GATE_PORT], [COORDINATOR_PORT, COORDINATOR_ASK_PORT]]
+    assert found(*AGENT)["spec"]["updateStrategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
     assert found(*HOLDER)["spec"]["updateStrategy"] == {"type": "OnDelete"}
     assert found(*COORDINATOR)["spec"]["strategy"] == {"type": "Recreate"}
+
+
+def test_the_agents_certificate_is_a_file_and_the_coordinators_in_memory():
+    agent, coordinator = pod_of(*AGENT), pod_of(*COORDINATOR)
+    for pod, source in (
+        (agent, {"secret": {"secretName": AGENT_SECRET, "defaultMode": 0o400}}),
+        (coordinator, {"emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}),
+    ):
+        folder = environment(pod)["TIDEGATE_TLS_DIR"]
+        [volume] = [one["name"] for one in pod["containers"][0]["volumeMounts"] if one["mountPath"] == folder]
+        assert {"name": volume, **source} in pod["volumes"]
+    assert AgentSettings.from_env(environment(agent)).tls_folder == environment(agent)["TIDEGATE_TLS_DIR"]
+    assert AGENT_SECRET == issuer.AGENT_SECRET
+
+
+def test_command_lines_are_told_where_and_how_to_ask_an_agent():
+    metadata = found(*AGENT)["spec"]["template"]["metadata"]
+    assert ask_target("x", metadata, AGENT_PORT) == (f"https:x:{AGENT_ASK_PORT}", True)
+    assert ask_target("x", {}, AGENT_PORT) == (f"x:{AGENT_PORT}", False), "one from before there were tokens"
 
 
 def test_only_the_agent_has_capabilities_and_they_are_the_proven_ones():
@@ -148,11 +171,22 @@ def rules_of(name):
     return [rule for role, rule in all_rules() if role.partition("/")[2] == name]
 
 
-def test_no_rule_has_a_wildcard_and_no_secret_is_ever_named():
+def test_no_rule_has_a_wildcard_and_nobody_but_the_coordinator_reads_a_secret_and_only_its_own():
     for role, rule in all_rules():
         for verb, group, resource in cells(rule):
             assert "*" not in (verb, group, resource), role
-            assert resource not in ("secrets", "configmaps", "pods/exec", "pods/eviction", "serviceaccounts"), role
+            assert resource not in ("configmaps", "pods/exec", "pods/eviction", "serviceaccounts"), role
+            if resource == "secrets":
+                assert role == "Role/tidegate-coordinator"
+                assert verb == "create" or rule["resourceNames"] == [AUTHORITY_SECRET, AGENT_SECRET]
+
+
+def test_people_are_given_a_token_of_one_account_and_all_it_may_is_ask():
+    tokens = [(role, rule) for role, rule in all_rules() if "serviceaccounts/token" in rule["resources"]]
+    assert [(role, rule["resourceNames"]) for role, rule in tokens] == [(f"Role/{roles.ASK}", [ACCOUNT])]
+    assert [cells(rule) for rule in rules_of(ACCOUNT)] == [
+        {(verb, "tidegate.dev", "questions") for verb in ("get", "create")}
+    ]
 
 
 def test_only_the_coordinator_may_write_the_fence():
@@ -220,7 +254,7 @@ def test_credentials_in_the_cluster_are_the_pods_own():
 
 BOUND = {
     roles.AGENT: "agents", roles.COORDINATOR: "coordinator", roles.LOOK: "people, cluster-wide",
-    roles.DRAIN_NODES: "people, cluster-wide", roles.ASK: "people",
+    roles.DRAIN_NODES: "people, cluster-wide", roles.ASK: "people", ACCOUNT: "tokens of command lines",
 }  # fmt: skip
 
 

@@ -239,7 +239,7 @@ LOOK = ("get,list,watch:pods,services,nodes,endpointslices.discovery.k8s.io,repl
 GUARDS = ("list:poddisruptionbudgets.policy,networkpolicies.networking.k8s.io",)
 MAY_CUT = (*LOOK, *GUARDS, "patch:pods,services")
 ANN_LOOKS = VerbOptions(floor=9, seed=0)
-ASK = ("get:leases.coordination.k8s.io", "get,create:pods/proxy")
+ASK = ("get:leases.coordination.k8s.io", "get,create:pods/proxy", "create:serviceaccounts/token")
 
 
 def test_a_permission_that_is_missing_is_named_and_nothing_is_changed(capsys, golden):

@@ -11,9 +11,9 @@ import pytest
 from tidegate import vtime
 from tidegate.agent import certificates
 from tidegate.kube import wire
-from tidegate.kube.errors import Unreachable
+from tidegate.kube.errors import NoCertificate, Unreachable
 from tidegate.kube.exchange import Request, Response, whole
-from tidegate.kube.tls import Credentials, NoCertificate, unverified_client
+from tidegate.kube.tls import Credentials, unverified_client
 
 pytestmark = pytest.mark.realtime
 HOST = "127.0.0.1"

@@ -334,7 +334,8 @@ async def install(node: KubeletNode, folder: Path) -> None:
                 continue
             if one["kind"] == "Pod":
                 _in_the_machines_root(one, str(node.plane.kubeconfig))
-            await api.create(PODS if one["kind"] == "Pod" else SERVICES, one)
+            kinds = {"Pod": PODS, "Service": SERVICES, "ServiceAccount": SERVICEACCOUNTS}
+            await api.create(kinds[one["kind"]], one)
         try:
             await eventually(lambda: _is_led(api), "the coordinator leads")
         except TimeoutError as error:

@@ -144,6 +144,7 @@ async def tidegate_installed(api: Api, address: str) -> AsyncIterator[StandInKer
         pods = [one for one in addon.manifests(site) if one["kind"] == "Pod"]
         await _accounts(api)
         for one in pods:
+            one["metadata"].pop("annotations", None)  # asked as agents before 0.2 are: without a token
             await api.create(PODS, one)
         questions = Questions(NodeWitness(LabTables(kernel, NODE), NODE), QuietSockets(), api, address)
         servers = [

@@ -10,8 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from tidegate.agent import roles
 from tidegate.drain import fence
 from tidegate.model.names import AGENT_PORT, COORDINATOR_PORT, GATE_PORT, SYSTEM_NAMESPACE
+from tidegate.observers.asking import AGENT_ASK_PORT, ASK_ANNOTATION
 
 Manifest = dict[str, Any]
 
@@ -48,7 +50,9 @@ def manifests(site: Site) -> list[Manifest]:
     """Everything, in an order in which it can be created."""
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM_NAMESPACE}}
     agents = [_agent(site, name, address) for name, address in site.nodes]
-    return [namespace, fence.fence_service(site.install), _coordinator(site), *agents]
+    # A lab enforces no RBAC: of the callers' objects it needs the account alone.
+    [account] = [one.manifest for one in roles.callers() if one.manifest["kind"] == "ServiceAccount"]
+    return [namespace, account, fence.fence_service(site.install), _coordinator(site), *agents]
 
 
 def _agent(site: Site, node: str, address: str) -> Manifest:
@@ -74,7 +78,9 @@ def _agent(site: Site, node: str, address: str) -> Manifest:
         _container("agent", agent, ("questions", AGENT_PORT)),
         _container("holder", holder, ("gate", GATE_PORT)),
     ]
-    return _pod(f"tidegate-agent-{node}", "agent", node, containers)
+    made = _pod(f"tidegate-agent-{node}", "agent", node, containers)
+    made["metadata"]["annotations"] = {ASK_ANNOTATION: f"http:{AGENT_ASK_PORT}"}
+    return made
 
 
 def _coordinator(site: Site) -> Manifest:

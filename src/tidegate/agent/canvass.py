@@ -9,18 +9,25 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from tidegate import vtime
 from tidegate.dataplane.facts import Facts
 from tidegate.drain import acknowledgement
 from tidegate.drain.acknowledgement import Acknowledgement, Evidence, Verdict
-from tidegate.kube.errors import Unreachable
+from tidegate.kube.errors import NoCertificate, Unreachable
 from tidegate.kube.wire import Peer
 from tidegate.model.endpoint import Endpoint
 from tidegate.model.epoch import Epoch
 from tidegate.model.names import AGENT_PORT
 from tidegate.observers import witness
+from tidegate.observers.asking import AGENT_NAME
 from tidegate.observers.witness import Question
+
+if TYPE_CHECKING:
+    import ssl
+
+    from tidegate.kube.tls import Credentials
 
 POLL_SECONDS = 2.0
 ANSWER_SECONDS = 2.0
@@ -70,12 +77,19 @@ def judge(
 class Canvass:
     """What every node was last heard to say: ``readings``, by node. ``changed`` is called with the node's name."""
 
-    def __init__(self, changed: Callable[[str], None], log: Callable[[str], None] = lambda line: None) -> None:
+    def __init__(
+        self,
+        changed: Callable[[str], None],
+        log: Callable[[str], None] = lambda line: None,
+        credentials: Credentials | None = None,
+    ) -> None:
         self.readings: dict[str, Reading] = {}
         self._addresses: dict[str, str] = {}
         self._endpoints: tuple[Endpoint, ...] = ()
         self._changed = changed
         self._log = log
+        self._credentials = credentials
+        self._tls: ssl.SSLContext | None = None
         self._followers: dict[str, asyncio.Task[None]] = {}
 
     @property
@@ -144,9 +158,11 @@ class Canvass:
         try:
             if not address:
                 raise Unreachable(f"{node} has no InternalIP")
-            peer = Peer(address, AGENT_PORT, timeout_seconds=wait_seconds + ANSWER_SECONDS)
+            if self._credentials is not None and self._tls is None:
+                self._tls = self._credentials.client()
+            peer = Peer(address, AGENT_PORT, "", wait_seconds + ANSWER_SECONDS, self._tls, AGENT_NAME)
             answer = await witness.ask(peer, node, Question(endpoints, since, wait_seconds))
-        except Unreachable as error:
+        except (Unreachable, NoCertificate) as error:
             failed = Reading(
                 frozenset(endpoints), sent_at, loop.time(), failure=str(error), failed_at=vtime.now().timestamp()
             )

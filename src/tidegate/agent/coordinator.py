@@ -16,12 +16,15 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from tidegate.agent.callers import Callers
 from tidegate.agent.canvass import Canvass
 from tidegate.agent.dnsfence import DnsFence
 from tidegate.agent.excuses import Excuses
 from tidegate.agent.externals import Externals
 from tidegate.agent.fencing import Fencing
 from tidegate.agent.lease import Lease
+from tidegate.agent.localhealth import SETTLE_SECONDS, LocalHealth
+from tidegate.agent.ports import Doors, Ports, credentials_in
 from tidegate.agent.proxies import FRESH_SECONDS, Proxies
 from tidegate.agent.suspicion import Suspicion
 from tidegate.agent.tally import Tally
@@ -31,7 +34,6 @@ from tidegate.drain.excuse import StandingPolicy
 from tidegate.engine.flights import Flight, Flights, Key, TooMany
 from tidegate.engine.flights import key_of as flight_key
 from tidegate.engine.sourcing import Sourcing
-from tidegate.kube import wire
 from tidegate.kube.api import NODES, Api, JsonObject
 from tidegate.kube.connect import open_api
 from tidegate.kube.errors import ApiError, KubeError
@@ -42,6 +44,7 @@ from tidegate.model.decode import Malformed
 from tidegate.model.names import COORDINATOR_PORT, SYSTEM_NAMESPACE
 from tidegate.model.node import Node
 from tidegate.observers import config
+from tidegate.observers.asking import AGENT_NAME, COORDINATOR_ASK_PORT
 from tidegate.observers.config import Configured
 from tidegate.observers.coordinator import (
     ACKNOWLEDGE_PATH,
@@ -56,6 +59,7 @@ from tidegate.observers.discovery import DNS
 from tidegate.vtime import Nursery
 
 if TYPE_CHECKING:
+    from tidegate.kube.tls import Credentials
     from tidegate.observers.coordinator import Ask
     from tidegate.vtime import Program
 
@@ -72,6 +76,7 @@ class CoordinatorSettings:
     """``identity`` is the pod's name, ``address`` where agents reach it, ``install`` the fence's id.
 
     ``standing``: whether a node that is NotReady and silent holds every drain, or is excepted by name.
+    ``load_balancer_settle_seconds``: how long a node's health check port must have answered 503 (``localhealth``).
     """
 
     identity: str
@@ -80,6 +85,10 @@ class CoordinatorSettings:
     install: str = "main"
     observers: tuple[Configured, ...] = ()
     standing: StandingPolicy = "hold"
+    load_balancer_settle_seconds: float = SETTLE_SECONDS
+    ask: str = ""
+    """How command lines ask it (``asking.ASK_ANNOTATION``)."""
+    credentials: Credentials | None = None
 
 
 class Coordinator:
@@ -90,15 +99,18 @@ class Coordinator:
         self._api = api
         self._log = log
         self.flights = Flights()
-        self.lease = Lease(api, settings.identity, f"{settings.host}:{settings.port}")
+        self.lease = Lease(api, settings.identity, f"{settings.host}:{settings.port}", ask=settings.ask)
         self._fencing = Fencing(api, settings.install)
         self._proxies = Proxies(self._node_spoke, lambda: self._fencing.latest)
         self._nodes = Reflector(api, NODES)
         self._are_nodes_known = False
         self._observers: dict[str, str] = {}
         self._tallies: dict[Key, Tally] = {}
-        self._canvass = Canvass(self._node_spoke, log)
+        self._canvass = Canvass(self._node_spoke, log, settings.credentials)
         self._excuses = Excuses(settings.standing, log)
+        self._local = LocalHealth(
+            settings.load_balancer_settle_seconds, lambda: self._observers, lambda: self.flights.tell()
+        )
         self._sourcing = Sourcing(api, self.flights, log)
         services = self._sourcing.services
         self._externals = Externals(settings.observers, settings.install, self._external_spoke, services.objects)
@@ -203,6 +215,7 @@ class Coordinator:
             self._externals.keep(self.flights.by_key)
             self._suspicion.keep(tuple(self.flights.by_key))
             self._excuses.keep(tuple(self.flights.by_key))
+            self._local.keep(self.flights)
             try:
                 async with asyncio.timeout(TIDY_SECONDS):
                     await changed.wait()
@@ -343,13 +356,14 @@ class Coordinator:
             reasons=flight.reasons,
             epoch=str(flight.write.epoch) if flight.write else "",
             sent_at=flight.write.sent_at if flight.write else None,
-            observers=None if nodes is None else (*nodes, *self._externals.names_for(flight)),
+            observers=None if nodes is None else (*nodes, *self._externals.names_for(flight), *map(str, flight.lasts)),
             suspected=self._suspects(flight),
             serving=spell(flight.serving),
             exception=flight.exception,
             nodes=(
                 *self._excuses.apply(flight, self._tally(flight).views(flight, nodes or (), self._canvass.readings)),
                 *self._externals.views(flight),
+                *(self._local.views(flight) if flight.write is not None else ()),
             ),
             is_fresh=is_fresh,
         )
@@ -385,6 +399,7 @@ class Coordinator:
         if not await self._externals.list_now(self._api):
             return False
         await asyncio.gather(self._canvass.ask_all_now(), self._externals.ask_all_now(), self._suspicion.list_now())
+        await self._local.ask_all_now()
         # A node that the watch has not shown yet was not asked: the next look will.
         return all(("", name) in self._nodes.objects for name in listed)
 
@@ -454,7 +469,9 @@ def _version(view: View) -> str:
 
 async def main(program: Program) -> int:
     """Coordinate until SIGTERM. Environment: TIDEGATE_SERVER, TIDEGATE_POD, TIDEGATE_NODE_ADDRESS, TIDEGATE_OBSERVERS
-    (a file, ``observers.config``; without it nodes are the only observers), TIDEGATE_STANDING (hold, or except)."""
+    (a file, ``observers.config``; without it nodes are the only observers), TIDEGATE_STANDING (hold, or except),
+    TIDEGATE_LOAD_BALANCER_SETTLE (seconds),
+    TIDEGATE_TLS_DIR (our certificate; without it ports are plain HTTP), TIDEGATE_TLS_ISSUE (make it, and agents')."""
     file = program.env.get("TIDEGATE_OBSERVERS", "")
     try:
         observers = config.load(Path(file)) if file else ()
@@ -467,6 +484,7 @@ async def main(program: Program) -> int:
         return 2
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    folder = program.env.get("TIDEGATE_TLS_DIR", "")
     settings = CoordinatorSettings(
         identity=program.env.get("TIDEGATE_POD", "tidegate-coordinator"),
         host=program.env.get("TIDEGATE_NODE_ADDRESS", "127.0.0.1"),
@@ -474,13 +492,23 @@ async def main(program: Program) -> int:
         install=program.env.get("TIDEGATE_INSTALL", "main"),
         observers=observers,
         standing="except" if standing == "except" else "hold",
+        load_balancer_settle_seconds=float(program.env.get("TIDEGATE_LOAD_BALANCER_SETTLE", SETTLE_SECONDS)),
+        ask=f"{'https' if folder else 'http'}:{COORDINATOR_ASK_PORT}",
+        credentials=credentials_in(folder),
     )
     async with open_api(program.env.get("TIDEGATE_SERVER", "")) as api:
         coordinator = Coordinator(api, settings, program.log)
-        server = await wire.serve(coordinator.exchange, settings.host, settings.port)
+        doors = Doors(settings.host, settings.port, COORDINATOR_ASK_PORT, (AGENT_NAME,))
+        ports = Ports(doors, coordinator.exchange, Callers(api), program.log, settings.credentials)
         async with Nursery() as nursery:
+            if program.env.get("TIDEGATE_TLS_ISSUE"):
+                from tidegate.agent.issuer import Issuer  # late: importing cryptography costs 0.07 s
+
+                nursery.start(Issuer(api, folder, settings.install, program.log).keep(), name="certificates")
+            await ports.open()
+            nursery.start(ports.keep(), name="ports")
             nursery.start(coordinator.run(), name="coordinator")
             await stop.wait()
             nursery.cancel()
-        await server.close()
+        await ports.close()
     return 0

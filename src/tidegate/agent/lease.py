@@ -18,6 +18,7 @@ from tidegate import vtime
 from tidegate.kube.api import LEASES, Api, JsonObject
 from tidegate.kube.errors import ApiError, KubeError
 from tidegate.model.names import SYSTEM_NAMESPACE
+from tidegate.observers.asking import ASK_ANNOTATION
 from tidegate.observers.coordinator import ADDRESS_ANNOTATION, LEASE_NAME
 
 
@@ -40,11 +41,13 @@ def micro_time(at: datetime) -> str:
 class Lease:
     """One candidate. ``is_held`` follows our own clock: never true past what we last renewed."""
 
-    def __init__(self, api: Api, identity: str, address: str, settings: LeaseSettings | None = None) -> None:
+    def __init__(
+        self, api: Api, identity: str, address: str, settings: LeaseSettings | None = None, ask: str = ""
+    ) -> None:
         self.settings = settings or LeaseSettings()
         self._api = api
         self._identity = identity
-        self._address = address
+        self._annotations = {ADDRESS_ANNOTATION: address, **({ASK_ANNOTATION: ask} if ask else {})}
         self._seen: tuple[str, float] = ("", 0.0)
         self._held_until = 0.0
         self.changed: Callable[[bool], None] = lambda held: None
@@ -103,5 +106,11 @@ class Lease:
         }
         metadata = dict(lease.get("metadata") or {"name": self.settings.name})
         metadata.setdefault("namespace", self.settings.namespace)
-        metadata["annotations"] = {**(metadata.get("annotations") or {}), ADDRESS_ANNOTATION: self._address}
+        metadata["annotations"] = {**_others(metadata), **self._annotations}
         return {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": spec}
+
+
+def _others(metadata: dict[str, Any]) -> dict[str, str]:
+    """Annotations that are not about how the holder is asked: the one before may have been asked another way."""
+    found: dict[str, str] = metadata.get("annotations") or {}
+    return {key: value for key, value in found.items() if key != ASK_ANNOTATION}

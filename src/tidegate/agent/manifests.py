@@ -13,17 +13,22 @@ from ipaddress import ip_network
 from tidegate.agent import roles
 from tidegate.agent.roles import LABELS, Manifest, Piece
 from tidegate.drain import fence
-from tidegate.model.names import AGENT_PORT, COORDINATOR_PORT, GATE_PORT, SYSTEM_NAMESPACE
+from tidegate.model.names import COORDINATOR_PORT, GATE_PORT, SYSTEM_NAMESPACE
+from tidegate.observers.asking import AGENT_ASK_PORT, ASK_ANNOTATION, COORDINATOR_ASK_PORT
 
 PARTS = ("agent", "coordinator", "fence", "users")
 CAPABILITIES = ("NET_ADMIN", "SYS_ADMIN", "SYS_PTRACE")
 """Of the agent, all others are dropped: read rules and connections, keep one table; enter a pod's network namespace;
 find it among other users' processes. The tests on a real kube-proxy run with these and no other."""
+AGENT_SECRET = "tidegate-agent-tls"
+"""As ``agent.issuer`` makes it; written down here too, for that needs ``cryptography``."""
 HOLDER = "tidegate-holder"
 SWEEP = "tidegate-sweep"
 SOCKET_FOLDER = "/run/tidegate"
 STATE_FOLDER = "/var/lib/tidegate"
-AGENT_GRACE_SECONDS = 120
+TLS_FOLDER = "/run/tidegate-tls"
+READY_FILE = "/tmp/ready"
+AGENT_GRACE_SECONDS = 3600
 """An agent that is told to stop serves until its holds are over: what a workload's grace may be for that to be so."""
 HOLDER_GRACE_SECONDS = 30
 _USER = 65532
@@ -57,6 +62,8 @@ def pieces(of: Installation, parts: tuple[str, ...] = PARTS) -> list[Piece]:
         found.append(Piece("fence", {**fence.fence_service(of.install)}, _WHY_FENCE))
     if "coordinator" in parts:
         found += [*roles.coordinator(of.install), Piece("coordinator", _coordinator(of), _WHY_COORDINATOR)]
+    if asked := [one for one in ("coordinator", "agent") if one in parts]:
+        found += roles.callers(asked[0])
     if "agent" in parts:
         found += roles.agent(reads_node=not of.pod_networks)
         found += [Piece("agent", _holder(of), _WHY_HOLDER), Piece("agent", _agent(of), _WHY_AGENT)]
@@ -84,11 +91,13 @@ which is for root alone.
 """
 _WHY_AGENT = f"""
 Reads the node's rules, connections and sockets, keeps the nftables table `inet tidegate` (the gate's redirect) and
-drains. Its port is one of the node's, so it cannot come up beside the agent before: maxSurge 0, one node at a time.
-Told to stop, it serves until its holds are over, {AGENT_GRACE_SECONDS} s at most; after that, and until the next one is
-there, the holder's sleep of 15 s is what holds (`bypassed`). No liveness probe and no memory limit: an agent that is
-killed loses its holds. The API allows no `allowPrivilegeEscalation: false` beside SYS_ADMIN. AppArmor's usual profile
-forbids looking at other pods' processes.
+drains. The next one comes up beside it (maxSurge 1): both listen on the same ports of the node (SO_REUSEPORT). So none
+is declared: of a pod on its node's network each declared port is a host port (k8s pkg/apis/core/v1/defaults.go,
+defaultHostNetworkPorts), and the scheduler lets no second pod with it onto the node. Told to stop, it hears no new
+question and serves until its holds are over, {AGENT_GRACE_SECONDS} s at most. Ready is told by a file of its own: a
+call to the port may be answered by the other. No liveness probe and no memory limit: an agent that is killed loses its
+holds. The API allows no `allowPrivilegeEscalation: false` beside SYS_ADMIN. AppArmor's usual profile forbids looking at
+other pods' processes.
 """
 
 
@@ -104,9 +113,15 @@ def _coordinator(of: Installation) -> Manifest:
             _from("TIDEGATE_POD", "metadata.name"),
             _from("TIDEGATE_NODE_ADDRESS", "status.hostIP"),
             {"name": "TIDEGATE_INSTALL", "value": of.install},
+            {"name": "TIDEGATE_TLS_DIR", "value": TLS_FOLDER},
+            {"name": "TIDEGATE_TLS_ISSUE", "value": "1"},
         ],
-        "ports": [_port("acknowledge", COORDINATOR_PORT)],
-        "readinessProbe": _healthz(COORDINATOR_PORT),
+        "volumeMounts": [{"name": "tls", "mountPath": TLS_FOLDER}],
+        "ports": [_port("acknowledge", COORDINATOR_PORT), _port("ask", COORDINATOR_ASK_PORT)],
+        "readinessProbe": {
+            "httpGet": {"path": "/healthz", "port": COORDINATOR_ASK_PORT, "scheme": "HTTPS"},
+            "periodSeconds": 5,
+        },
         "resources": {"requests": {"cpu": "20m", "memory": "96Mi"}},
         "securityContext": {**_SEALED, "runAsNonRoot": True, "runAsUser": _USER, "runAsGroup": _USER},
     }
@@ -116,7 +131,9 @@ def _coordinator(of: Installation) -> Manifest:
         "hostNetwork": True,
         "dnsPolicy": "ClusterFirstWithHostNet",
         "nodeSelector": {"kubernetes.io/os": "linux"},
+        "securityContext": {"fsGroup": _USER},
         "containers": [container],
+        "volumes": [{"name": "tls", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}],
     }
     labels = {**LABELS, "app.kubernetes.io/component": "coordinator"}
     return {
@@ -166,10 +183,11 @@ def _agent(of: Installation) -> Manifest:
             {"name": "TIDEGATE_AGENT_SOCKET", "value": f"{SOCKET_FOLDER}/agent.sock"},
             {"name": "TIDEGATE_HOLDER", "value": f"{of.loopbacks[0]}:{GATE_PORT}"},
             {"name": "TIDEGATE_STATE_DIR", "value": STATE_FOLDER},
+            {"name": "TIDEGATE_TLS_DIR", "value": TLS_FOLDER},
+            {"name": "TIDEGATE_READY_FILE", "value": READY_FILE},
             *networks,
         ],
-        "ports": [_port("questions", AGENT_PORT)],
-        "readinessProbe": _healthz(AGENT_PORT),
+        "readinessProbe": {"exec": {"command": ["test", "-e", READY_FILE]}, "periodSeconds": 2},
         "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}},
         "securityContext": {
             "runAsUser": 0,
@@ -181,6 +199,7 @@ def _agent(of: Installation) -> Manifest:
         "volumeMounts": [
             {"name": "sockets", "mountPath": SOCKET_FOLDER},
             {"name": "state", "mountPath": STATE_FOLDER},
+            {"name": "tls", "mountPath": TLS_FOLDER, "readOnly": True},
             {"name": "scratch", "mountPath": "/tmp"},
         ],
     }
@@ -192,11 +211,14 @@ def _agent(of: Installation) -> Manifest:
         "volumes": [
             _folder("sockets", SOCKET_FOLDER),
             _folder("state", STATE_FOLDER),
+            {"name": "tls", "secret": {"secretName": AGENT_SECRET, "defaultMode": 0o400}},
             {"name": "scratch", "emptyDir": {"sizeLimit": "256Mi"}},
         ],
     }
-    rolling = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}
-    return _daemonset(roles.AGENT, "agent", spec, rolling)
+    rolling = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
+    made = _daemonset(roles.AGENT, "agent", spec, rolling)
+    made["spec"]["template"]["metadata"]["annotations"] = {ASK_ANNOTATION: f"https:{AGENT_ASK_PORT}"}
+    return made
 
 
 def sweep(of: Installation) -> Manifest:
@@ -251,10 +273,6 @@ def _from(name: str, field: str) -> Manifest:
 
 def _port(name: str, port: int) -> Manifest:
     return {"name": name, "containerPort": port, "hostPort": port, "protocol": "TCP"}
-
-
-def _healthz(port: int) -> Manifest:
-    return {"httpGet": {"path": "/healthz", "port": port}, "periodSeconds": 5}
 
 
 def _folder(name: str, path: str) -> Manifest:

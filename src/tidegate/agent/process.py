@@ -4,7 +4,8 @@ Environment: TIDEGATE_NODE, TIDEGATE_NODE_ADDRESS, TIDEGATE_SERVER (URL; empty: 
 (a lab's kernel; without one the kernel is this machine's own, in our network namespace), TIDEGATE_AGENT_SOCKET (the
 holder asks there), TIDEGATE_STATE_DIR, TIDEGATE_KUBELET_PID (without it the process is looked for), TIDEGATE_HOLDER
 ("ip:port" the gate is redirected to), TIDEGATE_POD_NETWORKS (of this node's pods, by commas; without them those of its
-Node object), TIDEGATE_SEED.
+Node object), TIDEGATE_TLS_DIR (our certificate; without it ports are plain HTTP), TIDEGATE_READY_FILE
+(made once we listen), TIDEGATE_SEED.
 """
 
 from __future__ import annotations
@@ -16,21 +17,24 @@ import random
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tidegate.agent.callers import Callers
 from tidegate.agent.drains import PodDrains
 from tidegate.agent.gate import LINE_BYTES_MAX, Gate
 from tidegate.agent.ground import Ground, LinuxGround, Redirects, in_lab
 from tidegate.agent.holds import DeadHold, Holds
 from tidegate.agent.leader import Leader
+from tidegate.agent.ports import Doors, Ports, credentials_in
 from tidegate.agent.questions import Questions
 from tidegate.agent.witness import NodeWitness
 from tidegate.engine.journal import Journal
 from tidegate.engine.ledger import Ledger
-from tidegate.kube import wire
 from tidegate.kube.api import Api
 from tidegate.kube.connect import open_api
 from tidegate.model.names import AGENT_PORT, GATE_PORT, DrainResult, Ending
+from tidegate.observers.asking import AGENT_ASK_PORT, COORDINATOR_NAME
 from tidegate.observers.kernel import KernelUnreachable
 from tidegate.vtime import Nursery
 
@@ -59,6 +63,8 @@ class AgentSettings:
     kubelet_pid: int = 0
     seed: str = "0"
     pod_networks: tuple[str, ...] = ()
+    tls_folder: str = ""
+    ready_file: str = ""
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> AgentSettings:
@@ -75,6 +81,8 @@ class AgentSettings:
             kubelet_pid=int(env.get("TIDEGATE_KUBELET_PID") or 0),
             seed=env.get("TIDEGATE_SEED", "0"),
             pod_networks=tuple(filter(None, env.get("TIDEGATE_POD_NETWORKS", "").split(","))),
+            tls_folder=env.get("TIDEGATE_TLS_DIR", ""),
+            ready_file=env.get("TIDEGATE_READY_FILE", ""),
         )
 
     def ground(self, api: Api) -> Ground:
@@ -98,9 +106,10 @@ async def _serve(program: Program, settings: AgentSettings, journal: Journal) ->
     ledger = Ledger(f"{settings.state_dir}/ledger.jsonl" if settings.state_dir else "")
     async with open_api(settings.server) as api:
         ground = settings.ground(api)
+        credentials = credentials_in(settings.tls_folder)
         holds = Holds(journal)
         drains = PodDrains(
-            api, settings.node, Leader(api), holds, ground.sockets, program.log,
+            api, settings.node, Leader(api, credentials=credentials), holds, ground.sockets, program.log,
             random.Random(f"{settings.seed}/agent/{settings.node}"), ledger=ledger,
         )  # fmt: skip
         gate = Gate(drains, holds, program.log)
@@ -109,8 +118,10 @@ async def _serve(program: Program, settings: AgentSettings, journal: Journal) ->
         dead = holds.restore()
         # Listening before anything slow: the holder falls back when it cannot connect.
         listening = await _listen(settings.agent_socket, gate)
-        server = await wire.serve(questions.exchange, settings.address, AGENT_PORT)
+        doors = Doors(settings.address, AGENT_PORT, AGENT_ASK_PORT, (COORDINATOR_NAME,))
+        ports = Ports(doors, questions.exchange, Callers(api), program.log, credentials)
         async with Nursery() as nursery:
+            nursery.start(_serve_questions(ports, settings.ready_file), name="ports")
             nursery.start(drains.watch.run(), name="pods")
             if ground.follow is not None:
                 nursery.start(ground.follow(), name="fences and networks")
@@ -121,8 +132,16 @@ async def _serve(program: Program, settings: AgentSettings, journal: Journal) ->
                 await asyncio.wait_for(gate.idle.wait(), LEAVE_SECONDS)
             nursery.cancel()
         listening.close()
-        await server.close()
+        await ports.close()
     ground.redirects.close()
+
+
+async def _serve_questions(ports: Ports, ready_file: str) -> None:
+    """Without a certificate there are no questions yet; gates are held all the same."""
+    await ports.open()
+    if ready_file:
+        Path(ready_file).touch()
+    await ports.keep()
 
 
 async def _listen(path: str, gate: Gate) -> asyncio.AbstractServer:

@@ -13,6 +13,7 @@ from typing import Any
 
 from tidegate.drain import fence
 from tidegate.model.names import SYSTEM_NAMESPACE, fence_name
+from tidegate.observers import asking
 from tidegate.observers.coordinator import LEASE_NAME
 from tidegate.observers.discovery import SOURCES
 
@@ -48,12 +49,14 @@ def agent(reads_node: bool = True) -> list[Piece]:
     """The node agents'. ``reads_node``: nobody has told them which networks their pods have."""
     cluster = [rule("", ("pods",), (*READ, "patch"))]
     cluster += [rule("", ("nodes",), ("get",))] if reads_node else []
+    cluster += _judging()
     own = [
         rule("", ("services",), ("list", "watch")),
         rule("coordination.k8s.io", ("leases",), ("get",), (LEASE_NAME,)),
     ]
     why = "Which pod is leaving, and its result, written on it as an annotation."
     why += " The Node object says which networks its pods have." if reads_node else ""
+    why += " Whose token a command line shows."
     return _in_cluster("agent", AGENT, (cluster, why), (own, "The fence's addresses; where the coordinator answers."))
 
 
@@ -66,6 +69,7 @@ def coordinator(install: str = "main") -> list[Piece]:
         rule("apps", WORKLOADS, ("get",)),
         rule("batch", ("jobs",), ("get",)),
         *(rule(group, tuple(plurals), ("list",)) for group, plurals in _routing().items()),
+        *_judging(),
     ]
     slices = tuple(fence.slice_name(install, family) for family in ("IPv4", "IPv6"))
     own = [
@@ -75,13 +79,41 @@ def coordinator(install: str = "main") -> list[Piece]:
         rule("", ("services",), ("create",)),
         rule("discovery.k8s.io", ("endpointslices",), ("create",)),
         rule("coordination.k8s.io", ("leases",), ("create",)),
+        rule("", ("secrets",), ("get", "update"), ("tidegate-authority", "tidegate-agent-tls")),
+        rule("", ("secrets",), ("create",)),
     ]
     return _in_cluster(
         "coordinator", COORDINATOR,
         (cluster, "Who is listed where, which nodes have a say, who replaces a pod; the kinds listed last may route\n"
                   "to pods beside the nodes, and what may not be listed makes a result `assumed`."),
-        (own, "The fence and the Lease. RBAC cannot confine `create` to a name, so it stands by itself."),
+        (own, "The fence, the Lease, the certificates. RBAC cannot confine `create` to a name: it stands by itself."),
     )  # fmt: skip
+
+
+def callers(part: str = "agent") -> list[Piece]:
+    """Whose tokens command lines show on the ports for them, and what such a token is for: nothing else."""
+    rules = [rule(asking.GROUP, (asking.RESOURCE,), ("get", "create"))]
+    subject = {"kind": "ServiceAccount", "name": asking.ACCOUNT, "namespace": SYSTEM_NAMESPACE}
+    binding = {
+        **_head("RoleBinding", asking.ACCOUNT, True),
+        "roleRef": {"apiGroup": GROUP, "kind": "Role", "name": asking.ACCOUNT},
+        "subjects": [subject],
+    }
+    account = {
+        "apiVersion": "v1",
+        "kind": "ServiceAccount",
+        "metadata": {"name": asking.ACCOUNT, "namespace": SYSTEM_NAMESPACE, "labels": dict(LABELS)},
+        "automountServiceAccountToken": False,
+    }
+    why = "What an agent and the coordinator ask about a command line's token; no object of this kind exists."
+    role = {**_head("Role", asking.ACCOUNT, True), "rules": rules}
+    return [Piece(part, account), Piece(part, role, why), Piece(part, binding)]
+
+
+def _judging() -> list[Rule]:
+    """Whose token is it, and what may they: as the role system:auth-delegator has it."""
+    reviews = (asking.TOKENREVIEWS, asking.ACCESSREVIEWS)
+    return [rule(one.group, (one.plural,), ("create",)) for one in reviews]
 
 
 def users() -> list[Piece]:
@@ -112,6 +144,7 @@ def users() -> list[Piece]:
         rule("coordination.k8s.io", ("leases",), ("get",)),
         rule("", ("pods",), ("list",)),
         rule("", ("pods/proxy",), ("get", "create")),
+        rule("", ("serviceaccounts/token",), ("create",), (asking.ACCOUNT,)),
     ]
     everyone = f"For everyone who uses a verb, with {VIEW} and {ASK}."
     return [

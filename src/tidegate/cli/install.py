@@ -14,6 +14,7 @@ from tidegate import __version__
 from tidegate.cli.main import REFUSED, fail
 from tidegate.cli.target import Reference, asking, cluster_options
 from tidegate.model.names import AGENT_PORT, COORDINATOR_PORT, GATE_PATH, SYSTEM_NAMESPACE
+from tidegate.observers.asking import AGENT_ASK_PORT, COORDINATOR_ASK_PORT
 
 if TYPE_CHECKING:
     from tidegate.agent.manifests import Installation
@@ -96,7 +97,11 @@ def installation_text(of: Installation, parts: tuple[str, ...]) -> str:
     """YAML with its reasons; what it does not do yet is on top."""
     from tidegate.agent.manifests import pieces
 
-    told = [_LIMITS.format(version=__version__, image=of.image, question=AGENT_PORT, coordinator=COORDINATOR_PORT)]
+    ports = {
+        "question": AGENT_PORT, "coordinator": COORDINATOR_PORT,
+        "ask": AGENT_ASK_PORT, "coordinator_ask": COORDINATOR_ASK_PORT,
+    }  # fmt: skip
+    told = [_LIMITS.format(version=__version__, image=of.image, **ports)]
     if "users" in parts:
         told.append(_BINDING)
     return "\n".join([*map(_comment, told), *(_document(one) for one in pieces(of, parts))])
@@ -108,26 +113,18 @@ Tidegate {version} for a real cluster: read this before you apply it.
 1. No image is published. Build one (docs/operating.md, "On your own cluster") and name it with --image; these objects
 say {image}.
 
-2. The questions port has no TLS and asks nobody who they are, yet. Port {question}/tcp of every node's InternalIP, and
-port {coordinator}/tcp of the coordinator's node, answer whoever can reach them, pods included. {question} tells what
-the node routes where, how many connections a pod has, and this node's ledger (who drained what, their words, five
-addresses of clients); it lets a caller have the node open up to 500 connections to addresses of Services, and ask a
-pod's activity probe. {coordinator} tells the drains in flight; a caller can register drains, which has the fence
-written, ten times a second at most: every kube-proxy syncs then. Neither port changes a pod, and neither tells a
-credential. Whoever can answer in a node's place can forge its word. A NetworkPolicy does not apply to pods on their
-node's network: keep pods away on each node, as with
-  nft add table inet tidegate-ports
-  nft add chain inet tidegate-ports forward '{{ type filter hook forward priority -10; }}'
-  nft add chain inet tidegate-ports input '{{ type filter hook input priority -10; }}'
-  nft add rule inet tidegate-ports forward tcp dport '{{ {question}, {coordinator} }}' drop
-  nft add rule inet tidegate-ports input ip saddr POD_NETWORK tcp dport '{{ {question}, {coordinator} }}' drop
-(a pod that serves on these ports itself is cut off by them), and at the network's edge let in nodes and control plane
-only: they ask each other, and pods/proxy comes from there.
+2. What is open, and to whom. Agents and coordinator ask each other under TLS 1.3 with certificates of an authority of
+this installation: port {question}/tcp of every node's InternalIP, port {coordinator}/tcp of the coordinator's node;
+without a certificate the handshake fails. Command lines come in through pods/proxy, on {ask}/tcp of nodes and
+{coordinator_ask}/tcp of the coordinator's: TLS, and each call shows a token for these ports alone, which the API server
+is asked about. Whoever may make tokens of `tidegate-caller` (role tidegate-ask) may ask; there is nobody else.
+The coordinator makes the certificates and renews them; their keys are in two Secrets of this namespace. What these
+ports tell, what a caller can set off, and what was tried on them stands in docs/security.md.
 
 3. The agent's own rights: it may patch any pod (results are annotations, and RBAC knows no annotation). Its token is
 worth as much as that on every node.
 
-4. Until 2 is mended this is for test clusters. Proven on Kubernetes 1.36.2: fence and agent against unmodified
+4. For test clusters still. Proven on Kubernetes 1.36.2: fence and agent against unmodified
 kube-proxies in nftables and iptables-nft mode, with the three capabilities below and no other; the gate on a real
 kubelet with containerd; these objects and roles on the real API server, RBAC enforced. Not proven: these DaemonSets as
 they stand (there is no image), other versions, iptables-legacy (its tool also needs NET_RAW), AppArmor, SELinux,

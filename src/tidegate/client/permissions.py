@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from tidegate.kube.api import Api, JsonObject, Resource
 from tidegate.kube.errors import ApiError
 from tidegate.model.names import SYSTEM_NAMESPACE
+from tidegate.observers.asking import ACCOUNT
 
 REVIEWS = Resource("authorization.k8s.io", "v1", "selfsubjectaccessreviews", "SelfSubjectAccessReview", False)
 
@@ -25,9 +26,12 @@ class Deed:
     resource: str
     namespace: str
     group: str = ""
+    name: str = ""
+    """Of one object; "" is all of them."""
 
     def __str__(self) -> str:
         qualified = f"{self.resource}.{self.group}" if self.group else self.resource
+        qualified += f" named {self.name}" if self.name else ""
         return f"{self.verb} {qualified} {f'in namespace {self.namespace}' if self.namespace else 'cluster-wide'}"
 
 
@@ -35,7 +39,7 @@ _OWN, _ALL, _SYSTEM = "own", "all", "system"
 """Where a deed is done: in the subject's namespace, in all of them (or on what has none), in Tidegate's own."""
 
 _Row = tuple[str, str, str]
-"""(verbs, resource.group/subresource, where)."""
+"""(verbs, resource.group/subresource and perhaps a name, where)."""
 
 _LOOK: tuple[_Row, ...] = (
     ("get list watch", "pods", _OWN),
@@ -52,8 +56,10 @@ _ASK: tuple[_Row, ...] = (
     ("get", "leases.coordination.k8s.io", _SYSTEM),
     ("list", "pods", _SYSTEM),
     ("get create", "pods/proxy", _SYSTEM),
+    ("create", f"serviceaccounts/token {ACCOUNT}", _SYSTEM),
 )
-"""How agents and the coordinator are asked: pods/proxy is a GET for one, a POST ("create") for the other."""
+"""How agents and the coordinator are asked: pods/proxy is a GET for one, a POST ("create") for the other; each with a
+token of one account."""
 _SETTLE: tuple[_Row, ...] = (("list", "services", _ALL),)
 """Without agents every Service that is not proxied the common way is looked for, and the time to settle waited."""
 _GUARDS: tuple[_Row, ...] = (
@@ -103,12 +109,13 @@ def deeds_of(verb: str, namespace: str, is_witnessed: bool = True) -> tuple[Deed
 
 
 def _deeds(row: _Row, namespace: str) -> Iterator[Deed]:
-    verbs, resource, where = row
+    verbs, asked, where = row
+    resource, _, one = asked.partition(" ")
     name, _, subresource = resource.partition("/")
     plural, _, group = name.partition(".")
     space = {_OWN: namespace, _ALL: "", _SYSTEM: SYSTEM_NAMESPACE}[where]
     for verb in verbs.split():
-        yield Deed(verb, f"{plural}/{subresource}" if subresource else plural, space, group)
+        yield Deed(verb, f"{plural}/{subresource}" if subresource else plural, space, group, one)
 
 
 def deeds(namespace: str, is_witnessed: bool, is_ending: bool = True) -> Iterator[Deed]:
@@ -119,6 +126,7 @@ def deeds(namespace: str, is_witnessed: bool, is_ending: bool = True) -> Iterato
     yield Deed("patch", "services", namespace)
     if is_witnessed:
         yield Deed("create", "pods/proxy", SYSTEM_NAMESPACE)
+        yield Deed("create", "serviceaccounts/token", SYSTEM_NAMESPACE, name=ACCOUNT)
         return
     yield Deed("list", "services", "")
     yield Deed("list", "nodes", "")
@@ -149,7 +157,7 @@ async def _ask(api: Api, deed: Deed) -> bool | None:
     question: JsonObject = {
         "apiVersion": REVIEWS.api_version,
         "kind": REVIEWS.kind,
-        "spec": {"resourceAttributes": {**wanted, "subresource": subresource}},
+        "spec": {"resourceAttributes": {**wanted, "subresource": subresource, "name": deed.name}},
     }
     try:
         answer = await api.create(REVIEWS, question)

@@ -9,7 +9,17 @@ from typing import Any
 
 import msgspec
 
-from tidegate.kube.api import ALL, Deletion, JsonObject, Listing, Patch, Resource, Selection, WatchEvent
+from tidegate.kube.api import (
+    ALL,
+    SERVICEACCOUNTS,
+    Deletion,
+    JsonObject,
+    Listing,
+    Patch,
+    Resource,
+    Selection,
+    WatchEvent,
+)
 from tidegate.kube.errors import ApiError, Unreachable, from_status
 from tidegate.kube.exchange import Exchange, Request, Response
 from tidegate.kube.execution import execute
@@ -26,6 +36,9 @@ CALL_SECONDS = 10.0
 """An API server that has not answered by then is taken for gone: one that hangs must cost a drain a retry, not its
 whole deadline. A watch has this long to begin."""
 
+TOKEN_SECONDS = 600
+"""The least that an API server gives (k8s pkg/apis/authentication/validation)."""
+
 LIST_PAGE = 500
 """Objects per page: kubectl's chunk size."""
 
@@ -38,6 +51,7 @@ class KubeClient:
     def __init__(self, exchange: Exchange, server: str = "") -> None:
         self._exchange = exchange
         self.server = server
+        self._tokens: dict[tuple[str, str, str], asyncio.Future[tuple[str, float]]] = {}
 
     async def request(self, request: Request) -> Response:
         """Any request. Raises ``ApiError`` for an answer of 400 or more."""
@@ -117,6 +131,24 @@ class KubeClient:
         path = resource.path(space, name, subresource)
         made: JsonObject = await self._call("POST", path, {"fieldManager": FIELD_MANAGER}, msgspec.json.encode(obj))
         return made
+
+    async def token(self, namespace: str, account: str, audience: str) -> str:
+        """A service account's token for ``audience``, of ten minutes; asked for once, and again when half of that is
+        over. Raises ``ApiError`` and ``Unreachable``."""
+        loop, key = asyncio.get_running_loop(), (namespace, account, audience)
+        held = self._tokens.get(key)
+        is_spent = held is not None and held.done() and (held.cancelled() or held.exception() is not None)
+        if held is None or is_spent or (held.done() and held.result()[1] <= loop.time()):
+            held = self._tokens[key] = loop.create_task(self._token(namespace, account, audience))
+        return (await asyncio.shield(held))[0]
+
+    async def _token(self, namespace: str, account: str, audience: str) -> tuple[str, float]:
+        until = asyncio.get_running_loop().time() + TOKEN_SECONDS / 2
+        spec = {"audiences": [audience], "expirationSeconds": TOKEN_SECONDS}
+        asked = {"kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1", "spec": spec}
+        path = SERVICEACCOUNTS.path(namespace, account, "token")
+        made = await self._call("POST", path, {}, msgspec.json.encode(asked))
+        return str((made.get("status") or {}).get("token") or ""), until
 
     async def replace(self, resource: Resource, obj: JsonObject, subresource: str = "") -> JsonObject:
         metadata = obj["metadata"]

@@ -47,6 +47,10 @@ class ApiError(KubeError):
         return self.code == 410
 
 
+class NoCertificate(Exception):
+    """A folder has no usable certificate: says which file, and why."""
+
+
 def from_status(status: dict[str, Any]) -> ApiError:
     """An ``ApiError`` from a decoded ``Status`` object."""
     code = int(status.get("code") or 500)

@@ -10,11 +10,9 @@ import hashlib
 import ssl
 from pathlib import Path
 
+from tidegate.kube.errors import NoCertificate
+
 AUTHORITY, CERTIFICATE, KEY = "ca.crt", "tls.crt", "tls.key"
-
-
-class NoCertificate(Exception):
-    """The folder has no usable certificate: says which file, and why."""
 
 
 class Credentials:

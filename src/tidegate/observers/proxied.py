@@ -1,6 +1,7 @@
 """The coordinator and the agents, asked through the API server's ``pods/proxy``: how a command line gets to them.
 
-Works wherever the API server is reachable; RBAC on ``pods/proxy`` is the authorisation.
+Works wherever the API server is reachable. RBAC says who may use ``pods/proxy``, and who is given a token for it
+(``observers.asking``).
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ import msgspec
 
 from tidegate.dataplane.facts import Unreadable
 from tidegate.dataplane.sockets import Quiet
-from tidegate.kube.api import LEASES, PODS, Selection
+from tidegate.kube.api import LEASES, PODS, JsonObject, Selection
 from tidegate.kube.client import KubeClient
 from tidegate.kube.errors import ApiError, KubeError
 from tidegate.kube.exchange import Request
 from tidegate.model.endpoint import Endpoint
 from tidegate.model.names import AGENT_PORT, SYSTEM_NAMESPACE
-from tidegate.observers import sockets, witness
+from tidegate.observers import asking, sockets, witness
 from tidegate.observers.coordinator import (
     ACKNOWLEDGE_PATH,
     LEASE_NAME,
@@ -52,7 +53,7 @@ class ProxiedCoordinator:
 
     def __init__(self, client: KubeClient) -> None:
         self._client = client
-        self._target = ""
+        self._target: tuple[str, bool] | None = None
 
     async def acknowledge(self, ask: Ask) -> View:
         """Raises ``CoordinatorUnreachable``."""
@@ -72,13 +73,14 @@ class ProxiedCoordinator:
 
     async def _call(self, method: str, path: str, body: bytes = b"", query: tuple[tuple[str, str], ...] = ()) -> bytes:
         try:
-            if not self._target:
+            if self._target is None:
                 lease = await self._client.get(LEASES, LEASE_NAME, SYSTEM_NAMESPACE)
                 _, port = lease_address(lease)
-                self._target = f"{(lease.get('spec') or {}).get('holderIdentity')}:{port}"
+                holder = str((lease.get("spec") or {}).get("holderIdentity"))
+                self._target = asking.ask_target(holder, lease.get("metadata") or {}, port)
             return await call(self._client, self._target, Request(method, path, query, {}, body))
         except KubeError as error:
-            self._target = ""
+            self._target = None
             raise CoordinatorUnreachable(f"the coordinator does not answer: {error}") from error
 
 
@@ -87,7 +89,7 @@ class ProxiedAgents:
 
     def __init__(self, client: KubeClient) -> None:
         self._client = client
-        self._names: dict[str, str] = {}
+        self._targets: dict[str, tuple[str, bool]] = {}
 
     async def connections(self, node: str, endpoints: tuple[Endpoint, ...]) -> Quiet:
         """What is in flight at ``endpoints`` on ``node``. Never raises: no answer is unreadable."""
@@ -107,23 +109,32 @@ class ProxiedAgents:
 
     async def call(self, node: str, request: Request) -> bytes:
         """Any request to the agent of ``node``. Raises ``KubeError``."""
-        if node not in self._names:
+        if node not in self._targets:
             select = Selection(SYSTEM_NAMESPACE, AGENT_LABELS, f"spec.nodeName={node}")
             found = (await self._client.list(PODS, select)).items
             if not found:
                 raise ApiError(404, "NotFound", f"there is no agent on {node}")
-            self._names[node] = found[0]["metadata"]["name"]
+            pod = _newest(found)
+            self._targets[node] = asking.ask_target(pod["name"], pod, AGENT_PORT)
         try:
-            return await call(self._client, f"{self._names[node]}:{AGENT_PORT}", request)
+            return await call(self._client, self._targets[node], request)
         except KubeError:
-            self._names.pop(node, None)
+            self._targets.pop(node, None)
             raise
 
 
-async def call(client: KubeClient, target: str, request: Request) -> bytes:
-    """``request`` put to ``POD:PORT`` of our namespace. Raises ``KubeError``."""
-    path = f"{PODS.path(SYSTEM_NAMESPACE, target)}/proxy{request.path}"
-    response = await client.request(
-        Request(request.method, path, request.query, {"accept": "application/json", **request.headers}, request.body)
-    )
+def _newest(found: list[JsonObject]) -> JsonObject:
+    """The metadata of the agent that stays: one that is told to leave holds what it holds, and answers nobody."""
+    staying = [obj["metadata"] for obj in found if "deletionTimestamp" not in obj["metadata"]]
+    return max(staying or [found[0]["metadata"]], key=lambda one: str(one.get("creationTimestamp") or ""))
+
+
+async def call(client: KubeClient, target: tuple[str, bool], request: Request) -> bytes:
+    """``request`` put to a pod of our namespace (``asking.ask_target``). Raises ``KubeError``."""
+    name, wants_token = target
+    headers = {"accept": "application/json", **request.headers}
+    if wants_token:
+        headers[asking.TOKEN_HEADER] = await client.token(SYSTEM_NAMESPACE, asking.ACCOUNT, asking.AUDIENCE)
+    path = f"{PODS.path(SYSTEM_NAMESPACE, name)}/proxy{request.path}"
+    response = await client.request(Request(request.method, path, request.query, headers, request.body))
     return await response.read()

@@ -6,6 +6,7 @@ from tidegate.kube.api import JsonObject
 from tidegate.lab.apiserver import failures
 from tidegate.lab.apiserver.access import BASIC, PUBLIC_RULE, Access, Attributes, Subject
 from tidegate.lab.apiserver.registry import REVIEW, Row
+from tidegate.lab.apiserver.tokens import decoded_claims
 
 _ALL: JsonObject = {
     "resourceRules": [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}],
@@ -36,12 +37,25 @@ def _status(kind: str, spec: JsonObject, access: Access, subject: Subject) -> Js
         return {"userInfo": _user(subject)}
     if kind == "TokenReview":
         holder = access.holder(spec["token"]) if spec.get("token") else subject
-        return {"authenticated": True, "user": _user(holder)} if holder else {"user": {}}
+        return _authenticated(spec, holder) if holder else {"user": {}}
     if kind == "SelfSubjectRulesReview":
         return _rules(spec.get("namespace") or "", subject)
     if kind != "SelfSubjectAccessReview" and spec.get("user"):
         subject = access.named(spec["user"])
     return {"allowed": subject.may(_asked(spec))}
+
+
+def _authenticated(spec: JsonObject, holder: Subject) -> JsonObject:
+    """For the audiences that were asked about, where the token names any (authentication/v1 TokenReviewSpec)."""
+    told: JsonObject = {"authenticated": True, "user": _user(holder)}
+    wanted = list(spec.get("audiences") or ())
+    if not wanted:
+        return told
+    own = (decoded_claims(str(spec.get("token") or "")) or {}).get("aud") or []
+    audiences = [one for one in wanted if one in own]
+    if not audiences:
+        return {"user": {}, "error": f"[invalid bearer token, token audiences {own} is invalid for {wanted}]"}
+    return {**told, "audiences": audiences}
 
 
 def _user(subject: Subject) -> JsonObject:
