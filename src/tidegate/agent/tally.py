@@ -38,7 +38,7 @@ class Tally:
         if flight.write is None:
             return False
         word = Word(True) if self.proxies is None else self.proxies.word(node)
-        question = (flight.endpoints, flight.services)
+        question = (flight.endpoints, flight.services, flight.lasts)
         if (self.epoch, self.question) != (flight.write.epoch, question):
             self.epoch, self.question = flight.write.epoch, question
             self.answers.clear()
@@ -47,7 +47,8 @@ class Tally:
         if known is not None and known[0] is reading and self._words.get(node) == word:
             return False
         self._words[node] = word
-        one = judge(node, reading, flight.endpoints, flight.write.epoch, flight.services)
+        seen = _without_fallback(flight, node, reading)
+        one = judge(node, seen, flight.endpoints, flight.write.epoch, flight.services)
         if not word.is_single:
             one = self._doubled(one, reading, word)
         view = NodeView(node, one.verdict.value, one.evidence.entry, one.evidence.source, one.evidence.at)
@@ -97,3 +98,11 @@ class Tally:
         """Whether anybody has not let go, as far as was judged."""
         answers = self.answers
         return any(name not in answers or answers[name][1].verdict not in _LETTING_GO for name in observers)
+
+
+def _without_fallback(flight: Flight, node: str, reading: Reading | None) -> Reading | None:
+    """The last endpoint of a node stays routed from outside until it is gone: ``localhealth`` answers for that."""
+    for last in flight.lasts:
+        if last.node == node and reading is not None and reading.facts is not None:
+            reading = replace(reading, facts=reading.facts.within(last.service))
+    return reading

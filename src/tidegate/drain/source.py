@@ -4,6 +4,10 @@ Every data plane is told by EndpointSlices, so a drain begins where they do: a c
 epoch may be written. In label mode clean means *in none*. In gate mode the pod stays listed while it terminates, and
 clean means *terminating, and in each Service another endpoint is ready*, for without one Kubernetes falls back to
 those that terminate (KEP-1669) and the pod is routed to until it is gone.
+
+Under ``externalTrafficPolicy: Local`` each node falls back by itself. The last endpoint of a node is clean all the
+same where the Service has a health check port (``Source.lasts``): to turn away what comes from outside is then up to
+load balancers, and the port is asked whether they were told to.
 """
 
 from __future__ import annotations
@@ -36,12 +40,27 @@ class Question:
     labels_before: dict[str, str] | None = None
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class LastOfNode:
+    """The pod is the last endpoint of ``service`` (namespace/name) on ``node``, which so routes what comes from outside
+    to it until it is gone; ``port`` is the node's health check port, by which load balancers know."""
+
+    service: str
+    node: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.service} on {self.node}"
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The answer: clean, or a sentence for each thing that still sends traffic. ``seen`` is for the next question."""
+    """The answer: clean, or a sentence for each thing that still sends traffic. ``seen`` is for the next question;
+    ``lasts`` are the Services of which the pod is the last on its node, and load balancers can know."""
 
     dirty: tuple[str, ...]
     seen: tuple[str, ...]
+    lasts: tuple[LastOfNode, ...] = ()
 
     @property
     def is_clean(self) -> bool:
@@ -60,7 +79,28 @@ def look(question: Question) -> Source:
         dirty += [f"Service {service} selects it again" for service in selecting(question.pod, routes)]
     else:
         dirty = [reason for listing in found for reason in _still_sends(question, listing)]
-    return Source((*dirty, *_never_seen(question, seen)), seen)
+    return Source((*dirty, *_never_seen(question, seen)), seen, _lasts(question, found))
+
+
+def _lasts(question: Question, found: list[Listing]) -> tuple[LastOfNode, ...]:
+    """Gate mode: where only the node's own fallback is left."""
+    if question.mode is not Mode.GATE:
+        return ()
+    by_name = {str(service): service for service in question.services}
+    lasts = set()
+    for listing in found:
+        service = by_name.get(listing.service)
+        entry = listing.endpoint
+        if service is None or not _has_health_port(service) or entry.is_ready or not entry.is_serving:
+            continue
+        others = _others(question, service, listing.slice)
+        if not any(other.is_ready and other.node == question.pod.node for other in others):
+            lasts.add(LastOfNode(listing.service, question.pod.node, service.health_check_node_port))
+    return tuple(sorted(lasts))
+
+
+def _has_health_port(service: Service) -> bool:
+    return service.is_local_externally and bool(service.health_check_node_port)
 
 
 def _routes(services: tuple[Service, ...]) -> tuple[Service, ...]:
@@ -92,7 +132,7 @@ def _still_sends(question: Question, listing: Listing) -> tuple[str, ...]:
     others = _others(question, service, listing.slice)
     if not any(other.is_ready for other in others):
         return (f"last endpoint: no other endpoint of {service} is ready",)
-    is_local = service.is_local_internally or service.is_local_externally
+    is_local = service.is_local_internally or (service.is_local_externally and not _has_health_port(service))
     if is_local and not any(other.is_ready and other.node == question.pod.node for other in others):
         node = question.pod.node
         return (f"last endpoint: no other endpoint of {service} is ready on {node} (traffic policy Local)",)

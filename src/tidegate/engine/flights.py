@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from tidegate.drain.fence import FenceWrite
+from tidegate.drain.source import LastOfNode
 from tidegate.drain.state import Mode
 from tidegate.model.endpoint import Endpoint
 from tidegate.model.pod import Pod
@@ -42,7 +43,7 @@ class Flight:
 
     ``pod``, ``labels_before``, ``workload``: as last read. ``seen``: Services in whose slices it was ever seen;
     ``serving``: the addresses they gave it; ``services``: which it is asked about, empty for all; ``exception``: why
-    its gate should be answered at once.
+    its gate should be answered at once; ``lasts``: where the pod is the last of its node (``source.LastOfNode``).
     """
 
     uid: str
@@ -62,6 +63,7 @@ class Flight:
     suspected: tuple[str, ...] = ()
     services: tuple[str, ...] = ()
     exception: str = ""
+    lasts: tuple[LastOfNode, ...] = ()
     is_read: bool = False
     spell: int = 0
     clean_at: float | None = None

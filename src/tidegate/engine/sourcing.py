@@ -118,6 +118,7 @@ class Sourcing:
                 is_due = is_due or not flight.is_read
                 continue
             found = source.look(_question(flight, lists, flight.pod))
+            self._note_lasts(flight, found)
             if flight.clean_at is None:
                 is_due = is_due or found.is_clean
                 flight.reasons = found.dirty or flight.reasons
@@ -159,6 +160,7 @@ class Sourcing:
             return
         question = _question(flight, lists, flight.pod)
         found = source.look(question)
+        self._note_lasts(flight, found)
         flight.seen = found.seen
         flight.serving = tuple(sorted({*flight.serving, *serving_endpoints(flight.pod, lists.slices)}))
         flight.suspected = source.suspects(_as_before(flight.pod, flight.labels_before), question.services)
@@ -168,6 +170,11 @@ class Sourcing:
             self._dirty(flight, found.dirty)
         elif flight.clean_at is None:
             flight.found_clean(at)
+            self._flights.tell()
+
+    def _note_lasts(self, flight: Flight, found: source.Source) -> None:
+        if flight.lasts != found.lasts:
+            flight.lasts = found.lasts
             self._flights.tell()
 
     def _dirty(self, flight: Flight, reasons: tuple[str, ...]) -> None:
