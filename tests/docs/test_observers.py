@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from pathlib import Path
 
@@ -61,3 +62,10 @@ def test_the_ingress_for_the_fence_is_one_that_traefik_takes():
 @pytest.mark.parametrize("word", ["loadbalancer/aws", "loadbalancer/gcp", "dns/external-dns", "crd/traefik.io"])
 def test_what_an_observer_may_cover_is_listed(word):
     assert f"`{word}`" in SECTION
+
+
+@pytest.mark.parametrize("kind", ["dns"])
+def test_the_options_of_a_kind_are_its_schemas(kind):
+    told = rows(SECTION.split(f"### {kind}\n")[1].split("\n### ")[0])
+    options = importlib.import_module(f"tidegate.observers.{kind.replace('-', '_')}").Options
+    assert told.keys() == {field.encode_name for field in msgspec.structs.fields(options)}

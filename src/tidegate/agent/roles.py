@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tidegate.drain import fence
+from tidegate.drain.dnsfence import headless_slice_name
+from tidegate.model.dns import dns_fence_name
 from tidegate.model.names import SYSTEM_NAMESPACE, fence_name
 from tidegate.observers import asking
 from tidegate.observers.coordinator import LEASE_NAME
@@ -71,9 +73,11 @@ def coordinator(install: str = "main") -> list[Piece]:
         *(rule(group, tuple(plurals), ("list",)) for group, plurals in _routing().items()),
         *_judging(),
     ]
-    slices = tuple(fence.slice_name(install, family) for family in ("IPv4", "IPv6"))
+    families = ("IPv4", "IPv6")
+    slices = tuple(fence.slice_name(install, family) for family in families)
+    slices += tuple(headless_slice_name(install, family) for family in families)
     own = [
-        rule("", ("services",), ("get", "patch"), (fence_name(install),)),
+        rule("", ("services",), ("get", "patch"), (fence_name(install), dns_fence_name(install))),
         rule("discovery.k8s.io", ("endpointslices",), ("get", "update"), slices),
         rule("coordination.k8s.io", ("leases",), ("get", "update"), (LEASE_NAME,)),
         rule("", ("services",), ("create",)),

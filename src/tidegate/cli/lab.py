@@ -51,6 +51,9 @@ def lab() -> None:
 @click.option(
     "--zones", default=0, show_default=True, type=click.IntRange(0, 200), help="Deal the nodes out to so many zones."
 )
+@click.option(
+    "--dns", default=0, show_default=True, type=click.IntRange(0, 200), help="DNS servers, on so many of the nodes."
+)
 @click.option("--dual-stack", is_flag=True, help="List an IPv6 address for each pod; requests still go by IPv4.")
 @click.option("-d", "--detach", is_flag=True, help="Return once it is up; it runs until `tidegate lab down`.")
 @click.option("--seed", default=0, show_default=True, help="Seeds names, jitter and endpoint choice.")
@@ -96,6 +99,8 @@ def up(**options: Any) -> None:
             raise click.UsageError(f"--bare has no coordinator that could ask --{one}")
     if options["throttle"] and options["ingress"] != "traefik":
         raise click.UsageError("--throttle is Traefik's: it goes with --ingress traefik")
+    if options["dns"]:
+        _check_dns(options["network"])
     settings = LabSettings(
         name=options["name"],
         nodes=options["nodes"],
@@ -106,6 +111,7 @@ def up(**options: Any) -> None:
         addons=() if options["bare"] else (TIDEGATE_ADDON, *([INGRESS_ADDON] if options["ingress"] else [])),
         zones=options["zones"],
         dual_stack=options["dual_stack"],
+        dns=options["dns"],
         addon_options=_addon_options(options),
         network=options["network"],
         proxy=options["proxy"],
@@ -252,7 +258,8 @@ def _print_status(entry: dict[str, Any]) -> None:
 
 def _fault_words(fault: dict[str, Any]) -> str:
     seconds = fault["seconds"]
-    return f"{fault['kind']} {'until proxy-restart' if seconds is None else f'{seconds:.1f} s'}"
+    until = f"until {fault['kind'].partition('-')[0]}-restart"
+    return f"{fault['kind']} {until if seconds is None else f'{seconds:.1f} s'}"
 
 
 def running_lab(name: str) -> tuple[LabFolder, LabRecord]:
@@ -370,7 +377,19 @@ def _print_tokens(known: list[dict[str, Any]], output: str) -> None:
         click.echo(f"{one['name']}  {'; '.join(one['rules'])}")
 
 
-_FAULTS = ("proxy-freeze", "proxy-lag", "proxy-kill", "proxy-restart", "clear")
+def _check_dns(network: str) -> None:
+    from importlib.util import find_spec
+
+    if network != "loopback":
+        raise click.UsageError("--dns serves on loopback addresses: it does not go with another --network")
+    if find_spec("dns") is None:
+        fail("--dns needs dnspython: pip install 'tidegate[dns]'")
+
+
+_FAULTS = (
+    "proxy-freeze", "proxy-lag", "proxy-kill", "proxy-restart",
+    "dns-freeze", "dns-lag", "dns-kill", "dns-restart", "clear",
+)  # fmt: skip
 
 
 def _seconds(ctx: click.Context, param: click.Parameter, given: float) -> float:
@@ -382,7 +401,7 @@ def _seconds(ctx: click.Context, param: click.Parameter, given: float) -> float:
 
 @lab.command()
 @click.argument("kind", type=click.Choice(_FAULTS), metavar="FAULT")
-@click.option("--node", required=True, metavar="NODE", help="Which node's proxy.")
+@click.option("--node", required=True, metavar="NODE", help="Which node's proxy, or DNS server.")
 @click.option("--seconds", default=0.0, type=float, callback=_seconds, help="For how long, or how far behind.")
 @lab_option
 def fault(kind: str, node: str, seconds: float, name: str) -> None:
@@ -394,6 +413,7 @@ def fault(kind: str, node: str, seconds: float, name: str) -> None:
     proxy-lag      sees every change --seconds late, until cleared
     proxy-kill     gone for --seconds (0: until proxy-restart)
     proxy-restart  started anew: it lists everything again
+    dns-*          the same of the node's DNS server, where the lab has them
     clear          end every fault of the node
     """
     from tidegate.kube.connect import open_api
@@ -401,7 +421,7 @@ def fault(kind: str, node: str, seconds: float, name: str) -> None:
     from tidegate.lab.control import apply_fault
     from tidegate.lab.faults import Fault
 
-    if kind in ("proxy-freeze", "proxy-lag") and not seconds:
+    if kind.endswith(("-freeze", "-lag")) and not seconds:
         raise click.UsageError(f"{kind} wants --seconds")
     _, record = running_lab(name)
 
