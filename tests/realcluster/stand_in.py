@@ -7,18 +7,23 @@ questions and the coordinator are the real ones, and a command line reaches them
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import json
 import os
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from tests.realcluster.fake_kubelet import NODE, fake_kubelet
 
 from tidegate import vtime
-from tidegate.agent import addon
+from tidegate.agent import addon, roles
+from tidegate.agent.callers import Callers
 from tidegate.agent.coordinator import Coordinator, CoordinatorSettings
+from tidegate.agent.issuer import AGENT_SECRET, Issuer
+from tidegate.agent.ports import Doors, Ports
 from tidegate.agent.questions import Questions
 from tidegate.agent.witness import NodeWitness
 from tidegate.dataplane.sockets import Quiet
@@ -29,20 +34,35 @@ from tidegate.kube.api import (
     NAMESPACES,
     NODES,
     PODS,
+    SECRETS,
     SERVICEACCOUNTS,
     SERVICES,
     Api,
     Deletion,
     Patch,
+    Resource,
 )
 from tidegate.kube.errors import ApiError
 from tidegate.kube.reflector import Reflector
+from tidegate.kube.tls import Credentials
 from tidegate.model.endpoint import Endpoint
 from tidegate.model.names import AGENT_PORT, COORDINATOR_PORT, SYSTEM_NAMESPACE
+from tidegate.observers.asking import (
+    AGENT_ASK_PORT,
+    AGENT_NAME,
+    ASK_ANNOTATION,
+    COORDINATOR_ASK_PORT,
+    COORDINATOR_NAME,
+)
 from tidegate.observers.coordinator import LEASE_NAME
 from tidegate.observers.kernel import LabTables
 
 LAG_SECONDS = 0.02
+KINDS = {
+    "ServiceAccount": SERVICEACCOUNTS,
+    "Role": Resource(roles.GROUP, "v1", "roles", "Role"),
+    "RoleBinding": Resource(roles.GROUP, "v1", "rolebindings", "RoleBinding"),
+}
 
 
 NAMESPACE_ADDRESS = "TIDEGATE_TEST_NAMESPACE_ADDRESS"
@@ -130,10 +150,15 @@ class QuietSockets:
 
 
 @contextlib.asynccontextmanager
-async def tidegate_installed(api: Api, address: str) -> AsyncIterator[StandInKernel]:
-    """Agent and coordinator of the one fake node, listening on ``address``; all of it is taken away again."""
+async def tidegate_installed(api: Api, address: str, folder: str = "") -> AsyncIterator[StandInKernel]:
+    """Agent and coordinator of the one fake node, listening on ``address``; all of it is taken away again. With a
+    ``folder`` for certificates they ask for them and for tokens; without, they are as before there were any."""
     kernel = StandInKernel(api, NODE)
-    coordinator = Coordinator(api, CoordinatorSettings("tidegate-coordinator", address), lambda line: None)
+    settings = CoordinatorSettings("tidegate-coordinator", address)
+    if folder:
+        ask = f"https:{COORDINATOR_ASK_PORT}"
+        settings = replace(settings, ask=ask, credentials=Credentials(f"{folder}/coordinator"))
+    coordinator = Coordinator(api, settings, lambda line: None)
     with contextlib.suppress(ApiError):
         await api.create(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM_NAMESPACE}})
     async with contextlib.AsyncExitStack() as stack:
@@ -144,13 +169,18 @@ async def tidegate_installed(api: Api, address: str) -> AsyncIterator[StandInKer
         pods = [one for one in addon.manifests(site) if one["kind"] == "Pod"]
         await _accounts(api)
         for one in pods:
-            one["metadata"].pop("annotations", None)  # asked as agents before 0.2 are: without a token
+            annotations = one["metadata"].pop("annotations", None)  # without it: asked without a token
+            if folder and annotations:
+                one["metadata"]["annotations"] = {ASK_ANNOTATION: f"https:{AGENT_ASK_PORT}"}
             await api.create(PODS, one)
         questions = Questions(NodeWitness(LabTables(kernel, NODE), NODE), QuietSockets(), api, address)
-        servers = [
-            await wire.serve(questions.exchange, address, AGENT_PORT),
-            await wire.serve(coordinator.exchange, address, COORDINATOR_PORT),
-        ]
+        if folder:
+            servers = await _under_tls(api, address, folder, questions, coordinator)
+        else:
+            servers = [
+                await wire.serve(questions.exchange, address, AGENT_PORT),
+                await wire.serve(coordinator.exchange, address, COORDINATOR_PORT),
+            ]
         running = [asyncio.create_task(kernel.run()), asyncio.create_task(coordinator.run())]
         try:
             while not coordinator.lease.is_held:
@@ -166,6 +196,34 @@ async def tidegate_installed(api: Api, address: str) -> AsyncIterator[StandInKer
                 await api.delete(PODS, one["metadata"]["name"], SYSTEM_NAMESPACE, Deletion(0))
             await api.delete(LEASES, LEASE_NAME, SYSTEM_NAMESPACE)
             await _node_at(api, [])
+
+
+async def _under_tls(
+    api: Api, address: str, folder: str, questions: Questions, coordinator: Coordinator
+) -> list[Ports]:
+    """Certificates as the coordinator makes them and agents mount them; accounts and roles as they are printed."""
+    for piece in roles.callers():
+        with contextlib.suppress(ApiError):
+            await api.create(KINDS[piece.manifest["kind"]], piece.manifest)
+    await Issuer(api, f"{folder}/coordinator", "main", lambda line: None).issue(vtime.now())
+    mounted = Path(folder, "agent")
+    mounted.mkdir(exist_ok=True)
+    for name, text in (await api.get(SECRETS, AGENT_SECRET, SYSTEM_NAMESPACE))["data"].items():
+        (mounted / name).write_bytes(base64.b64decode(text))
+    credentials = coordinator.settings.credentials
+    made = [
+        Ports(
+            Doors(address, AGENT_PORT, AGENT_ASK_PORT, (COORDINATOR_NAME,)),
+            questions.exchange, Callers(api), print, Credentials(str(mounted)),
+        ),
+        Ports(
+            Doors(address, COORDINATOR_PORT, COORDINATOR_ASK_PORT, (AGENT_NAME,)),
+            coordinator.exchange, Callers(api), print, credentials,
+        ),
+    ]  # fmt: skip
+    for one in made:
+        await one.open()
+    return made
 
 
 async def _node_at(api: Api, addresses: list[dict[str, str]]) -> None:

@@ -11,12 +11,16 @@ from tests.realcluster.scene import scene
 from tests.realcluster.stand_in import own_address, tidegate_installed
 
 from tidegate.kube import wire
-from tidegate.kube.api import ENDPOINTSLICES, PODS, Patch, Selection
-from tidegate.kube.exchange import whole
+from tidegate.kube.api import ENDPOINTSLICES, PODS, SECRETS, SERVICEACCOUNTS, Patch, Selection
+from tidegate.kube.errors import Unreachable
+from tidegate.kube.exchange import Request, whole
+from tidegate.kube.tls import unverified_client
 from tidegate.model import pod as pods
 from tidegate.model.activity import parse
-from tidegate.model.names import SYSTEM_NAMESPACE
+from tidegate.model.names import AGENT_PORT, COORDINATOR_PORT, SYSTEM_NAMESPACE
 from tidegate.observers.activity import ProxiedActivity
+from tidegate.observers.asking import ACCOUNT, AGENT_ASK_PORT, AUDIENCE, TOKEN_HEADER
+from tidegate.observers.witness import ABOUT_PATH
 
 pytestmark = [
     pytest.mark.realcluster,
@@ -99,3 +103,34 @@ async def test_a_pods_own_503_is_told_from_the_api_servers(real_cluster, probe, 
         said = await ProxiedActivity(here.api, pod, parse(probe)).ask()
         assert said.is_idle is is_idle, said
         assert detail in said.detail, said
+
+
+async def test_under_tls_command_lines_are_answered_by_their_token_and_nobody_else_is(real_cluster, tmp_path):
+    at = own_address()
+    async with scene(real_cluster, "under-tls") as here, tidegate_installed(here.api, at, str(tmp_path)):
+        name = (await here.names())[0]
+        shown = await here.tidegate("status", "svc/web")
+        assert shown.code == 0 and f"{NODE}  fence " in shown.out and "cannot be asked" not in shown.out, shown
+        ran = await here.tidegate("drain", f"pod/{name}", "--yes", "-o", "json")
+        assert ran.code == 0 and json.loads(ran.out)["result"] == "verified", ran
+        proxied = f"{PODS.path(SYSTEM_NAMESPACE, f'https:tidegate-agent-{NODE}:{AGENT_ASK_PORT}')}/proxy{ABOUT_PATH}"
+        for account, audience, code in (
+            (ACCOUNT, AUDIENCE, 200), (ACCOUNT, "", 401), ("default", AUDIENCE, 403), ("", "", 401)
+        ):  # fmt: skip
+            headers = {"authorization": "Bearer forged-as-pods-may"} if not account else {}
+            if account:
+                audiences = [audience] if audience else None
+                asked = {"metadata": {"name": account}, "spec": {"audiences": audiences, "expirationSeconds": 600}}
+                made = await here.api.create(SERVICEACCOUNTS, asked, SYSTEM_NAMESPACE, "token")
+                headers = {TOKEN_HEADER: made["status"]["token"]}
+            if account:
+                assert (await here.api.exchange(Request("GET", proxied, (), headers))).status == code
+            else:
+                peer = wire.Peer(at, AGENT_ASK_PORT, tls=unverified_client())
+                assert (await wire.fetch(peer, Request("GET", ABOUT_PATH, (), headers)))[0] == code
+        for port in (AGENT_PORT, COORDINATOR_PORT):
+            for tls in (unverified_client(), None):
+                with pytest.raises(Unreachable):
+                    await wire.fetch(wire.Peer(at, port, tls=tls), Request("GET", "/healthz"))
+        secrets = [one["metadata"]["name"] for one in (await here.api.list(SECRETS, Selection(SYSTEM_NAMESPACE))).items]
+        assert sorted(secrets) == ["tidegate-agent-tls", "tidegate-authority"]

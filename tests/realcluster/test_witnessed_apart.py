@@ -34,4 +34,4 @@ def test_the_stories_with_a_witness_hold_in_a_network_namespace_of_their_own():
         [*apart, *command], env={**os.environ, NAMESPACE_ADDRESS: ADDRESS}, capture_output=True, text=True, timeout=120
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert "9 passed" in ran.stdout
+    assert "10 passed" in ran.stdout
