@@ -41,16 +41,62 @@ async def dial(
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
         sock.bind((source, 0))
-        # Loopback has answered by the time connect(2) returns EINPROGRESS, so asking again is cheaper than a
-        # round through epoll; where it has not (a full backlog), the loop waits for it.
-        code = sock.connect_ex(target)
-        if code == errno.EINPROGRESS:
-            code = sock.connect_ex(target)
-        if code == errno.EALREADY:
-            await loop.sock_connect(sock, target)
-        elif code:
-            raise OSError(code, f"connect to {target[0]}:{target[1]}: {os.strerror(code)}")
-        return await loop.create_connection(factory, sock=sock)
     except BaseException:
         sock.close()
         raise
+    return await connect(factory, target, sock)
+
+
+async def connect(
+    factory: Callable[[], asyncio.BaseProtocol], target: tuple[str, int], sock: socket.socket
+) -> tuple[asyncio.BaseTransport, asyncio.BaseProtocol]:
+    """``create_connection`` with a non-blocking socket, which is ours from now on. Raises ``OSError``.
+
+    A call that is cancelled half-way leaves uvloop 0.23 with a descriptor that it closes a second time, or polls though
+    it was closed (libuv aborts the process): so the last step, a turn of the loop, is not cancelled but undone.
+    """
+    try:
+        await _connected(sock, target)
+    except BaseException:
+        sock.close()
+        raise
+    making = asyncio.ensure_future(asyncio.get_running_loop().create_connection(factory, sock=sock))
+    try:
+        return await asyncio.shield(making)
+    except asyncio.CancelledError:
+        making.add_done_callback(_abort)
+        raise
+
+
+def _abort(made: asyncio.Future[tuple[asyncio.Transport, asyncio.BaseProtocol]]) -> None:
+    if not made.cancelled() and made.exception() is None:
+        made.result()[0].abort()
+
+
+async def _connected(sock: socket.socket, target: tuple[str, int]) -> None:
+    """Not ``loop.sock_connect``: cancelled, uvloop lets go of the descriptor a turn later, and we close it now."""
+    # Loopback has answered by the time connect(2) returns EINPROGRESS, so asking again is cheaper than a
+    # round through epoll; where it has not (another namespace, a full backlog), the loop waits for it.
+    code = sock.connect_ex(target)
+    if code == errno.EINPROGRESS:
+        code = sock.connect_ex(target)
+    if code == errno.EALREADY:
+        await _writable(sock.fileno())
+        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if code:
+        raise OSError(code, f"connect to {target[0]}:{target[1]}: {os.strerror(code)}")
+
+
+async def _writable(descriptor: int) -> None:
+    loop = asyncio.get_running_loop()
+    woken: asyncio.Future[None] = loop.create_future()
+
+    def wake() -> None:
+        if not woken.done():
+            woken.set_result(None)
+
+    loop.add_writer(descriptor, wake)
+    try:
+        await woken
+    finally:
+        loop.remove_writer(descriptor)

@@ -36,6 +36,7 @@ class PodWorker:
         self.pod = pod
         self._ground = ground
         self._ip = ""
+        self._has_address = False
         self._network: Namespace | None = None
         self._started_at: datetime | None = None
         self._is_gone = False
@@ -124,6 +125,7 @@ class PodWorker:
         except BaseException:
             ground.addresses.release(address)
             raise
+        self._has_address = True
         return address
 
     async def _sync(self) -> float | None:
@@ -213,7 +215,9 @@ class PodWorker:
             order.ended(name)
 
     async def _release(self) -> None:
-        if self._ip and not self.pod["spec"].get("hostNetwork"):
+        """Once: by the second time its address may be another pod's."""
+        if self._has_address:
+            self._has_address = False
             await self._ground.pods.leave(self._ip)
             self._ground.addresses.release(self._ip)
 

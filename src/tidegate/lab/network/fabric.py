@@ -60,6 +60,12 @@ class Pod:
     link: str
 
 
+def _forget(made: asyncio.Future[Pod]) -> None:
+    """Nobody waits for it any more: its links end with its namespace."""
+    if not made.cancelled() and made.exception() is None:
+        made.result().namespace.close()
+
+
 class Node:
     """One node's namespaces: its own and its pods'."""
 
@@ -74,7 +80,12 @@ class Node:
     async def add_pod(self, address: str) -> Namespace:
         """In a thread: links are made and unmade behind one lock of the whole machine's kernel. Raises ``OSError``."""
         self._links += 1
-        pod = await asyncio.to_thread(self._add_pod, address, f"veth{self._links}")
+        making = asyncio.ensure_future(asyncio.to_thread(self._add_pod, address, f"veth{self._links}"))
+        try:
+            pod = await asyncio.shield(making)
+        except asyncio.CancelledError:
+            making.add_done_callback(_forget)
+            raise
         self._pods[address] = pod
         return pod.namespace
 

@@ -6,7 +6,9 @@ import asyncio
 import errno
 import os
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import cast
 
 from tidegate.kube import wire
 from tidegate.kube.exchange import Exchange
@@ -17,20 +19,19 @@ from tidegate.lab.network.namespaces import Namespace, bound
 from tidegate.lab.network.network import NodeNetwork, Peer, Streams
 from tidegate.lab.network.ruleset import node_rules
 from tidegate.lab.network.seam import NodePlace, NodeRules
+from tidegate.vtime.dial import connect
 
 
 async def dial(namespace: Namespace, host: str, port: int) -> Streams:
     """Open a connection from a namespace. Raises ``OSError``."""
     with namespace.inside():
         sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    reader = asyncio.StreamReader()
+    protocol = asyncio.StreamReaderProtocol(reader)
+    transport, _ = await connect(lambda: protocol, (host, port), sock)
     loop = asyncio.get_running_loop()
-    try:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        await loop.sock_connect(sock, (host, port))
-        return await asyncio.open_connection(sock=sock)
-    except BaseException:
-        sock.close()
-        raise
+    return reader, asyncio.StreamWriter(cast(asyncio.WriteTransport, transport), protocol, reader, loop)
 
 
 class KernelNode:
@@ -38,9 +39,10 @@ class KernelNode:
 
     is_real = True
 
-    def __init__(self, place: Node, rules: NodeRules, journal: Journal) -> None:
+    def __init__(self, place: Node, made: Callable[[], NodeRules], journal: Journal) -> None:
         self._place = place
-        self._rules = rules
+        self._made = made
+        self._rules = made()
         self._journal = journal
         self._generation = 0
 
@@ -64,6 +66,9 @@ class KernelNode:
             listening = bound(address, port)
         return await wire.serve_on(exchange, listening)
 
+    def begin(self) -> None:
+        self._rules = self._made()
+
     async def commit(self, node: str, services: Iterable[ServiceEntry]) -> int:
         entries = tuple(services)
         await self._rules.commit(entries)
@@ -86,8 +91,8 @@ class KernelNetwork:
             where = NodePlace(
                 name, (addressing.node(number),), addressing.pod_network(number), f"{addressing.service_prefix}.0.0/16"
             )
-            rules = node_rules(shape, place.namespace.run, where)
-            self._nodes[name] = KernelNode(place, rules, journal)
+            made = partial(node_rules, shape, place.namespace.run, where)
+            self._nodes[name] = KernelNode(place, made, journal)
 
     async def ready(self) -> None:
         """It is, since it was built."""

@@ -31,6 +31,10 @@ class NodeNetwork(PodNetwork, Protocol):
         """Listen on an address of the node. Raises ``OSError``."""
         ...
 
+    def begin(self) -> None:
+        """A proxy's process starts: it knows nothing of what an earlier one wrote."""
+        ...
+
     async def commit(self, node: str, services: Iterable[ServiceEntry]) -> int:
         """Replace what the node forwards; its new generation. Raises ``KernelError``, ``OSError``."""
         ...
@@ -83,6 +87,9 @@ class LoopbackNode(SharedNetwork):
         super().__init__(address)
         self._egress = egress_socket
         self.commit = kernel.commit
+
+    def begin(self) -> None:
+        """The modelled kernel replaces its table as a whole."""
 
     async def dial_hook(self, host: str, port: int) -> Streams:
         return await egress(self._egress, host, port)

@@ -10,8 +10,9 @@ from tidegate.lab.kernel.tables import ServiceEntry
 
 NFT_1_36 = "nft-1.36"
 NFT_1_30 = "nft-1.30"
-SHAPES = (NFT_1_36, NFT_1_30)
-"""As which kube-proxy the rules are laid out: the version is that of Kubernetes, the backend is nftables in both."""
+IPTABLES_1_36 = "iptables-1.36"
+SHAPES = (NFT_1_36, NFT_1_30, IPTABLES_1_36)
+"""As which kube-proxy the rules are laid out: its backend, and the version of Kubernetes."""
 
 Run = Callable[[Sequence[str], bytes], Awaitable[bytes]]
 """Runs a command (no shell) inside the node's network namespace with that standard input; gives its standard output.

@@ -66,9 +66,7 @@ class HealthPorts:
 
     async def _listen(self, name: Name, port: int) -> None:
         try:
-            self._servers[name] = port, await self._proxying.serve(
-                self._answering(name), self._proxying.address, port
-            )
+            self._servers[name] = port, await self._proxying.serve(self._answering(name), self._proxying.address, port)
         except OSError as error:
             where = f'node {self._proxying.node_name} failed to start healthcheck "{name[0]}/{name[1]}" on port {port}'
             self._complain(name, f"{where}: {error.strerror or error}")

@@ -128,6 +128,7 @@ class _Incarnation:
         self._runner = BoundedFrequencyRunner(self._sync, Periods(min=proxy.config.min_sync_seconds))
 
     async def run(self) -> None:
+        self._proxy.network.begin()
         watched = Selection(labels=rules.WATCHED)
         services = Reflector(self._proxy.api, SERVICES, watched)
         slices = Reflector(self._proxy.api, ENDPOINTSLICES, watched)

@@ -6,51 +6,20 @@ import asyncio
 import os
 import signal
 from datetime import datetime
-from typing import Any
+from functools import partial
 
 from tidegate import vtime
 from tidegate.lab.runtime import processes
 from tidegate.lab.runtime.logs import ContainerLog, LogBook
 from tidegate.lab.runtime.spawner import Birth, Child, Spawner
 from tidegate.lab.runtime.spec import ContainerSpec, Streams
-from tidegate.lab.runtime.streams import pipe_ends, pumping, terminal_ends
+from tidegate.lab.runtime.streams import PipeReader, pipe_ends, pumping, terminal_ends
 from tidegate.lab.runtime.zygote import CONTAINER_MARK
 
 _OUTPUT_GRACE_SECONDS = 0.5
 """How long the output of an ended container may trail its exit: pipes are read by the same loop, later."""
 
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV", processes.STATE_MARK)
-
-
-class _Pipe(asyncio.Protocol):
-    """The reading end of a container's output."""
-
-    def __init__(self, stream: str, log: ContainerLog) -> None:
-        self._stream = stream
-        self._log = log
-        self.ended = asyncio.get_running_loop().create_future()
-
-    def data_received(self, data: bytes) -> None:
-        self._log.write(self._stream, data)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if not self.ended.done():
-            self.ended.set_result(None)
-
-
-class _Output(asyncio.Protocol):
-    """Collects what a command writes."""
-
-    def __init__(self) -> None:
-        self.chunks: list[bytes] = []
-        self.ended = asyncio.get_running_loop().create_future()
-
-    def data_received(self, data: bytes) -> None:
-        self.chunks.append(data)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if not self.ended.done():
-            self.ended.set_result(None)
 
 
 class RealProcess:
@@ -119,9 +88,10 @@ class RealRuntime:
             _close(writers)
         started_at = vtime.now()
         log = self.book.open(spec)
-        pipes = []
-        for stream, reader in zip(("stdout", "stderr"), readers, strict=True):
-            pipes.append((await _read_pipe(reader, _Pipe(stream, log)))[1])
+        pipes = [
+            PipeReader(reader, partial(log.write, stream))
+            for stream, reader in zip(("stdout", "stderr"), readers, strict=True)
+        ]
         task = asyncio.get_running_loop().create_task(_close_log(child, pipes, log))
         self._tasks[task] = None
         task.add_done_callback(lambda done: self._tasks.pop(done, None))
@@ -140,15 +110,16 @@ class RealRuntime:
             raise
         finally:
             _close((writer,))
-        transport, output = await _read_pipe(reader, _Output())
+        chunks: list[bytes] = []
+        output = PipeReader(reader, chunks.append)
         try:
             async with asyncio.timeout(timeout_seconds):
                 code = await asyncio.shield(child.exit)
                 await _settled([output.ended])
-                return code, b"".join(output.chunks)
+                return code, b"".join(chunks)
         finally:
             self._spawner.signal(child, signal.SIGKILL)
-            transport.close()
+            output.close()
 
     async def converse(self, spec: ContainerSpec, command: tuple[str, ...], streams: Streams) -> int:
         """Run a command with live streams, on a terminal of its own if asked."""
@@ -170,16 +141,11 @@ class RealRuntime:
             self._spawner.signal(child, signal.SIGKILL)
 
 
-async def _read_pipe(descriptor: int, protocol: Any) -> tuple[Any, Any]:
-    loop = asyncio.get_running_loop()
-    return await loop.connect_read_pipe(lambda: protocol, os.fdopen(descriptor, "rb", buffering=0))
-
-
 async def _settled(futures: list[asyncio.Future[None]]) -> None:
     await asyncio.wait(futures, timeout=_OUTPUT_GRACE_SECONDS)
 
 
-async def _close_log(child: Child, pipes: list[_Pipe], log: ContainerLog) -> None:
+async def _close_log(child: Child, pipes: list[PipeReader], log: ContainerLog) -> None:
     await asyncio.shield(child.exit)
     await _settled([pipe.ended for pipe in pipes])
     log.close()

@@ -54,6 +54,40 @@ async def pumping(ends: Ends, streams: Streams) -> AsyncIterator[list[asyncio.Ta
         await asyncio.gather(*drained, feeding, return_exceptions=True)
 
 
+class PipeReader:
+    """Hands over what comes out of a pipe, until its writers are gone (``ended``) or it is closed, descriptor and all.
+
+    By hand, not with ``connect_read_pipe``: uvloop 0.23 closes the descriptor twice (``_close`` in handles/handle.pyx),
+    and the second time it may be what another thread has just opened.
+    """
+
+    def __init__(self, descriptor: int, take: Callable[[bytes], object]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._descriptor = descriptor
+        self._take = take
+        self.ended: asyncio.Future[None] = self._loop.create_future()
+        os.set_blocking(descriptor, False)
+        self._loop.add_reader(descriptor, self._readable)
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            self._loop.remove_reader(self._descriptor)
+            os.close(self._descriptor)
+            self._descriptor = -1
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+    def _readable(self) -> None:
+        try:
+            data = os.read(self._descriptor, _CHUNK_BYTES)
+        except BlockingIOError:
+            return
+        if data:
+            self._take(data)
+        else:
+            self.close()
+
+
 async def _ready(descriptor: int, watch: Callable[..., object], forget: Callable[[int], object]) -> None:
     """Until the loop says that ``descriptor`` can go on."""
     woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
