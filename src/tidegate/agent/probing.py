@@ -90,7 +90,7 @@ class Prober:
         kept = 0
         try:
             facts = await self._facts()
-            problem = _refusal(facts, probe)
+            problem = _refusal(facts, probe, self._address)
             if problem:
                 return Opened(node=self._node, problem=problem)
             target = (probe.address or self._address, probe.port)
@@ -155,24 +155,27 @@ class Prober:
             await asyncio.sleep(POLL_SECONDS)
 
 
-def _refusal(facts: Facts, probe: Probe) -> str:
+def _refusal(facts: Facts, probe: Probe, own: str) -> str:
     """Why this address is not dialled from here; empty when it is one of the node's own."""
     if facts.unreadable:
         return "; ".join(str(one) for one in facts.unreadable)
-    if any(_is_of(route, probe) for route in facts.routes):
+    if any(_is_of(route, probe, own) for route in facts.routes):
         return ""
     where = f"{probe.via} {probe.address or '*'}:{probe.port}"
     return f"{where} is in no Service of this node's tables: it is not dialled from here"
 
 
-def _is_of(route: Route, probe: Probe) -> bool:
-    """The fence's own address is nobody's: its endpoint is a number, and dialling it would reach a stranger."""
+def _is_of(route: Route, probe: Probe, own: str) -> bool:
+    """The fence's own address is nobody's: its endpoint is a number, and dialling it would reach a stranger.
+
+    A NodePort is at any address of the node, or at those that its rules name: ``own``, which is dialled, among them.
+    """
     if (route.via, route.port, route.protocol) != (probe.via, probe.port, "TCP"):
         return False
     if not route.service or route.service.startswith(f"{SYSTEM_NAMESPACE}/{FENCE_PREFIX}"):
         return False
     try:
-        return route.address == (canonical(probe.address) if probe.address else "")
+        return route.address in ((canonical(probe.address),) if probe.address else ("", own))
     except ValueError:
         return False
 
