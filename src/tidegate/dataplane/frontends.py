@@ -179,18 +179,25 @@ class _Collected:
         return tuple(found)
 
 
+def is_fence(target: Target, family: int) -> bool:
+    """Whether a target may be a fence's."""
+    if target.low is None or target.high is None:
+        return True
+    return target.low <= _FENCES[family][1] and _FENCES[family][0] <= target.high
+
+
 class _Wanted:
     """Whether a target is one asked about, or may be a fence's."""
 
     def __init__(self, endpoints: tuple[Endpoint, ...], family: int) -> None:
         self._numbers = {_number(one.address) for one in endpoints if (":" in one.address) == (family == 6)}
-        self._fences = _FENCES[family]
+        self._family = family
 
     def __call__(self, target: Target) -> bool:
         low, high = target.low, target.high
         if low is None or high is None:
             return True
-        if low <= self._fences[1] and self._fences[0] <= high:
+        if is_fence(target, self._family):
             return True
         return low in self._numbers if low == high else any(low <= number <= high for number in self._numbers)
 

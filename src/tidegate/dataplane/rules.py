@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import ip_address, ip_network
@@ -194,6 +194,18 @@ class Lookup:
 Step = Test | Maybe | Opaque | Verdict | Dnat | Lookup
 
 
+def all_steps(steps: tuple[Step, ...]) -> Iterator[Step]:
+    """``steps``, and in the place of a lookup what its rows lead to."""
+    for step in steps:
+        if isinstance(step, Lookup):
+            for outcome in step.exact.values():
+                yield from outcome
+            for _, outcome in step.ranged:
+                yield from outcome
+        else:
+            yield step
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Rule:
     """``where`` names it for people: its table, chain and handle or line. ``note`` is its comment."""
@@ -261,9 +273,12 @@ def _only(steps: Sequence[Step], which: int) -> int | None:
 class Table:
     """One table as one address family (4 or 6) sees it. ``where`` names it: ``ip kube-proxy``.
 
-    A chain that rules lead to and that ``chains`` does not have is a problem of every path that leads there.
+    A chain that rules lead to and that ``chains`` does not have is a problem of every path that leads there. Where
+    ``is_indexed``, somebody has found out already which chains lead to what is asked about: ``leading``, None for any.
     """
 
     where: str
     family: int
     chains: dict[str, Chain] = field(default_factory=dict)
+    is_indexed: bool = False
+    leading: Container[str] | None = None

@@ -8,7 +8,7 @@ Ranges of packets (a NodePort on any address) that rules split unevenly may be o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field
 
 from tidegate.dataplane.rules import (
@@ -30,6 +30,7 @@ from tidegate.dataplane.rules import (
     Target,
     Test,
     Verdict,
+    all_steps,
     intersect,
     point,
     the_point,
@@ -67,9 +68,11 @@ def paths(table: Table, is_wanted: Callable[[Target], bool] | None = None) -> It
     """All paths of all hooks of ``table``. With ``is_wanted``: those of the frontends that have at least one path to
     a target it says yes to, or a problem. Raises ``TooMuch``.
     """
-    matters = None if is_wanted is None else _leading(table, is_wanted)
+    matters = table.leading
+    if is_wanted is not None and not table.is_indexed:
+        matters = _leading(table, is_wanted)
     alike: list[list[tuple[Step, ...]]] = []
-    for chain in table.chains.values():
+    for chain in list(table.chains.values()):
         if chain.hook and (matters is None or chain.name in matters):
             steps = [rule.steps for rule in chain.rules]
             if steps not in alike:  # kube-proxy's two hooks jump to the same chain
@@ -77,7 +80,7 @@ def paths(table: Table, is_wanted: Callable[[Target], bool] | None = None) -> It
                 yield from _paths(table, chain, matters)
 
 
-def _paths(table: Table, base: Chain, matters: set[str] | None) -> Iterator[Path]:
+def _paths(table: Table, base: Chain, matters: Container[str] | None) -> Iterator[Path]:
     wide, narrow = _Walk(table, matters), _Walk(table)
     seen: set[Box] = set()
     for found in wide.of(base, ANY):
@@ -123,7 +126,7 @@ class _Walk:
     """Walks packets through ``table``; chains outside ``matters`` are passed over as if they gave packets back."""
 
     table: Table
-    matters: set[str] | None = None
+    matters: Container[str] | None = None
     steps: int = 0
     found: list[Path] = field(default_factory=list)
 
@@ -212,7 +215,7 @@ def _with(box: Box, which: int, region: Region) -> Box:
     )
 
 
-def _hits(lookup: Lookup, box: Box, matters: set[str] | None) -> tuple[list[tuple[Box, tuple[Step, ...]]], bool]:
+def _hits(lookup: Lookup, box: Box, matters: Container[str] | None) -> tuple[list[tuple[Box, tuple[Step, ...]]], bool]:
     """What the rows of ``lookup`` say about packets of ``box``, and whether some packet may be in none of them.
 
     Rows that lead to no chain that ``matters`` are as good as none.
@@ -239,7 +242,7 @@ def _hits(lookup: Lookup, box: Box, matters: set[str] | None) -> tuple[list[tupl
     return hits, not lookup.is_certain
 
 
-def _is_nothing(outcome: tuple[Step, ...], matters: set[str]) -> bool:
+def _is_nothing(outcome: tuple[Step, ...], matters: Container[str]) -> bool:
     """Whether a row that only leads to a chain leads to none that matters."""
     only = outcome[0] if len(outcome) == 1 else None
     return isinstance(only, Verdict) and only.target not in matters
@@ -260,10 +263,10 @@ def _leading(table: Table, is_wanted: Callable[[Target], bool]) -> set[str]:
     """The chains from which a wanted target, or a problem, can be reached."""
     callers: dict[str, set[str]] = {}
     found: list[str] = []
-    for chain in table.chains.values():
+    for chain in list(table.chains.values()):
         is_end = False
         for rule in chain.rules:
-            for step in _all_steps(rule.steps):
+            for step in all_steps(rule.steps):
                 if isinstance(step, Verdict) and step.target:
                     callers.setdefault(step.target, set()).add(chain.name)
                     is_end |= step.target not in table.chains
@@ -282,14 +285,3 @@ def _leading(table: Table, is_wanted: Callable[[Target], bool]) -> set[str]:
                 matters.add(caller)
                 found.append(caller)
     return matters
-
-
-def _all_steps(steps: tuple[Step, ...]) -> Iterator[Step]:
-    for step in steps:
-        if isinstance(step, Lookup):
-            for outcome in step.exact.values():
-                yield from outcome
-            for _, outcome in step.ranged:
-                yield from outcome
-        else:
-            yield step

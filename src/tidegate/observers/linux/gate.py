@@ -6,18 +6,26 @@ just before kube-proxy's -100. The table is ours alone; whoever takes it away fi
 
 from __future__ import annotations
 
-from tidegate.observers.linux.commands import CommandFailed, output
-from tidegate.observers.linux.generation import Generations
-from tidegate.observers.linux.rules import OWN_TABLE
+from contextlib import closing
 
+from tidegate.dataplane.netlink import Malformed
+from tidegate.dataplane.nftmirror import Changed
+from tidegate.observers.linux.commands import output
+from tidegate.observers.linux.generation import Generations
+from tidegate.observers.linux.nftables import Questions
+
+OWN_TABLE = ("inet", "tidegate")
 PRIORITY = -110
+_INET = 1
+_HEAD_BYTES = 4
+"""struct nfgenmsg, in which the kernel tells the generation of now."""
 
 
 class Gate:
     """Keeps the table as it was made."""
 
     def __init__(self) -> None:
-        self._made = b""
+        self._made: tuple[bytes, ...] = ()
         self._wanted = ""
         self._generation = -1
 
@@ -52,8 +60,13 @@ def remove() -> None:
     output("nft", "-f", "-", text=f"table {table}\ndelete table {table}\n")
 
 
-def _shown() -> bytes:
+def _shown() -> tuple[bytes, ...]:
+    """The chain and its rules as the kernel has them; nothing when they are not there. ``nft`` would
+    read everybody's rules for it."""
     try:
-        return output("nft", "list", "table", *OWN_TABLE)
-    except CommandFailed:
-        return b""
+        with closing(Questions()) as questions:
+            chain = questions.chain(_INET, OWN_TABLE[1], "output")
+            shown = (chain, *questions.rules(_INET, OWN_TABLE[1], "output"))
+            return tuple(body[_HEAD_BYTES:] for body in shown)
+    except (Changed, Malformed):
+        return ()

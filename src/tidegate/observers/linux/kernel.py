@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 
 from tidegate import vtime
@@ -13,13 +15,14 @@ from tidegate.model.endpoint import Endpoint
 from tidegate.observers.kernel import KernelUnreachable, Reading
 from tidegate.observers.linux import conntrack, gate, rules
 from tidegate.observers.linux.commands import CommandFailed
+from tidegate.observers.linux.following import Followed, NotRead
 from tidegate.observers.linux.generation import Generations
-from tidegate.observers.linux.rules import Dumps, NotRead
+from tidegate.observers.linux.rules import Beside, Wanted
 
-POLL_SECONDS = 0.02
-"""How soon a commit is seen. kube-proxy syncs once a second at most."""
-LEGACY_SECONDS = 0.25
-"""Rules without a generation are read again this often."""
+LOOK_SECONDS = 0.25
+"""Rules without a generation are looked at this often, and which Services are fences."""
+REMEMBERED_MAX = 16
+RETRY_SECONDS = 0.02
 
 Fences = Callable[[], Mapping[str, str] | None]
 """ClusterIP -> install id of every fence of the cluster; None while that is not known."""
@@ -35,11 +38,13 @@ class LinuxKernel:
         self._fences = fences
         self._generations = Generations()
         self._lock = threading.Lock()
-        self._dumps: Dumps | None = None
-        self._nft_generation = -1
+        self._followed = Followed(self._generations)
+        self._state: tuple[int, Beside, Mapping[str, str]] | None = None
         self._generation = 0
-        self._fences_shown: Mapping[str, str] = {}
+        self._remembered: dict[tuple[Endpoint, ...] | None, Facts] = {}
         self._gate = gate.Gate()
+        self._waiting: list[asyncio.Future[None]] = []
+        self._watched = -1
 
     async def read(self, endpoints: tuple[Endpoint, ...] | None) -> Reading:
         fences = self._fences()
@@ -50,16 +55,54 @@ class LinuxKernel:
     async def read_after(self, generation: int, seconds: float, endpoints: tuple[Endpoint, ...]) -> Reading:
         loop = asyncio.get_running_loop()
         until = loop.time() + seconds
-        look_at = loop.time() + LEGACY_SECONDS
         while (left := until - loop.time()) > 0 and not self._is_newer(generation):
-            await asyncio.sleep(min(POLL_SECONDS, left))
-            if loop.time() >= look_at:
-                if await asyncio.to_thread(rules.has_legacy):
-                    found = await self.read(endpoints)
-                    if found.generation != generation:
-                        return found
-                look_at = loop.time() + LEGACY_SECONDS
+            if not await self._stirred(min(LOOK_SECONDS, left)) and rules.has_legacy():
+                found = await self.read(endpoints)
+                if found.generation != generation:
+                    return found
         return await self.read(endpoints)
+
+    async def _stirred(self, seconds: float) -> bool:
+        """Wait for a commit, or so long; whether there was one."""
+        if self._followed.fileno() < 0:
+            await asyncio.sleep(min(seconds, RETRY_SECONDS))
+            return False
+        loop = asyncio.get_running_loop()
+        stirred = loop.create_future()
+        self._waiting.append(stirred)
+        if len(self._waiting) == 1:
+            self._watched = os.dup(self._followed.fileno())
+            loop.add_reader(self._watched, self._wake)
+        try:
+            async with asyncio.timeout(seconds):
+                await stirred
+        except TimeoutError:
+            return False
+        finally:
+            if stirred in self._waiting:
+                self._waiting.remove(stirred)
+                self._unwatch()
+        if self._is_told():
+            return True
+        await asyncio.to_thread(self._hear)  # no commit: what was told must not wake us again
+        return False
+
+    def _wake(self) -> None:
+        for one in self._waiting:
+            if not one.done():
+                one.set_result(None)
+        self._waiting.clear()
+        self._unwatch()
+
+    def _unwatch(self) -> None:
+        if not self._waiting and self._watched >= 0:
+            asyncio.get_running_loop().remove_reader(self._watched)
+            os.close(self._watched)
+            self._watched = -1
+
+    def _hear(self) -> None:
+        with self._lock:
+            self._followed.hear()
 
     async def redirect(self, port: int, target: str) -> None:
         """Send what the node's own processes dial on ``port`` of any pod of it to ``target`` ("ip:port", ours). Put
@@ -69,18 +112,30 @@ class LinuxKernel:
         to_port = int(target.rpartition(":")[2])
         try:
             await asyncio.to_thread(self._gate.ensure, self._generations, self.pod_networks, port, to_port)
+            await asyncio.to_thread(self._follow)
         except (CommandFailed, OSError) as error:
             raise KernelUnreachable(f"the gate's redirect: {error}") from error
 
+    def _follow(self) -> None:
+        """Keep what is known of the rules current while nobody asks: the first question is the urgent one."""
+        with self._lock, suppress(NotRead):
+            self._followed.catch_up()
+
     def close(self) -> None:
+        with self._lock:
+            self._followed.close()
         self._generations.close()
 
     def _is_newer(self, generation: int) -> bool:
         """Whether a reading now would be of another generation than ``generation``; yes when that cannot be told."""
-        if generation != self._generation or self._fences() != self._fences_shown:
+        if generation != self._generation or self._state is None or self._fences() != self._state[2]:
             return True
+        return self._is_told()
+
+    def _is_told(self) -> bool:
+        """Whether there was a commit since the last reading."""
         try:
-            return self._generations.now() != self._nft_generation
+            return self._state is None or self._generations.now() != self._state[0]
         except OSError:
             return True
 
@@ -89,10 +144,10 @@ class LinuxKernel:
         with self._lock:
             at = vtime.now().timestamp()
             try:
-                dumps, generation = self._current(fences)
+                facts = self._current(Wanted(endpoints, fences, self._address))
             except (NotRead, OSError) as error:
                 return self._nothing(str(error))
-            facts = dumps.facts(endpoints, fences, self._address)
+            generation = self._generation
         tracked, unreadable = conntrack.read(endpoints)
         dump = f"{facts.dump}, generation {generation}"
         whole = replace(
@@ -100,16 +155,21 @@ class LinuxKernel:
         )
         return Reading(whole, generation)
 
-    def _current(self, fences: dict[str, str]) -> tuple[Dumps, int]:
-        """The dumps of now: those at hand where the generation says that nothing was committed since."""
-        is_known = self._dumps is not None and fences == self._fences_shown and not rules.has_legacy()
-        if self._dumps is not None and is_known and self._generations.now() == self._nft_generation:
-            return self._dumps, self._generation
-        dumps, nft_generation = rules.read(self._generations)
-        if dumps != self._dumps or nft_generation != self._nft_generation or fences != self._fences_shown:
-            self._dumps, self._nft_generation, self._fences_shown = dumps, nft_generation, fences
+    def _current(self, wanted: Wanted) -> Facts:
+        """What the rules of now show: what is known already, where nothing was committed since."""
+        is_known = self._state is not None and wanted.fences == self._state[2] and not rules.has_legacy()
+        if is_known and not self._is_told() and wanted.endpoints in self._remembered:
+            return self._remembered[wanted.endpoints]
+        facts, generation, beside = rules.read(self._followed, wanted)
+        state = (generation, beside, wanted.fences)
+        if state != self._state:
+            self._state = state
             self._generation += 1
-        return self._dumps or dumps, self._generation
+            self._remembered.clear()
+        if len(self._remembered) >= REMEMBERED_MAX:
+            self._remembered.clear()
+        self._remembered[wanted.endpoints] = facts
+        return facts
 
     def _nothing(self, why: str) -> Reading:
         return Reading(Facts(self.node, "no dump", unreadable=(Unreadable(why, self.node),)), 0)

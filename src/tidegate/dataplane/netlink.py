@@ -1,0 +1,112 @@
+"""Messages and attributes of netlink (include/uapi/linux/netlink.h), as bytes.
+
+Everything here raises ``Malformed`` for what does not add up, and nothing else: hostile bytes end there.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+_HEADER = struct.Struct("=IHHII")
+_ATTRIBUTE = struct.Struct("=HH")
+HEADER_BYTES = _HEADER.size
+NLMSG_ERROR, NLMSG_DONE = 2, 3
+DUMP_INTR = 0x10
+"""NLM_F_DUMP_INTR: what is dumped changed meanwhile, so that the dump is of no moment."""
+_KIND = 0x3FFF
+"""Above it are NLA_F_NESTED and NLA_F_NET_BYTEORDER."""
+
+
+class Malformed(ValueError):
+    """Bytes that no kernel wrote, or that were cut short."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message; ``body`` begins behind its header."""
+
+    kind: int
+    flags: int
+    sequence: int
+    body: bytes
+
+
+def request(kind: int, flags: int, sequence: int, body: bytes) -> bytes:
+    """A message to the kernel."""
+    return _HEADER.pack(HEADER_BYTES + len(body), kind, flags, sequence, 0) + body
+
+
+def attribute(kind: int, value: bytes) -> bytes:
+    """One attribute, padded."""
+    return _ATTRIBUTE.pack(4 + len(value), kind) + value + bytes(-len(value) & 3)
+
+
+def messages(data: bytes) -> Iterator[Message]:
+    """The messages of one datagram. Raises ``Malformed``."""
+    at, end = 0, len(data)
+    while at < end:
+        if end - at < HEADER_BYTES:
+            raise Malformed(f"{end - at} bytes behind the last message")
+        length, kind, flags, sequence, _ = _HEADER.unpack_from(data, at)
+        if not HEADER_BYTES <= length <= end - at:
+            raise Malformed(f"a message of {length} bytes where {end - at} are left")
+        yield Message(kind, flags, sequence, data[at + HEADER_BYTES : at + length])
+        at += length + 3 & ~3
+
+
+def error_of(message: Message) -> int:
+    """The errno of an NLMSG_ERROR or NLMSG_DONE, 0 for none. Raises ``Malformed``."""
+    if len(message.body) < 4:
+        if message.kind == NLMSG_DONE and not message.body:
+            return 0
+        raise Malformed("an error message without an error")
+    return -int.from_bytes(message.body[:4], "little", signed=True)
+
+
+def listed(data: bytes) -> list[tuple[int, bytes]]:
+    """The attributes in ``data``, in order. Raises ``Malformed``."""
+    found = []
+    at, end = 0, len(data)
+    while at + 4 <= end:
+        length, kind = _ATTRIBUTE.unpack_from(data, at)
+        if not 4 <= length <= end - at:
+            raise Malformed(f"an attribute of {length} bytes where {end - at} are left")
+        found.append((kind & _KIND, data[at + 4 : at + length]))
+        at += length + 3 & ~3
+    if at < end:
+        raise Malformed(f"{end - at} bytes behind the last attribute")
+    return found
+
+
+def attributes(data: bytes) -> dict[int, bytes]:
+    """The attributes in ``data`` by their kind. Raises ``Malformed``, also for one that stands twice."""
+    found = listed(data)
+    by_kind = dict(found)
+    if len(by_kind) != len(found):
+        raise Malformed("an attribute stands twice")
+    return by_kind
+
+
+def number(attributes: dict[int, bytes], kind: int, default: int | None = None) -> int:
+    """An attribute that is a number, in network order. Raises ``Malformed`` where it is absent without a default."""
+    value = attributes.get(kind)
+    if value is None:
+        if default is None:
+            raise Malformed(f"attribute {kind} is missing")
+        return default
+    if len(value) not in (1, 2, 4, 8):
+        raise Malformed(f"attribute {kind} is a number of {len(value)} bytes")
+    return int.from_bytes(value, "big")
+
+
+def text(attributes: dict[int, bytes], kind: int) -> str:
+    """An attribute that is a string. Raises ``Malformed``."""
+    value = attributes.get(kind)
+    if value is None or not value.endswith(b"\0") or b"\0" in value[:-1]:
+        raise Malformed(f"attribute {kind} is no string")
+    try:
+        return value[:-1].decode()
+    except UnicodeDecodeError as error:
+        raise Malformed(f"attribute {kind}: {error}") from None

@@ -1,0 +1,434 @@
+"""The rules of nftables, followed through every commit: only what concerns a question is read again for it.
+
+A node of 10,000 Services has 110,000 rules; to read them all takes seconds. So once every chain is read, and what it
+can lead to is kept (``_Ends``: not the rules). After that the kernel tells which chains and sets a commit touched, and
+these alone are read again. A question reads the chains on the way to what is asked about, and no others.
+
+What is kept may lead too far (a chain that was emptied still has its place in it), never too short: every chain that
+is read adds to it, and a message that was missed or not understood empties the mirror.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from ipaddress import ip_address
+from typing import Protocol
+
+from tidegate.dataplane.facts import Facts, Unreadable
+from tidegate.dataplane.frontends import Asking, facts_of, is_fence
+from tidegate.dataplane.netlink import Malformed, Message, attributes, number, text
+from tidegate.dataplane.nftsets import KernelSet
+from tidegate.dataplane.nftstore import SetStore
+from tidegate.dataplane.nftwire import RawRule, Wiring, rewrites, rule_of
+from tidegate.dataplane.rules import (
+    Chain,
+    Dnat,
+    Opaque,
+    Rule,
+    Step,
+    Table,
+    Target,
+    Verdict,
+    all_steps,
+)
+
+SUBSYSTEM = 10 << 8
+NEW_TABLE, DEL_TABLE, NEW_CHAIN, DEL_CHAIN, NEW_RULE, DEL_RULE = 0, 2, 3, 5, 6, 8
+NEW_SET, DEL_SET, NEW_ELEMENT, DEL_ELEMENT, NEW_GENERATION = 9, 11, 12, 14, 15
+_HARMLESS = (18, 20, 22, 24)
+"""Objects and flow tables: nothing that is routed depends on them."""
+FAMILIES = {
+    1: ("inet", (4, 6)),
+    2: ("ip", (4,)),
+    10: ("ip6", (6,)),
+    3: ("arp", ()),
+    5: ("netdev", ()),
+    7: ("bridge", ()),
+}
+_HOOKS = {0: "prerouting", 3: "output"}
+_TRANSLATING = b"nat\0"
+CALLERS_MAX = 64
+"""A chain that more chains jump to (the one that sets a mark) has no list of them."""
+CHAINS_KEPT_MAX = 4096
+HEAR_EVERY = 256
+_PROBLEM, _ANYWHERE, _FENCE = 1, 2, 3
+_ID_BITS = (1 << 60) - 1
+"""Two names of one id lead too far, not too short."""
+
+
+class Changed(Exception):
+    """What was to be read is not there any more: the rules changed meanwhile."""
+
+
+class Source(Protocol):
+    """Reads the kernel. Every method raises ``OSError``, ``Malformed``, and ``Changed``."""
+
+    def tables(self) -> list[bytes]: ...
+
+    def chains(self) -> Iterator[bytes]: ...
+
+    def rules(self, family: int, table: str, chain: str) -> list[bytes]: ...
+
+    def sets(self) -> Iterator[bytes]: ...
+
+    def elements(self, family: int, table: str, name: str) -> bytes: ...
+
+
+def _id(name: str | bytes) -> int:
+    return hash(name) & _ID_BITS
+
+
+@dataclass(eq=False, slots=True)
+class _Ends:
+    """Chain or address -> the chains that lead there, by their ids; None for more than ``CALLERS_MAX``."""
+
+    callers: dict[int, int | tuple[int, ...] | None] = field(default_factory=dict)
+
+    def add(self, callee: int, caller: int) -> None:
+        known = self.callers.get(callee, ())
+        if known is None or known == caller:
+            return
+        if known == ():
+            self.callers[callee] = caller
+            return
+        several = known if isinstance(known, tuple) else (known,)
+        if caller not in several:
+            self.callers[callee] = (*several, caller) if len(several) < CALLERS_MAX else None
+
+    def leading_to(self, wanted: list[int]) -> set[int] | None:
+        """Everything from which one of ``wanted`` can be reached; None when that may be any chain."""
+        found = set(wanted)
+        waiting = list(wanted)
+        while waiting:
+            callers = self.callers.get(waiting.pop(), ())
+            if callers is None:
+                return None
+            for caller in callers if isinstance(callers, tuple) else (callers,):
+                if caller not in found:
+                    found.add(caller)
+                    waiting.append(caller)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Named(Container[str]):
+    """Names of chains, by their ids."""
+
+    ids: set[int]
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and _id(name) in self.ids
+
+
+class _Chains(dict[str, Chain]):
+    """The chains of a table for packets of one family, read when somebody asks for one."""
+
+    def __init__(self, read: Callable[[str], Chain]) -> None:
+        super().__init__()
+        self._read = read
+
+    def get(self, name: str, default: object = None) -> Chain:
+        del default
+        return self[name]
+
+    def __missing__(self, name: str) -> Chain:
+        if len(self) >= CHAINS_KEPT_MAX:
+            for one in [one for one, chain in self.items() if not chain.hook]:
+                del self[one]
+        self[name] = found = self._read(name)
+        return found
+
+
+@dataclass(eq=False)
+class _TableMirror:
+    """One table. ``bases``: its chains that translate, with their hooks; ``dirty``: those that changed since read."""
+
+    source: Source
+    family: int
+    name: str
+    bases: dict[str, str] = field(default_factory=dict)
+    dirty: dict[str, None] = field(default_factory=dict)
+    rewriting: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    sets: SetStore = field(init=False)
+    _ends: _Ends = field(default_factory=_Ends)
+    _users: dict[str, dict[str, None]] = field(default_factory=dict)
+    _wirings: dict[int, Wiring] = field(default_factory=dict)
+    _chains: dict[int, _Chains] = field(default_factory=dict)
+    _reading: str = ""
+
+    def __post_init__(self) -> None:
+        self.sets = SetStore(partial(self.source.elements, self.family, self.name))
+        for family in FAMILIES[self.family][1]:
+            self._wirings[family] = Wiring(family, self._set)
+            self._chains[family] = _Chains(partial(self._chain, family))
+
+    @property
+    def where(self) -> str:
+        return f"{FAMILIES[self.family][0]} {self.name}"
+
+    # --- what commits touch
+
+    def touch_chain(self, name: str) -> None:
+        self.dirty[name] = None
+        for chains in self._chains.values():
+            chains.pop(name, None)
+
+    def touch_set(self, name: str) -> None:
+        """Its elements changed, or it is gone: so did every chain that looks it up."""
+        for wiring in self._wirings.values():
+            for key in [key for key in wiring.rows if key[0] == name]:
+                del wiring.rows[key]
+        for chain in self._users.pop(name, {}):
+            self.touch_chain(chain)
+
+    # --- what is read
+
+    def index(self, chain: str) -> None:
+        """Read ``chain``, and keep what it leads to."""
+        caller = _id(chain)
+        rules = self._raw(chain)
+        self.rewriting.pop(chain, None)
+        if rules and not self._wirings:
+            self._look_for_rewrites(chain, rules, 4)
+        for family, wiring in self._wirings.items():
+            self._look_for_rewrites(chain, rules, family)
+            for rule in rules:
+                steps, _ = wiring.steps_of(rule.expressions)
+                for end in _ends_of(steps, family):
+                    self._ends.add(end, caller)
+        self.dirty.pop(chain, None)
+
+    def index_or_touch(self, chain: str) -> None:
+        """The same; what is gone already is left to be read again."""
+        try:
+            self.index(chain)
+        except Changed:
+            self.touch_chain(chain)
+
+    def _look_for_rewrites(self, chain: str, rules: list[RawRule], family: int) -> None:
+        found = tuple(rule.handle for rule in rules if b"payload" in rule.expressions and _rewrites(rule, family))
+        if found:
+            self.rewriting[chain] = found
+
+    def _raw(self, chain: str) -> list[RawRule]:
+        self._reading = chain
+        return [rule_of(body) for body in self.source.rules(self.family, self.name, chain)]
+
+    def _set(self, name: str) -> KernelSet:
+        found = self.sets.find(name)
+        if not found.is_anonymous:
+            self._users.setdefault(name, {})[self._reading] = None
+        return found
+
+    def _chain(self, family: int, name: str) -> Chain:
+        """``name`` as the tracer walks it."""
+        made = Chain(name, hook=self.bases.get(name, ""))
+        for raw in self._raw(name):
+            steps, comment = self._wirings[family].steps_of(raw.expressions)
+            rule = Rule(f"table {self.where}, chain {name}, handle {raw.handle}", steps, raw.comment or comment)
+            if not rule.is_inert:
+                made.rules.append(rule)
+        return made
+
+    # --- what is asked
+
+    def traced(self, family: int, asking: Asking) -> Table:
+        """The table in the tracer's shape, for one question."""
+        chains = self._chains[family]
+        for name in self.bases:
+            chains[name]
+        table = Table(self.where, family, chains, is_indexed=True)
+        if asking.endpoints is not None:
+            given = dict.fromkeys(ip_address(one.address) for one in asking.endpoints)
+            addresses = [one.packed for one in given if one.version == family]
+            wanted = [_PROBLEM, _ANYWHERE, _FENCE, *map(_id, addresses)]
+            found = self._ends.leading_to(wanted)
+            table.leading = None if found is None else _Named(found)
+        return table
+
+    def untracked(self) -> list[Unreadable]:
+        """Rules that write another destination into packets, tracked by nobody."""
+        return [
+            Unreadable("rewrites packets without tracking them", f"table {self.where}, chain {chain}, handle {handle}")
+            for chain, handles in self.rewriting.items()
+            for handle in handles
+        ]
+
+
+def _split(names: bytearray) -> Iterator[str]:
+    """Names with a nought behind each: 60,000 strings at once would stay in the process for good."""
+    at = 0
+    while (end := names.find(0, at)) >= 0:
+        yield names[at:end].decode()
+        at = end + 1
+
+
+def _rewrites(rule: RawRule, family: int) -> bool:
+    try:
+        return rewrites(rule.expressions, family)
+    except Malformed:
+        return True
+
+
+def _ends_of(steps: tuple[Step, ...], family: int) -> Iterator[int]:
+    """What a rule may lead to."""
+    for step in all_steps(steps):
+        if isinstance(step, Verdict):
+            if step.target:
+                yield _id(step.target)
+        elif isinstance(step, Dnat):
+            for target in step.targets:
+                yield from _ends_at(target, family)
+        elif isinstance(step, Opaque):
+            yield _PROBLEM
+
+
+def _ends_at(target: Target, family: int) -> Iterator[int]:
+    if target.low is None or target.high is None:
+        yield _ANYWHERE
+        return
+    if is_fence(target, family):
+        yield _FENCE
+    for address in range(target.low, target.high + 1):
+        yield _id(address.to_bytes(4 if family == 4 else 16, "big"))
+
+
+@dataclass(eq=False)
+class Mirror:
+    """All tables but ``passed_over`` (family, name): their routes are ours to know."""
+
+    source: Source
+    passed_over: frozenset[tuple[int, str]] = frozenset()
+    is_whole: bool = False
+    generation: int = 0
+    """The last commit of which every message was heard."""
+    _tables: dict[tuple[int, str], _TableMirror] = field(default_factory=dict)
+    _are_bases_known: bool = False
+
+    def begin(self, generation: int, between: Callable[[], None] = lambda: None) -> None:
+        """Read everything; what is heard from now on is read again. ``between`` is called now and then, to hear."""
+        self._tables = {}
+        self.is_whole = False
+        self.generation = generation
+        for body in self.source.tables():
+            given = attributes(body[4:])
+            key = body[0], text(given, 1)
+            if key not in self.passed_over:
+                if body[0] not in FAMILIES:
+                    raise Malformed(f"a table of family {body[0]}")
+                self._tables[key] = _TableMirror(self.source, *key)
+        self._read_sets()
+        listed = {table: bytearray() for table in self._tables.values()}
+        self._read_bases(listed)
+        for table, names in listed.items():
+            for count, name in enumerate(_split(names)):
+                table.index_or_touch(name)
+                if not count % HEAR_EVERY:
+                    between()
+        self.is_whole = True
+
+    def _read_sets(self) -> None:
+        for body in self.source.sets():
+            table = self._tables.get((body[0], text(attributes(body[4:]), 1)))
+            if table is not None:
+                table.sets.add(body, is_new=False)
+
+    def _read_bases(self, listed: dict[_TableMirror, bytearray] | None = None) -> None:
+        """All chains, into ``listed``; those that translate are noted as such."""
+        bases: dict[_TableMirror, dict[str, str]] = {table: {} for table in self._tables.values()}
+        for body in self.source.chains():
+            given = attributes(body[4:])
+            table = self._tables.get((body[0], text(given, 1)))
+            if table is None:
+                continue
+            name = text(given, 3)
+            if listed is not None:
+                listed[table] += name.encode() + b"\0"
+            hook = attributes(given[4]) if 4 in given else {}
+            if given.get(7) == _TRANSLATING and (which := _HOOKS.get(number(hook, 1))) is not None:
+                bases[table][name] = which
+        for table, own in bases.items():
+            for name in {**table.bases, **own}:
+                if table.bases.get(name) != own.get(name):
+                    table.touch_chain(name)
+            table.bases = own
+        self._are_bases_known = True
+
+    def hear(self, message: Message) -> None:
+        """What the kernel says of a commit. Raises ``Malformed`` for what may mean anything: begin again."""
+        kind = message.kind - SUBSYSTEM
+        if kind == NEW_GENERATION:
+            generation = number(attributes(message.body[4:]), 1)
+            if generation > self.generation + 1:
+                raise Malformed(f"generation {generation} follows {self.generation}")
+            self.generation = max(generation, self.generation)
+            return
+        if kind in _HARMLESS:
+            return
+        given = attributes(message.body[4:])
+        key = message.body[0] if message.body else 0, text(given, 1)
+        if key in self.passed_over:
+            return
+        table = self._tables.get(key)
+        if table is None or kind in (NEW_TABLE, DEL_TABLE):
+            raise Malformed(f"table {key[1]} came or went")
+        if kind in (NEW_RULE, DEL_RULE):
+            table.touch_chain(text(given, 2))
+        elif kind in (NEW_CHAIN, DEL_CHAIN):
+            name = text(given, 3)
+            table.touch_chain(name)
+            if 4 in given or name in table.bases:
+                self._are_bases_known = False
+        elif kind in (NEW_SET, DEL_SET, NEW_ELEMENT, DEL_ELEMENT):
+            self._hear_of_set(table, kind, message.body)
+        else:
+            raise Malformed(f"a message of type {kind}")
+
+    @staticmethod
+    def _hear_of_set(table: _TableMirror, kind: int, body: bytes) -> None:
+        name = text(attributes(body[4:]), 2)
+        if not table.sets.is_anonymous(name):
+            table.touch_set(name)
+        if kind == NEW_SET:
+            table.sets.add(body, is_new=True)
+        elif kind == DEL_SET:
+            table.sets.forget(name)
+        else:
+            table.sets.hear(body)
+
+    @property
+    def touched(self) -> int:
+        """How many chains have to be read again."""
+        return sum(len(table.dirty) for table in self._tables.values())
+
+    def refresh(self) -> None:
+        """Read what was touched again. Raises ``Changed`` where more was meanwhile."""
+        if not self._are_bases_known:
+            self._read_bases()
+        for table in self._tables.values():
+            for chain in list(table.dirty):
+                table.index(chain)
+
+    @property
+    def served(self) -> frozenset[int]:
+        """The address families for which something translates."""
+        return frozenset(one for table in self._tables.values() if table.bases for one in FAMILIES[table.family][1])
+
+    @property
+    def kinds(self) -> list[str]:
+        """Whose rules translate."""
+        translating = [table for table in self._tables.values() if table.bases]
+        is_theirs = [one.name == "nat" and not {"PREROUTING", "OUTPUT"}.isdisjoint(one.bases) for one in translating]
+        found = ["nftables"] if not all(is_theirs) else []
+        return [*found, *(["iptables-nft"] if any(is_theirs) else [])]
+
+    def facts(self, asking: Asking) -> Facts:
+        """What leads to what is asked about. Raises ``Changed``, ``OSError``, ``Malformed``."""
+        unreadable: list[Unreadable] = []
+        traced: list[Table] = []
+        for table in self._tables.values():
+            unreadable += table.untracked()
+            traced += [table.traced(family, asking) for family in FAMILIES[table.family][1] if table.bases]
+        return facts_of("", "nft", traced, asking, tuple(unreadable))
