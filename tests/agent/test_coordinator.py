@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 
 import msgspec
@@ -20,7 +21,7 @@ from tidegate.kube import wire
 from tidegate.kube.api import ENDPOINTSLICES, NODES, PODS, SERVICES
 from tidegate.kube.exchange import Request, whole
 from tidegate.model.endpoint import Endpoint
-from tidegate.model.names import SYSTEM_NAMESPACE
+from tidegate.model.names import SYSTEM_NAMESPACE, DrainRecord, encode_drain
 from tidegate.observers import witness
 from tidegate.observers.coordinator import CoordinatorUnreachable, ask_of, decode_view
 
@@ -136,6 +137,22 @@ def test_a_pod_still_listed_ready_gets_no_epoch_and_the_reason_is_told():
         await asyncio.sleep(3)
         view = await coordinator.acknowledge(asking())
         assert (view.clean_at, view.epoch) == (None, "")
+
+    play(story)
+
+
+def test_a_pod_that_was_cut_by_label_before_its_end_is_not_waited_for_in_slices_that_it_has_left():
+    """``tidegate drain`` deletes it, its gate asks, and the record of the label cut stands: it was seen by that."""
+    record = DrainRecord("t", "RELEASED", "label", labels={"app": "echo"}, seen=("demo/echo",))
+
+    async def story(world, coordinator):
+        pod = copy.deepcopy(world.api.peek(PODS, "leaving", "demo"))
+        pod["metadata"] |= {"labels": {"app": "tidegate-cut"}, "annotations": encode_drain(record)}
+        world.api.put(PODS, pod)
+        slice_ = copy.deepcopy(world.api.peek(ENDPOINTSLICES, "echo-1", "demo"))
+        world.api.put(ENDPOINTSLICES, {**slice_, "endpoints": slice_["endpoints"][1:]})
+        view = await until(coordinator, lambda view: "confirmed" in verdicts(view).values())
+        assert view.reasons == ()
 
     play(story)
 

@@ -200,6 +200,8 @@ class Sourcing:
             if found.uid == flight.uid:
                 flight.pod = found
                 flight.labels_before = record.labels if record is not None and record.labels else None
+                # Of a pod whose end began by label, the gate asks too: it was in the slices before, and is no more.
+                flight.seen = tuple(sorted({*flight.seen, *(record.seen if record is not None else ())}))
         except Malformed as error:
             why = str(error)
         except ApiError as error:
