@@ -25,7 +25,7 @@ GOLDEN = Path(__file__).parents[2] / "golden" / "dataplane"
 PLACE = NodePlace("n1", ("10.77.0.2",), "10.244.0.0/16", "10.96.0.0/16")
 """The node of the golden dumps."""
 
-_TOOLS = ("ip", "nft", "conntrack")
+_TOOLS = ("ip", "nft", "conntrack", "iptables-restore")
 _numbers = itertools.count()
 
 
@@ -42,12 +42,14 @@ class Namespace:
         self.name = name
         self.runs: list[tuple[tuple[str, ...], bytes]] = []
         self.is_failing = False
-        """The kernel refuses every transaction, for its last command."""
+        """The kernel refuses every transaction: nft's for its last command, iptables' that of the nat table."""
 
     async def run(self, command: Sequence[str], stdin: bytes) -> bytes:
         self.runs.append((tuple(command), stdin))
-        if self.is_failing and stdin:
+        if self.is_failing and command[0] == "nft" and stdin:
             stdin += b"delete chain ip kube-proxy no-such-chain\n"
+        if self.is_failing:
+            stdin = stdin.replace(b"*nat\n", b"*nat\n-X KUBE-NOBODY\n")
         return await asyncio.to_thread(self.call, command, stdin)
 
     def call(self, command: Sequence[str], stdin: bytes = b"") -> bytes:
@@ -95,12 +97,13 @@ def _service(name: str, address: str, port: dict[str, Any], **spec: Any) -> dict
 
 _HTTP = {"name": "http", "port": 80, "protocol": "TCP", "targetPort": 8080}
 _AFFINITY = {"sessionAffinity": "ClientIP", "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 10_800}}}
+_BALANCED = {"type": "LoadBalancer", "externalTrafficPolicy": "Local"}
 SERVICES = {
     "kubernetes": _service("kubernetes", "10.96.0.1", {"name": "https", "port": 443, "protocol": "TCP"}),
     "web": _service("web", "10.96.1.1", _HTTP),
     "np": _service("np", "10.96.1.2", {**_HTTP, "nodePort": 30080}, type="NodePort", **_AFFINITY),
     "dns": _service("dns", "10.96.1.3", {"name": "dns", "port": 53, "protocol": "UDP", "targetPort": 8080}),
-    "lb": _service("lb", "10.96.1.4", {**_HTTP, "nodePort": 30081}, type="LoadBalancer", externalTrafficPolicy="Local")
+    "lb": _service("lb", "10.96.1.4", {**_HTTP, "nodePort": 30081}, healthCheckNodePort=32000, **_BALANCED)
     | {"status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.10"}]}}},
 }
 """As the manifests behind the golden dumps had them."""
@@ -140,3 +143,28 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(inner) for key, inner in value.items() if key not in _IGNORED}
     return [_plain(inner) for inner in value] if isinstance(value, list) else value
+
+
+ONLY_REAL = (
+    "-m nfacct --nfacct-name  ct_state_invalid_dropped_pkts ",  # counters of dropped packets, made by netlink
+    "-m nfacct --nfacct-name  localhost_nps_accepted_pkts ",  # and of NodePorts on 127.0.0.1, by a rule of their own
+)
+_MAP_ORDER = ("KUBE-SERVICES", "KUBE-NODEPORTS", "KUBE-EXTERNAL-SERVICES", "KUBE-PROXY-FIREWALL")
+"""Chains whose order is that of a Go map: only their last rule has a place."""
+
+
+def saved_chains(saved: str) -> dict[str, list[str]]:
+    """What iptables-save says, in one form: rules by table and chain."""
+    found: dict[str, list[str]] = {}
+    table = ""
+    for line in saved.splitlines():
+        if line.startswith("*"):
+            table = line[1:]
+        elif line.startswith(":"):
+            found[f"{table} {line[1:].split(' ')[0]}"] = []
+        elif line.startswith("-A ") and ONLY_REAL[1] not in line:
+            found[f"{table} {line.split(' ')[1]}"].append(line.replace(ONLY_REAL[0], ""))
+    for name, lines in found.items():
+        if name.endswith(_MAP_ORDER):
+            lines[:-1] = sorted(lines[:-1])
+    return found

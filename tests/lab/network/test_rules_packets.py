@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tidegate.lab.network.ruleset import node_rules
-from tidegate.lab.network.seam import NFT_1_30, NFT_1_36
+from tidegate.lab.network.seam import IPTABLES_1_36, NFT_1_30, NFT_1_36
 
 from .packets_world import CLIENT, ENDPOINTS, NODE, PLACE, PODS, VIP, entry, flow, world
 from .rules_world import needs_root
@@ -19,11 +19,19 @@ def places():
         yield made
 
 
-@pytest.fixture(params=[NFT_1_36, NFT_1_30])
-async def stage(places, request):
+NFT = [NFT_1_36, NFT_1_30]
+
+
+@pytest.fixture(params=[*NFT, IPTABLES_1_36])
+def shape(request):
+    return request.param
+
+
+@pytest.fixture
+async def stage(places, shape):
     """The world, freshly answering, and the rules of its node."""
     async with places as answering:
-        yield answering, node_rules(request.param, answering.node.run, PLACE)
+        yield answering, node_rules(shape, answering.node.run, PLACE)
 
 
 async def test_a_cluster_ip_leads_to_every_endpoint_from_the_node_its_pods_and_outside(stage):
@@ -118,6 +126,7 @@ async def test_a_local_node_port_keeps_the_clients_address_and_to_its_own_endpoi
     assert f"src={PODS[0]} dst={CLIENT}" in flows
 
 
+@pytest.mark.parametrize("shape", NFT)
 async def test_a_node_port_is_the_nodes_address_alone(stage):
     on, rules = stage
     await rules.commit((entry(*ENDPOINTS, node_port=30080),))
@@ -125,6 +134,14 @@ async def test_a_node_port_is_the_nodes_address_alone(stage):
     for host in ("127.0.0.1", PODS[0]):
         with pytest.raises(ConnectionRefusedError):
             await on.who(on.node, 30080, host)
+
+
+@pytest.mark.parametrize("shape", [IPTABLES_1_36])
+async def test_with_iptables_a_node_port_is_every_address_of_the_node_and_127_0_0_1_for_itself_alone(stage):
+    on, rules = stage
+    await rules.commit((entry(*ENDPOINTS, node_port=30080),))
+    for place, host in ((on.client, NODE), (on.node, "127.0.0.1")):
+        assert await on.whos(place, port=30080, host=host) == set(PODS)
 
 
 async def test_a_load_balancers_address_takes_its_source_ranges_alone(stage):
@@ -136,6 +153,7 @@ async def test_a_load_balancers_address_takes_its_source_ranges_alone(stage):
         await on.who(on.pods[0], host="192.0.2.10")
 
 
+@pytest.mark.parametrize("shape", NFT)
 async def test_another_port_of_a_cluster_ip_is_refused(stage):
     on, rules = stage
     await rules.commit((entry(*ENDPOINTS),))

@@ -42,6 +42,7 @@ class Routing(msgspec.Struct, frozen=True):
     external_ips: tuple[str, ...] = ()
     load_balancer_ips: tuple[str, ...] = ()
     source_ranges: tuple[str, ...] = ()
+    health_check_port: int = 0
 
 
 class ServiceEntry(msgspec.Struct, frozen=True):

@@ -10,10 +10,11 @@ import msgspec
 from tidegate.lab.kernel.client import KernelError
 from tidegate.lab.kernel.tables import ServiceEntry
 from tidegate.lab.network.conntrack import UdpFlows
+from tidegate.lab.network.iptables import IptablesRules
 from tidegate.lab.network.nft_130 import Layout130
 from tidegate.lab.network.nft_136 import Layout136
 from tidegate.lab.network.nft_common import Layout
-from tidegate.lab.network.seam import NFT_1_30, NFT_1_36, NodePlace, NodeRules, Run
+from tidegate.lab.network.seam import IPTABLES_1_36, NFT_1_30, NFT_1_36, NodePlace, NodeRules, Run
 from tidegate.lab.network.table import TABLE, Ruleset, commands, deleted, emptied
 
 _LINGER_SECONDS = 1.0
@@ -29,7 +30,7 @@ def node_rules(shape: str, run: Run, place: NodePlace) -> NodeRules:
 
     Make one for each life of a proxy: a new one writes everything, as a proxy that starts does.
     """
-    return NftRules(_LAYOUTS[shape](place), run)
+    return IptablesRules(place, run) if shape == IPTABLES_1_36 else NftRules(_LAYOUTS[shape](place), run)
 
 
 class NftRules:

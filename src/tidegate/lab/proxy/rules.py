@@ -305,6 +305,7 @@ def _routed_entry(service: JsonObject, port: JsonObject, known: tuple[Endpoint, 
             external_ips=outside,
             load_balancer_ips=balanced,
             source_ranges=_source_ranges(spec),
+            health_check_port=int(spec.get("healthCheckNodePort") or 0),
         ),
     )
 
