@@ -12,7 +12,18 @@ from bench.figures import Figure, lines
 from bench.ground import RESULTS, load, machine
 
 MUST_SHOW = ("demo", "lab_up", "frozen", "killed", "replay", "ratios")
-NAMES = (*MUST_SHOW, "verbs", "api_rates", "watch_decode", "kernel_forward", "virtual_time", "variants", "ingress")
+NAMES = (
+    *MUST_SHOW,
+    "verbs",
+    "policies",
+    "api_rates",
+    "watch_decode",
+    "kernel_forward",
+    "virtual_time",
+    "variants",
+    "ingress",
+    "ingress_cases",
+)
 GROUPS = {"must_show": MUST_SHOW}
 
 

@@ -93,12 +93,12 @@ async def request_once(
         return "broken off"
 
 
-async def client(tally: Tally, host: str, keeps: bool) -> None:
+async def client(tally: Tally, host: str, port: int, keeps: bool) -> None:
     """One request after another; a kept connection is retired between two requests, never within one."""
     loop = asyncio.get_running_loop()
     while True:
         try:
-            reader, writer = await asyncio.open_connection(host, NODE_PORT)
+            reader, writer = await asyncio.open_connection(host, port)
         except OSError:
             tally.sent += 1
             tally.statuses["refused"] += 1
@@ -118,10 +118,10 @@ async def client(tally: Tally, host: str, keeps: bool) -> None:
 
 
 @contextlib.asynccontextmanager
-async def load(host: str) -> AsyncIterator[Tally]:
+async def load(host: str, port: int = NODE_PORT) -> AsyncIterator[Tally]:
     """Clients for as long as this is open."""
     tally = Tally()
-    tasks = [asyncio.create_task(client(tally, host, bool(number % 2))) for number in range(CLIENTS)]
+    tasks = [asyncio.create_task(client(tally, host, port, bool(number % 2))) for number in range(CLIENTS)]
     try:
         yield tally
     finally:
@@ -172,6 +172,10 @@ class Scene:
         """DELETE, and what the pod's record said last."""
         version = (await self.api.list(PODS, Selection(NS))).resource_version
         await self.api.delete(PODS, pod, NS)
+        return await self.followed(pod, version)
+
+    async def followed(self, pod: str, version: str) -> Drained:
+        """A pod that is deleted after ``version``, to its end."""
         found: JsonObject = {}
         with contextlib.suppress(ApiError):
             async for event in self.api.watch(PODS, Selection(NS), version):
@@ -210,17 +214,17 @@ def _age(pod: JsonObject) -> tuple[str, str]:
 
 
 @contextlib.asynccontextmanager
-async def scene(kind: Kind, folder: Path, *options: str) -> AsyncIterator[Scene]:
+async def scene(kind: Kind, folder: Path, replicas: int = REPLICAS) -> AsyncIterator[Scene]:
     """A lab with the ingress, the Deployment, and requests that come through."""
-    with lab("bench-ingress", "--nodes", "2", "--port", "6643", "--ingress", kind.name, *options) as up:
+    with lab("bench-ingress", "--nodes", "2", "--port", "6643", "--ingress", kind.name) as up:
         async with open_api(up.record.server) as api:
             made = Scene(up, kind, api, folder)
             await api.create(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NS}})
             service, ingress = site(kind.name)
             await api.create(SERVICES, service)
             await api.create(INGRESSES, ingress)
-            await api.create(DEPLOYMENTS, deployment(str(folder)))
-            await made.ready(REPLICAS)
+            await api.create(DEPLOYMENTS, deployment(str(folder), replicas))
+            await made.ready(replicas)
             await made.routed()
             yield made
 
