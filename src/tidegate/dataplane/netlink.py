@@ -106,7 +106,9 @@ def text(attributes: dict[int, bytes], kind: int) -> str:
     value = attributes.get(kind)
     if value is None or not value.endswith(b"\0") or b"\0" in value[:-1]:
         raise Malformed(f"attribute {kind} is no string")
-    try:
-        return value[:-1].decode()
-    except UnicodeDecodeError as error:
-        raise Malformed(f"attribute {kind}: {error}") from None
+    return value[:-1].decode(errors="surrogateescape")
+
+
+def name_attribute(kind: int, name: str) -> bytes:
+    """A string, as ``text`` reads it."""
+    return attribute(kind, name.encode(errors="surrogateescape") + b"\0")

@@ -261,7 +261,7 @@ def _split(names: bytearray) -> Iterator[str]:
     """Names with a nought behind each: 60,000 strings at once would stay in the process for good."""
     at = 0
     while (end := names.find(0, at)) >= 0:
-        yield names[at:end].decode()
+        yield names[at:end].decode(errors="surrogateescape")
         at = end + 1
 
 
@@ -345,7 +345,7 @@ class Mirror:
                 continue
             name = text(given, 3)
             if listed is not None:
-                listed[table] += name.encode() + b"\0"
+                listed[table] += name.encode(errors="surrogateescape") + b"\0"
             hook = attributes(given[4]) if 4 in given else {}
             if given.get(7) == _TRANSLATING and (which := _HOOKS.get(number(hook, 1))) is not None:
                 bases[table][name] = which

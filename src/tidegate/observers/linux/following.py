@@ -13,6 +13,8 @@ from tidegate.observers.linux.generation import ABSENT, Generations
 from tidegate.observers.linux.nftables import Commits, Questions
 
 TRIES = 20
+FAILURES_MAX = 2
+"""Each time everything is read anew, which takes seconds on a large node."""
 TOLD_SECONDS = 2.0
 """The kernel counts a commit before it tells of it: 100,000 rules take it a tenth of a second."""
 OWN_TABLE = (1, "tidegate")
@@ -55,6 +57,7 @@ class Followed:
     def catch_up(self) -> tuple[Mirror | None, int]:
         """The rules as of a generation of now; None where the kernel has no nftables. Raises ``NotRead``."""
         why: Exception = NotRead("never tried")
+        failures = 0
         for _ in range(TRIES):
             try:
                 generation = self._generations.now()
@@ -70,6 +73,9 @@ class Followed:
             except (OSError, Malformed) as error:  # ENOBUFS: something is lost
                 why = error
                 self.close()
+                failures += 1
+                if failures == FAILURES_MAX:
+                    break
         raise NotRead(f"the rules of nftables: {why}") from why
 
     def facts(self, asking: Asking) -> tuple[Facts, int] | None:

@@ -17,9 +17,9 @@ from tidegate.dataplane.netlink import (
     NLMSG_ERROR,
     Malformed,
     Message,
-    attribute,
     error_of,
     messages,
+    name_attribute,
     request,
 )
 from tidegate.dataplane.nftmirror import SUBSYSTEM, Changed
@@ -60,7 +60,7 @@ class Questions:
 
     def chain(self, family: int, table: str, name: str) -> bytes:
         """One chain without its rules. Raises ``Changed`` when there is none."""
-        where = attribute(1, table.encode() + b"\0") + attribute(3, name.encode() + b"\0")
+        where = name_attribute(1, table) + name_attribute(3, name)
         self._ask(_GET_CHAIN, _REQUEST, family, where)
         for message in self._answer():
             if message.kind != NLMSG_ERROR:
@@ -69,7 +69,7 @@ class Questions:
         raise Malformed("no answer about a chain")
 
     def rules(self, family: int, table: str, chain: str) -> list[bytes]:
-        where = attribute(1, table.encode() + b"\0") + attribute(2, chain.encode() + b"\0")
+        where = name_attribute(1, table) + name_attribute(2, chain)
         return list(self._dump(_GET_RULE, family, where))
 
     def sets(self) -> Iterator[bytes]:
@@ -77,7 +77,7 @@ class Questions:
         return self._dump(_GET_SET, 0, b"")
 
     def elements(self, family: int, table: str, name: str) -> bytes:
-        where = attribute(1, table.encode() + b"\0") + attribute(2, name.encode() + b"\0")
+        where = name_attribute(1, table) + name_attribute(2, name)
         return b"".join(list_of(body) for body in self._dump(_GET_ELEMENTS, family, where))
 
     def _ask(self, kind: int, flags: int, family: int, where: bytes) -> None:
