@@ -64,8 +64,8 @@ def test_what_an_observer_may_cover_is_listed(word):
     assert f"`{word}`" in SECTION
 
 
-@pytest.mark.parametrize("kind", ["dns"])
-def test_the_options_of_a_kind_are_its_schemas(kind):
+@pytest.mark.parametrize(("kind", "module"), [("dns", "dns"), ("aws-target-group", "aws"), ("gcp-neg", "gcp")])
+def test_the_options_of_a_kind_are_its_schemas(kind, module):
     told = rows(SECTION.split(f"### {kind}\n")[1].split("\n### ")[0])
-    options = importlib.import_module(f"tidegate.observers.{kind.replace('-', '_')}").Options
+    options = importlib.import_module(f"tidegate.observers.{module}").Options
     assert told.keys() == {field.encode_name for field in msgspec.structs.fields(options)}

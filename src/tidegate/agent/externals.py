@@ -213,7 +213,8 @@ class Externals:
             began = asyncio.get_running_loop().time()
             await self._ask(asked, self._endpoints)
             took = asyncio.get_running_loop().time() - began
-            await asyncio.sleep(max(POLL_SECONDS, 4 * took))  # a fifth of its time at most, however large its answer
+            poll_seconds = getattr(asked.configured.observer, "poll_seconds", POLL_SECONDS)
+            await asyncio.sleep(max(poll_seconds, 4 * took))  # a fifth of its time at most, however large its answer
         self._followers.pop(asked.name, None)
 
     async def _ask(self, asked: Asked, endpoints: tuple[Endpoint, ...]) -> None:

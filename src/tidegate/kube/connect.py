@@ -23,6 +23,22 @@ async def open_api(server: str = "", *, kubeconfig: str = "", context: str = "")
 
 
 @contextlib.asynccontextmanager
+async def open_exchange(server: str) -> AsyncIterator[Exchange]:
+    """Any HTTPS server, without credentials of ours; on a virtual loop one that is hosted there."""
+    hosted: dict[str, Exchange] = vtime.hosted()
+    if server in hosted:
+        yield hosted[server]
+        return
+    from tidegate.kube.http import HttpTransport  # late: importing aiohttp costs 0.12 s
+
+    transport = HttpTransport(Cluster(server))
+    try:
+        yield transport
+    finally:
+        await transport.close()
+
+
+@contextlib.asynccontextmanager
 async def open_cluster(cluster: Cluster) -> AsyncIterator[KubeClient]:
     """An API client for a cluster already loaded."""
     hosted: dict[str, Exchange] = vtime.hosted()

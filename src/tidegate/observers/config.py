@@ -15,10 +15,12 @@ from typing import Any, Literal
 import msgspec
 import yaml
 
+from tidegate.observers.aws import AwsTargetGroups
 from tidegate.observers.command_check import CommandCheck
 from tidegate.observers.dns import DnsServers
 from tidegate.observers.envoy import Envoy
 from tidegate.observers.external import ENTRY_POINTS, Observer, Spec, Where, host_and_port
+from tidegate.observers.gcp import GcpGroups
 from tidegate.observers.haproxy import UNIX, HAProxy
 from tidegate.observers.http_check import HttpCheck
 from tidegate.observers.ingress_nginx import IngressNginx
@@ -28,15 +30,18 @@ from tidegate.observers.traefik import Traefik
 
 Build = Callable[[Spec], Observer]
 KINDS: Mapping[str, Build] = {
+    "aws-target-group": AwsTargetGroups,
     "command": CommandCheck,
     "dns": DnsServers,
     "envoy": Envoy,
+    "gcp-neg": GcpGroups,
     "haproxy": HAProxy,
     "http": HttpCheck,
     "ingress-nginx": IngressNginx,
     "tcp": TcpCheck,
     "traefik": Traefik,
 }
+WITHOUT_PLACE = frozenset({"command", "aws-target-group", "gcp-neg"})
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 TIMEOUT_SECONDS_MAX = 60.0
 SETTLE_SECONDS_MAX = 3600.0
@@ -132,7 +137,9 @@ def _where(fields: ObserverFields, path: str) -> Where:
     where = fields.where
     if where.addresses and (where.service or where.port):
         raise ConfigError(f"a service and its port, or addresses, not both - at `{path}`")
-    is_needed = fields.kind in KINDS and fields.kind != "command"
+    is_needed = fields.kind in KINDS and fields.kind not in WITHOUT_PLACE
+    if fields.kind in ("aws-target-group", "gcp-neg") and where != WhereFields():
+        raise ConfigError(f"none: it finds what to ask about in the cluster's objects - at `{path}`")
     if not where.addresses and not where.service and (where.port or is_needed):
         raise ConfigError(f"where it is: a service and its port, or addresses - at `{path}`")
     if where.service and not re.fullmatch(r"[^/]+/[^/]+", where.service):

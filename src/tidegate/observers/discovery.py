@@ -42,7 +42,7 @@ _DEFAULT_CLASS = "ingressclass.kubernetes.io/is-default-class"
 _UPSTREAM = {"nginx.ingress.kubernetes.io/service-upstream", "haproxy.org/use-service-name"}
 _AWS_TARGETS = "service.beta.kubernetes.io/aws-load-balancer-nlb-target-type"
 _AWS_TYPE = "service.beta.kubernetes.io/aws-load-balancer-type"
-_NEG = "cloud.google.com/neg"
+NEG = "cloud.google.com/neg"
 _EXTERNAL_DNS = "external-dns.alpha.kubernetes.io/hostname"
 DNS = "dns/cluster"
 """The cluster's own DNS servers, as an observer says that it covers them."""
@@ -198,7 +198,7 @@ def _of_service(service: dict[str, Any]) -> Iterable[Router]:
     if spec.get("type") == "LoadBalancer" and is_by_pod:
         ids = ("loadbalancer/aws", f"service/{name}")
         yield Router(f"an AWS load balancer has the pods of {name} for targets", ids)
-    if _NEG in notes and _has_groups(notes[_NEG]):
+    if NEG in notes and has_groups(notes[NEG]):
         yield Router(
             f"network endpoint groups of Google Cloud list the pods of {name}", ("loadbalancer/gcp", f"service/{name}")
         )
@@ -220,7 +220,7 @@ def _by_dns(name: str, spec: dict[str, Any]) -> Router:
     return Router(sentence, (DNS, f"service/{name}"))
 
 
-def _has_groups(note: str) -> bool:
+def has_groups(note: str) -> bool:
     """Whether a NEG annotation asks for groups; one that cannot be read may."""
     try:
         found = json.loads(note)

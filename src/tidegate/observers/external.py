@@ -76,7 +76,8 @@ class Spec:
 
 
 class Observer(Protocol):
-    """One observer, of whatever kind."""
+    """One observer, of whatever kind. It may have ``poll_seconds``: the least time from an answer to the next question,
+    where twice a second is too much for it."""
 
     fencing: Fencing
     covers: tuple[str, ...]
