@@ -86,15 +86,49 @@ class Ingress:
                 "loadBalancer": balancer,
             }
 
-        fence = [
+        fenced = service("tidegate-system-tidegate-fence-main-fence", self.fence())
+        return [internal, service("demo-echo-8080", self.backends()), fenced]
+
+    def fence(self):
+        return [
             (slice_["endpoints"][0]["addresses"][0], slice_["ports"][0]["port"])
             for (_, name), slice_ in self.slices.items()
             if slice_ is not None and name == "tidegate-fence-main-ipv4"
         ]
-        fenced = service("tidegate-system-tidegate-fence-main-fence", fence)
-        return [internal, service("demo-echo-8080", self.backends()), fenced]
+
+    def as_envoy(self, path):
+        """What an Envoy's admin interface would answer: two clusters of one source."""
+        hosts = {"demo/echo:http": self.backends(), "tidegate-system/tidegate-fence-main:fence": self.fence()}
+        if path == "/runtime":
+            return {"entries": {}}
+        if path == "/clusters":
+            return {
+                "cluster_statuses": [
+                    {
+                        "name": name,
+                        "host_statuses": [
+                            {
+                                "address": {"socket_address": {"address": host, "port_value": port}},
+                                "health_status": {"eds_health_status": "HEALTHY"},
+                            }
+                            for host, port in ones
+                        ],
+                    }
+                    for name, ones in hosts.items()
+                ]
+            }
+        clusters = [
+            {"cluster": {"name": name, "type": "EDS", "eds_cluster_config": {"eds_config": {"ads": {}}}}}
+            for name in hosts
+        ]
+        kinds = {"ClustersConfigDump": {"dynamic_active_clusters": clusters}, "EndpointsConfigDump": {}}
+        return {
+            "configs": [{"@type": f"type.googleapis.com/envoy.admin.v3.{one}", **body} for one, body in kinds.items()]
+        }
 
     async def admin(self, request):
+        if request.path in ("/runtime", "/clusters", "/config_dump"):
+            return whole(200, json.dumps(self.as_envoy(request.path)).encode())
         if request.path.startswith("/api/"):
             return whole(200, json.dumps(self.as_traefik(request.path.split("/")[2])).encode(), x_next_page="1")
         address = request.param("address")

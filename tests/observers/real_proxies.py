@@ -184,6 +184,8 @@ class Outcome:
 class Clients:
     """Half of them open a connection for each request, half keep theirs."""
 
+    host = "127.0.0.1"
+
     def __init__(self, port, outcome):
         self.port, self.outcome = port, outcome
 
@@ -194,7 +196,7 @@ class Clients:
             self.outcome.sent += 1
             try:
                 if writer is None:
-                    reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+                    reader, writer = await asyncio.open_connection(self.host, self.port)
                 async with asyncio.timeout(5):
                     status, _, _ = await wire.converse(reader, writer, request, "x")
                 if status != 200:

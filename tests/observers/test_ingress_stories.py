@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 
+import pytest
 import yaml
 from fake_ingress import ADMIN_PORT, PROXY_PORT
 from stage import NS, first, play
@@ -149,8 +150,9 @@ def test_without_an_epoch_it_is_waited_for_too_and_the_result_is_assumed(tmp_pat
     assert seconds >= LAG_SECONDS + 2.0
 
 
-def test_one_whose_passes_may_be_torn_is_believed_at_its_second_epoch(tmp_path):
-    edge = {"name": "edge", "kind": "traefik", "where": {"service": "edge/edge", "port": ADMIN_PORT}}
+@pytest.mark.parametrize("kind", ["traefik", "envoy"])
+def test_one_whose_passes_may_be_torn_is_believed_at_its_second_epoch(tmp_path, kind):
+    edge = {"name": "edge", "kind": kind, "where": {"service": "edge/edge", "port": ADMIN_PORT}}
     result, seconds, lost = told(tmp_path, ended, edge)
     assert (result["result"], lost) == ("verified", [])
     assert 2 * LAG_SECONDS <= seconds < 2 * LAG_SECONDS + 5.0
