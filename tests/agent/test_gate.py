@@ -10,7 +10,7 @@ import pytest
 from tidegate import vtime
 from tidegate.agent.gate import Gate
 from tidegate.agent.holds import HeldPod, Holds
-from tidegate.engine.journal import Journal
+from tidegate.agent.journals import SLOTS, Journals, NoSlot
 from tidegate.model.names import DrainResult, Ending
 
 POD = HeldPod("uid-1", "demo", "echo-1")
@@ -38,7 +38,7 @@ class Drains:
 
 def play(story, drains, tmp_path):
     async def whole():
-        holds = Holds(Journal(str(tmp_path / "holds.jsonl")))
+        holds = Holds(Journals(str(tmp_path)))
         gate = Gate(drains, holds, lambda line: None)
         await asyncio.start_unix_server(gate.serve, "agent.sock")
         reader, writer = await asyncio.open_unix_connection("agent.sock")
@@ -126,7 +126,7 @@ def test_a_call_that_is_not_for_a_leaving_pod_is_answered_at_once(tmp_path):
 
 def test_garbage_on_the_socket_is_dropped(tmp_path):
     async def whole():
-        gate = Gate(Drains(), Holds(Journal()), lambda line: None)
+        gate = Gate(Drains(), Holds(Journals("")), lambda line: None)
         await asyncio.start_unix_server(gate.serve, "agent.sock", limit=4096)
         for line in (b"\x00\n", b"{}\n", b'{"hold": 7}\n', b"x" * 10_000 + b"\n", b""):
             _, writer = await asyncio.open_unix_connection("agent.sock")
@@ -139,7 +139,7 @@ def test_garbage_on_the_socket_is_dropped(tmp_path):
 
 
 def test_the_result_of_a_pod_is_the_worst_of_its_containers_last_holds():
-    holds = Holds(Journal())
+    holds = Holds(Journals(""))
     holds.began(POD, "web")
     holds.ended(POD, "web", DrainResult(Ending.BYPASSED, "died"))
     assert holds.result_of("uid-1", VERIFIED, {"side"}).result is Ending.BYPASSED
@@ -147,21 +147,68 @@ def test_the_result_of_a_pod_is_the_worst_of_its_containers_last_holds():
     assert holds.result_of("uid-1", VERIFIED, {"web", "side"}).result is Ending.VERIFIED
 
 
+def begun(folder):
+    """An agent's holds; and its end, however it comes."""
+    journals = Journals(str(folder))
+    return Holds(journals), journals.close
+
+
 def test_holds_of_an_agent_that_died_are_restored_as_bypassed(tmp_path):
-    path = str(tmp_path / "holds.jsonl")
-    before = Holds(Journal(path))
+    before, end = begun(tmp_path)
     before.began(POD, "web")
     before.began(POD, "side")
     before.ended(POD, "side", VERIFIED)
-    after = Holds(Journal(path))
+    end()
+    after, end = begun(tmp_path)
     [dead] = after.restore()
     assert (dead.pod, dead.container) == (POD, "web")
     assert after.result_of("uid-1", VERIFIED, {"side"}).result is Ending.BYPASSED
-    assert Holds(Journal(path)).restore() == [], "once is enough"
+    end()
+    assert begun(tmp_path)[0].restore() == [], "once is enough"
 
 
-def test_a_journal_cut_short_by_a_kill_is_read_up_to_there(tmp_path):
+def test_a_journal_cut_short_by_a_kill_is_read_up_to_there_and_written_on(tmp_path):
+    before, end = begun(tmp_path)
+    before.began(POD, "web")
+    end()
     path = tmp_path / "holds.jsonl"
-    Holds(Journal(str(path))).began(POD, "web")
     path.write_bytes(path.read_bytes() + b'{"event": "hold-en')
-    assert len(Holds(Journal(str(path))).restore()) == 1
+    after, end = begun(tmp_path)
+    assert len(after.restore()) == 1
+    end()
+    assert begun(tmp_path)[0].restore() == []
+
+
+def test_an_agent_that_lives_beside_us_is_not_taken_for_dead_until_it_is(tmp_path):
+    before, end = begun(tmp_path)
+    before.began(POD, "web")
+    after, _ = begun(tmp_path)
+    assert after.restore() == after.bury() == []
+    third, _ = begun(tmp_path)
+    assert third.restore() == []
+    end()
+    [dead] = after.bury()
+    assert (dead.pod, dead.container) == (POD, "web")
+    assert after.bury() == third.bury() == [], "told once, by one of them"
+    assert after.result_of("uid-1", VERIFIED, {"side"}).result is Ending.BYPASSED
+
+
+def test_the_result_of_a_pod_that_two_agents_held_is_the_worst_of_both(tmp_path):
+    before, _ = begun(tmp_path)
+    after, _ = begun(tmp_path)
+    before.began(POD, "web")
+    after.began(POD, "side")
+    before.ended(POD, "web", DrainResult(Ending.TIMED_OUT, "deadline"))
+    assert after.result_of("uid-1", VERIFIED, {"side"}).result is Ending.TIMED_OUT
+    after.began(POD, "web")  # asked again, and of us: what the other one said no longer counts
+    assert after.result_of("uid-1", VERIFIED, {"side", "web"}).result is Ending.VERIFIED
+    after.ended(POD, "web", VERIFIED)
+    assert after.result_of("uid-1", VERIFIED, {"side"}).result is Ending.VERIFIED
+
+
+def test_there_is_an_end_to_agents_of_one_node(tmp_path):
+    kept = [begun(tmp_path) for _ in range(SLOTS)]
+    with pytest.raises(NoSlot):
+        begun(tmp_path)
+    kept[3][1]()
+    begun(tmp_path)

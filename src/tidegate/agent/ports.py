@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 REFRESH_SECONDS = 10.0
 """How often the files are looked at. A certificate is renewed a month before it ends."""
 WAIT_SECONDS = 0.5
+LEAVE_SECONDS = 3.0
+"""The coordinator's questions wait 2 s for news."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,8 @@ class Doors:
     peer_port: int
     ask_port: int
     peers: tuple[str, ...]
+    is_shared: bool = False
+    """Our successor listens on the same ports before we leave (SO_REUSEPORT): either answers for the same node."""
 
 
 @dataclass(slots=True)
@@ -55,10 +59,10 @@ class Ports:
         mutual, under_tls = await self._contexts()
         doors = self.doors
         terms = wire.Terms(
-            tls=mutual, peers=doors.peers if mutual else (), is_shared=True, log=self._say("peers' port")
+            tls=mutual, peers=doors.peers if mutual else (), is_shared=doors.is_shared, log=self._say("peers' port")
         )
         self._servers.append(await wire.serve(_vouched(self.exchange), doors.host, doors.peer_port, terms))
-        terms = wire.Terms(tls=under_tls, is_shared=True, log=self._say("port for command lines"))
+        terms = wire.Terms(tls=under_tls, is_shared=doors.is_shared, log=self._say("port for command lines"))
         self._servers.append(await wire.serve(self.callers.guarded(self.exchange), doors.host, doors.ask_port, terms))
 
     async def keep(self) -> None:
@@ -76,10 +80,15 @@ class Ports:
                     self.log(f"the certificate of before stays in use: {failure}")
         await asyncio.Event().wait()
 
-    def stop_listening(self) -> None:
-        """Whoever asks from now on asks our successor, if it listens; what is open goes on."""
+    async def leave(self) -> None:
+        """Whoever asks from now on asks our successor, if it listens; what is asked already is answered, as far as it
+        ends soon."""
         for server in self._servers:
             server.stop_listening()
+        until = asyncio.get_running_loop().time() + LEAVE_SECONDS
+        while any(server.connections for server in self._servers) and asyncio.get_running_loop().time() < until:
+            await asyncio.sleep(0.05)
+        await self.close()
 
     async def close(self) -> None:
         for server in self._servers:

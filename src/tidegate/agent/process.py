@@ -24,16 +24,16 @@ from tidegate.agent.callers import Callers
 from tidegate.agent.drains import PodDrains
 from tidegate.agent.gate import LINE_BYTES_MAX, Gate
 from tidegate.agent.ground import Ground, LinuxGround, Redirects, in_lab
-from tidegate.agent.holds import DeadHold, Holds
+from tidegate.agent.holds import DIED, DeadHold, Holds
+from tidegate.agent.journals import Journals
 from tidegate.agent.leader import Leader
 from tidegate.agent.ports import Doors, Ports, credentials_in
 from tidegate.agent.questions import Questions
 from tidegate.agent.witness import NodeWitness
-from tidegate.engine.journal import Journal
 from tidegate.engine.ledger import Ledger
 from tidegate.kube.api import Api
 from tidegate.kube.connect import open_api
-from tidegate.model.names import AGENT_PORT, GATE_PORT, DrainResult, Ending
+from tidegate.model.names import AGENT_PORT, GATE_PORT
 from tidegate.observers.asking import AGENT_ASK_PORT, COORDINATOR_NAME
 from tidegate.observers.kernel import KernelUnreachable
 from tidegate.vtime import Nursery
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 REDIRECT_SECONDS = 2.0
 """Whoever takes the redirect away opens every gate of the node: it is put back this often."""
 LEAVE_SECONDS = 3600.0
+OTHERS_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,19 +96,19 @@ class AgentSettings:
 async def main(program: Program) -> int:
     """Serve until SIGTERM, then until the last hold is over: an answered hold must not die with its agent."""
     settings = AgentSettings.from_env(program.env)
-    with contextlib.closing(Journal(f"{settings.state_dir}/holds.jsonl" if settings.state_dir else "")) as journal:
-        await _serve(program, settings, journal)
+    with contextlib.closing(Journals(settings.state_dir)) as journals:
+        await _serve(program, settings, journals)
     return 0
 
 
-async def _serve(program: Program, settings: AgentSettings, journal: Journal) -> None:
+async def _serve(program: Program, settings: AgentSettings, journals: Journals) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     ledger = Ledger(f"{settings.state_dir}/ledger.jsonl" if settings.state_dir else "")
     async with open_api(settings.server) as api:
         ground = settings.ground(api)
         credentials = credentials_in(settings.tls_folder)
-        holds = Holds(journal)
+        holds = Holds(journals)
         drains = PodDrains(
             api, settings.node, Leader(api, credentials=credentials), holds, ground.sockets, program.log,
             random.Random(f"{settings.seed}/agent/{settings.node}"), ledger=ledger,
@@ -116,9 +117,10 @@ async def _serve(program: Program, settings: AgentSettings, journal: Journal) ->
         questions = Questions(NodeWitness(ground.tables, settings.node), ground.sockets, api, settings.address)
         questions.ledger = ledger
         dead = holds.restore()
-        # Listening before anything slow: the holder falls back when it cannot connect.
+        # Listening before anything slow: the holder falls back when it cannot connect. From here on it asks us and not
+        # the agent before us, which keeps what it holds.
         listening = await _listen(settings.agent_socket, gate)
-        doors = Doors(settings.address, AGENT_PORT, AGENT_ASK_PORT, (COORDINATOR_NAME,))
+        doors = Doors(settings.address, AGENT_PORT, AGENT_ASK_PORT, (COORDINATOR_NAME,), is_shared=True)
         ports = Ports(doors, questions.exchange, Callers(api), program.log, credentials)
         async with Nursery() as nursery:
             nursery.start(_serve_questions(ports, settings.ready_file), name="ports")
@@ -127,12 +129,13 @@ async def _serve(program: Program, settings: AgentSettings, journal: Journal) ->
                 nursery.start(ground.follow(), name="fences and networks")
             nursery.start(_keep_redirect(ground.redirects, settings.holder, program.log), name="redirect")
             nursery.start(_record_dead_holds(drains, dead, program.log), name="dead holds")
+            nursery.start(_look_after_others(drains, holds, program.log), name="other agents")
             await stop.wait()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(gate.idle.wait(), LEAVE_SECONDS)
             nursery.cancel()
         listening.close()
-        await ports.close()
+        await ports.leave()
     ground.redirects.close()
 
 
@@ -152,11 +155,19 @@ async def _listen(path: str, gate: Gate) -> asyncio.AbstractServer:
 
 
 async def _record_dead_holds(drains: PodDrains, dead: list[DeadHold], log: Callable[[str], None]) -> None:
-    """What the agent before us held, it lost: those drains are bypassed, whatever the pods say by now."""
+    """What an agent held that is gone, it lost: those drains are bypassed, whatever the pods say by now."""
     for hold in dead:
         log(f"{hold.pod.name} {hold.container}: bypassed, its hold died with the agent")
-        drains.died(hold.pod, "the agent ended during the hold")
-        await drains.record(hold.pod, DrainResult(Ending.BYPASSED, "the agent ended during the hold"))
+        drains.died(hold.pod, DIED.reason)
+        await drains.record(hold.pod, DIED)
+
+
+async def _look_after_others(drains: PodDrains, holds: Holds, log: Callable[[str], None]) -> None:
+    """An agent that we replace may die while it sees its last holds through."""
+    while True:
+        await asyncio.sleep(OTHERS_SECONDS)
+        if dead := holds.bury():
+            await _record_dead_holds(drains, dead, log)
 
 
 async def _keep_redirect(kernel: Redirects, holder: str, log: Callable[[str], None]) -> None:

@@ -3,6 +3,7 @@ says that it is working, where connections through a Service go."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Coroutine
 from typing import Any
 
@@ -25,6 +26,7 @@ QUESTIONS_MAX = 32
 """Open at once. One coordinator keeps one open; the rest is room for a second and for people who look."""
 CONNECTIONS_PATH = "/v1/connections"
 ENDPOINTS_MAX = 64
+_NAME = re.compile(r"[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?")
 
 
 class Questions:
@@ -87,6 +89,9 @@ class Questions:
     async def _activity(self, request: Request) -> Response:
         """Only a pod of this node, only as its own annotation says: who may write that may ask the pod."""
         namespace, name = request.param("namespace"), request.param("pod")
+        for one in (namespace, name):
+            if _NAME.fullmatch(one) is None:  # it becomes part of a path that the API server is asked for
+                return _refusal(400, f"{one[:80]!r} is no name of a pod or a namespace")
         try:
             found = pods.decode(await self._api.get(PODS, name, namespace))
             wanted = activity.of_pod(found)

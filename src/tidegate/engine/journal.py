@@ -28,7 +28,10 @@ class Journal:
         if path:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
             _shorten(Path(path))
-            self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            size = os.fstat(self._descriptor).st_size
+            if size and os.pread(self._descriptor, 1, size - 1) != b"\n":
+                os.write(self._descriptor, b"\n")  # a line cut short by a kill takes the next one with it
 
     def record(self, event: str, **fields: Any) -> None:
         """Write one entry, stamped now."""

@@ -30,8 +30,8 @@ class VirtualLoop(TimerLoop):
         return await self.network.connect(protocol_factory, (str(host), int(port)), options.get("local_addr"))
 
     async def create_server(self, protocol_factory: Any, host: Any = None, port: Any = None, **options: Any) -> Any:
-        del options
-        return self.network.listen(protocol_factory, (str(host or "0.0.0.0"), int(port or 0)))
+        address = (str(host or "0.0.0.0"), int(port or 0))
+        return self.network.listen(protocol_factory, address, is_shared=bool(options.get("reuse_port")))
 
     async def create_datagram_endpoint(
         self, protocol_factory: Any, local_addr: Any = None, remote_addr: Any = None, **options: Any

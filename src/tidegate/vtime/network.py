@@ -39,6 +39,7 @@ class Listener(asyncio.AbstractServer):
         self.inode = inode
         self.owner = processes.current()
         self.context = contextvars.copy_context()
+        self.is_shared = False
         self._closed = False
         if self.owner is not None:
             self.owner.own(self)
@@ -95,6 +96,8 @@ class Network:
         self.loop = loop
         self._rng = rng
         self._listeners: dict[Address, Listener] = {}
+        self._sharing: dict[Address, list[Listener]] = {}
+        """Of an address that several listen on, all of them, who is next first."""
         self._transports: dict[VirtualTransport, None] = {}
         self._next_port: dict[str, int] = {}
         self._ports_in_use: set[tuple[str, int]] = set()
@@ -107,13 +110,20 @@ class Network:
 
     # --- asyncio's verbs ---
 
-    def listen(self, factory: ProtocolFactory, address: Address) -> Listener:
-        """Raises ``OSError`` (EADDRINUSE) when the address is taken."""
+    def listen(self, factory: ProtocolFactory, address: Address, *, is_shared: bool = False) -> Listener:
+        """Raises ``OSError`` (EADDRINUSE) when the address is taken. ``is_shared``: SO_REUSEPORT; those that share an
+        address are asked in turn. A path is the newest listener's: who listens there has unlinked it before."""
         if isinstance(address, tuple) and address[1] == 0:
             address = (address[0], self._take_port(address[0]))
-        if address in self._listeners:
-            raise OSError(98, f"Address already in use: {address}")
         listener = Listener(self, factory, address, self.next_inode())
+        listener.is_shared = is_shared
+        there = self._listeners.get(address)
+        if there is not None and isinstance(address, tuple):
+            if not (is_shared and there.is_shared):
+                listener.close()
+                raise OSError(98, f"Address already in use: {address}")
+            self._sharing.setdefault(address, [there]).append(listener)
+            return listener
         self._listeners[address] = listener
         return listener
 
@@ -150,6 +160,9 @@ class Network:
 
     def _listener_at(self, address: Address) -> Listener | None:
         listener = self._listeners.get(address)
+        if sharing := self._sharing.get(address):
+            sharing.append(sharing.pop(0))
+            return sharing[-1]
         if listener is None and isinstance(address, tuple):
             listener = self._listeners.get(("0.0.0.0", address[1]))
             if address[0] == "localhost":
@@ -159,7 +172,14 @@ class Network:
     # --- bookkeeping ---
 
     def forget_listener(self, listener: Listener) -> None:
-        self._listeners.pop(listener.address, None)
+        if sharing := self._sharing.get(listener.address):
+            if listener in sharing:
+                sharing.remove(listener)
+            self._listeners[listener.address] = sharing[0]
+            if len(sharing) == 1:
+                del self._sharing[listener.address]
+        elif self._listeners.get(listener.address) is listener:
+            del self._listeners[listener.address]
 
     def forget(self, transport: VirtualTransport) -> None:
         self._transports.pop(transport, None)
