@@ -12,7 +12,7 @@ from tidegate.agent import issuer, roles
 from tidegate.agent.coordinator import CoordinatorSettings
 from tidegate.agent.holder import HolderSettings
 from tidegate.agent.issuer import AUTHORITY_SECRET
-from tidegate.agent.manifests import AGENT_SECRET, CAPABILITIES, PARTS, Installation, pieces, sweep
+from tidegate.agent.manifests import AGENT_SECRET, CAPABILITIES, OPTIONAL, PARTS, Installation, pieces, sweep
 from tidegate.agent.process import AgentSettings
 from tidegate.client.permissions import VERBS, deeds_of
 from tidegate.model.names import AGENT_PORT, COORDINATOR_PORT, GATE_PORT, SYSTEM_NAMESPACE
@@ -141,7 +141,7 @@ def test_every_object_is_labelled_as_its_selector_says():
             assert one["spec"]["selector"]["matchLabels"] == one["spec"]["template"]["metadata"]["labels"]
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", (*PARTS, *OPTIONAL))
 def test_a_part_alone_is_that_part_and_the_namespace(part):
     chosen = pieces(OF, (part,))
     assert {one.part for one in chosen} == {"namespace", part}
@@ -282,3 +282,14 @@ def test_the_table_of_roles_in_the_docs_is_what_is_printed():
     assert table.splitlines() == [row(role, rules) for role, rules in grouped.items()]
     for capability in CAPABILITIES:
         assert f"| `{capability}` |" in page
+
+
+def test_a_prober_has_no_privilege_and_is_printed_only_where_it_is_named():
+    assert not [one for one in pieces(OF) if "prober" in str(one.manifest)]
+    [daemonset] = [one.manifest for one in pieces(OF, ("prober",)) if one.manifest["kind"] == "DaemonSet"]
+    pod = daemonset["spec"]["template"]["spec"]
+    [container] = pod["containers"]
+    assert not {"hostNetwork", "hostPID", "volumes", "serviceAccountName"} & pod.keys()
+    assert pod["automountServiceAccountToken"] is False
+    context = container["securityContext"]
+    assert context["capabilities"] == {"drop": ["ALL"]} and context["runAsNonRoot"] is True

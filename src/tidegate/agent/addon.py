@@ -21,6 +21,7 @@ IMAGES: Mapping[str, str] = {
     "tidegate/agent": "tidegate.agent.process:main",
     "tidegate/holder": "tidegate.agent.holder:main",
     "tidegate/coordinator": "tidegate.agent.coordinator:main",
+    "tidegate/prober": "tidegate.agent.prober:main",
 }
 """Image repository -> entry point ("module:function")."""
 

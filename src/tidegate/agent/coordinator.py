@@ -23,6 +23,7 @@ from tidegate.agent.excuses import Excuses
 from tidegate.agent.externals import Externals
 from tidegate.agent.fencing import Fencing
 from tidegate.agent.lease import Lease
+from tidegate.agent.livefence import LiveFence
 from tidegate.agent.localhealth import SETTLE_SECONDS, LocalHealth
 from tidegate.agent.ports import Doors, Ports, credentials_in
 from tidegate.agent.proxies import FRESH_SECONDS, Proxies
@@ -115,6 +116,8 @@ class Coordinator:
         services = self._sourcing.services
         self._externals = Externals(settings.observers, settings.install, self._external_spoke, services.objects)
         self._dns_fence = DnsFence(api, settings.install, log)
+        self._live_fence = LiveFence(api, settings.install, settings.host, self._externals.floor, log)
+        self._stood_for = self._externals.meet(self._live_fence)
         self._suspicion = Suspicion(api, services, self.flights.tell)
         self._instance = ""
         self._is_fence_due = True
@@ -141,6 +144,8 @@ class Coordinator:
             nursery.start(self._suspect(), name="suspicion")
             if any(one.kind == "dns" for one in self.settings.observers):
                 nursery.start(self._dns_fence.run(), name="headless fence")
+            if any(one.kind == "behavioural" for one in self.settings.observers):
+                nursery.start(self._live_fence.run(), name="live fence")
 
     # --- what is observed ---
 
@@ -187,7 +192,7 @@ class Coordinator:
 
     def _addresses(self) -> dict[str, str]:
         """Every Node, NotReady ones too: a dead kubelet's kernel goes on forwarding. Who is vouched for is asked as
-        well: a word stands in for silence only."""
+        well: a word stands in for silence only. Not those that have no agent and for which an observer answers."""
         found: dict[str, str] = {}
         decoded: list[Node] = []
         for (_, name), obj in sorted(self._nodes.objects.items()):
@@ -199,7 +204,7 @@ class Coordinator:
             decoded.append(node)
             found[name] = node.addresses[0] if node.addresses else ""
         self._excuses.set_nodes(decoded)
-        return found
+        return {name: address for name, address in found.items() if name not in self._stood_for}
 
     async def _follow_flights(self) -> None:
         """Keep the question to the nodes what the drains in flight need."""
@@ -267,6 +272,7 @@ class Coordinator:
                 write = await self._fencing.write()
                 self._externals.latest = write.epoch
                 self._dns_fence.show(write.epoch)
+                self._live_fence.show(write.epoch)
             except KubeError as error:
                 self._is_fence_due = True
                 self._log(f"fence not written: {error}")

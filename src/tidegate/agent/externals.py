@@ -20,7 +20,8 @@ from tidegate.model import endpointslice
 from tidegate.model.decode import Malformed
 from tidegate.model.endpoint import Endpoint
 from tidegate.model.endpointslice import SERVICE_LABEL, EndpointSlice
-from tidegate.model.epoch import Epoch
+from tidegate.model.epoch import Epoch, earliest
+from tidegate.observers.behavioural import Behavioural, Live
 from tidegate.observers.config import Configured
 from tidegate.observers.coordinator import NodeView
 from tidegate.observers.external import Listed, Question, Replica, Selective
@@ -121,6 +122,19 @@ class Externals:
         if new is not None and (found := _decoded(new)) is not None:
             self._slices[key] = found
         self.enumerate()
+
+    def meet(self, live: Live) -> frozenset[str]:
+        """Tell who dials the live fence where it is. Returns the nodes that observers stand for, as configured."""
+        for one in self.configured:
+            if isinstance(one.observer, Behavioural):
+                one.observer.live = live
+        return frozenset(node for one in self.configured for node in getattr(one.observer, "stands_for", ()))
+
+    def floor(self) -> Epoch | None:
+        """The earliest epoch that anybody who dials the live fence may still be at; None where nobody is known."""
+        found = [one.observer.floor for one in self.configured if isinstance(one.observer, Behavioural)]
+        known = tuple(one for one in found if one is not None)
+        return earliest(known) if known else None
 
     @property
     def reads_objects(self) -> bool:

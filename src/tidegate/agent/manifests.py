@@ -15,8 +15,11 @@ from tidegate.agent.roles import LABELS, Manifest, Piece
 from tidegate.drain import fence
 from tidegate.model.names import COORDINATOR_PORT, GATE_PORT, SYSTEM_NAMESPACE
 from tidegate.observers.asking import AGENT_ASK_PORT, ASK_ANNOTATION, COORDINATOR_ASK_PORT
+from tidegate.observers.behavioural import PROBER_PORT
 
 PARTS = ("agent", "coordinator", "fence", "users")
+OPTIONAL = ("prober",)
+"""Only where they are named."""
 CAPABILITIES = ("NET_ADMIN", "SYS_ADMIN", "SYS_PTRACE")
 """Of the agent, all others are dropped: read rules and connections, keep one table; enter a pod's network namespace;
 find it among other users' processes. The tests on a real kube-proxy run with these and no other."""
@@ -24,6 +27,7 @@ AGENT_SECRET = "tidegate-agent-tls"
 """As ``agent.issuer`` makes it; written down here too, for that needs ``cryptography``."""
 HOLDER = "tidegate-holder"
 SWEEP = "tidegate-sweep"
+PROBER = "tidegate-prober"
 SOCKET_FOLDER = "/run/tidegate"
 STATE_FOLDER = "/var/lib/tidegate"
 TLS_FOLDER = "/run/tidegate-tls"
@@ -67,6 +71,8 @@ def pieces(of: Installation, parts: tuple[str, ...] = PARTS) -> list[Piece]:
     if "agent" in parts:
         found += roles.agent(reads_node=not of.pod_networks)
         found += [Piece("agent", _holder(of), _WHY_HOLDER), Piece("agent", _agent(of), _WHY_AGENT)]
+    if "prober" in parts:
+        found += [Piece("prober", _probers(), _WHY_PROBERS), Piece("prober", _prober(of), _WHY_PROBER)]
     return found + (roles.users() if "users" in parts else [])
 
 
@@ -98,6 +104,13 @@ question and serves until its holds are over, {AGENT_GRACE_SECONDS} s at most. R
 call to the port may be answered by the other. No liveness probe and no memory limit: an agent that is killed loses its
 holds. The API allows no `allowPrivilegeEscalation: false` beside SYS_ADMIN. AppArmor's usual profile forbids looking at
 other pods' processes.
+"""
+_WHY_PROBERS = """
+Lists the probers, for the coordinator's observer of kind `behavioural` (docs/observers.md).
+"""
+_WHY_PROBER = """
+For nodes without an agent: connects to the fence through the node's data plane and tells which epoch answered. No
+capability, no token, not root, the pod network. Label the nodes it is for: kubectl label node NODE tidegate.dev/prober=
 """
 
 
@@ -219,6 +232,36 @@ def _agent(of: Installation) -> Manifest:
     made = _daemonset(roles.AGENT, "agent", spec, rolling)
     made["spec"]["template"]["metadata"]["annotations"] = {ASK_ANNOTATION: f"https:{AGENT_ASK_PORT}"}
     return made
+
+
+def _probers() -> Manifest:
+    ports = [{"name": "probe", "port": PROBER_PORT, "protocol": "TCP"}]
+    selector = {**LABELS, "app.kubernetes.io/component": "prober"}
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": PROBER, "namespace": SYSTEM_NAMESPACE, "labels": selector},
+        "spec": {"clusterIP": "None", "selector": selector, "ports": ports},
+    }
+
+
+def _prober(of: Installation) -> Manifest:
+    container = {
+        **_container(of, "prober"),
+        "env": [_from("TIDEGATE_NODE", "spec.nodeName"), _from("TIDEGATE_POD_ADDRESS", "status.podIP")],
+        "ports": [{"name": "probe", "containerPort": PROBER_PORT, "protocol": "TCP"}],
+        "readinessProbe": {"httpGet": {"path": "/healthz", "port": PROBER_PORT}, "periodSeconds": 5},
+        "resources": {"requests": {"cpu": "5m", "memory": "48Mi"}},
+        "securityContext": {**_SEALED, "runAsNonRoot": True, "runAsUser": _USER, "runAsGroup": _USER},
+    }
+    spec = {
+        "nodeSelector": {"kubernetes.io/os": "linux", "tidegate.dev/prober": ""},
+        "tolerations": [{"operator": "Exists"}],
+        "terminationGracePeriodSeconds": 1,
+        "automountServiceAccountToken": False,
+        "containers": [container],
+    }
+    return _daemonset(PROBER, "prober", spec, {"type": "RollingUpdate"})
 
 
 def sweep(of: Installation) -> Manifest:

@@ -14,6 +14,7 @@ from typing import Any
 from tidegate.drain import fence
 from tidegate.drain.dnsfence import headless_slice_name
 from tidegate.model.dns import dns_fence_name
+from tidegate.model.livefence import live_name
 from tidegate.model.names import SYSTEM_NAMESPACE, fence_name
 from tidegate.observers import asking
 from tidegate.observers.coordinator import LEASE_NAME
@@ -75,9 +76,9 @@ def coordinator(install: str = "main") -> list[Piece]:
     ]
     families = ("IPv4", "IPv6")
     slices = tuple(fence.slice_name(install, family) for family in families)
-    slices += tuple(headless_slice_name(install, family) for family in families)
+    slices += (*(headless_slice_name(install, family) for family in families), live_name(install))
     own = [
-        rule("", ("services",), ("get", "patch"), (fence_name(install), dns_fence_name(install))),
+        rule("", ("services",), ("get", "patch"), (fence_name(install), dns_fence_name(install), live_name(install))),
         rule("discovery.k8s.io", ("endpointslices",), ("get", "update"), slices),
         rule("coordination.k8s.io", ("leases",), ("get", "update"), (LEASE_NAME,)),
         rule("", ("services",), ("create",)),

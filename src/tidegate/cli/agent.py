@@ -12,6 +12,7 @@ _ROLES = {
     "node": "tidegate.agent.process:main",
     "holder": "tidegate.agent.holder:main",
     "coordinator": "tidegate.agent.coordinator:main",
+    "prober": "tidegate.agent.prober:main",
 }
 
 
@@ -22,7 +23,7 @@ _ROLES = {
     help="The coordinator's file of observers that are no nodes (or TIDEGATE_OBSERVERS). See docs/observers.md.",
 )  # fmt: skip
 def agent(role: str, observers: str | None) -> None:
-    """Run a part of Tidegate in a cluster. ROLE is node (the node agent, the default), holder or coordinator.
+    """Run a part of Tidegate in a cluster. ROLE is node (the node agent, the default), holder, coordinator or prober.
 
     Configured by TIDEGATE_* variables, as the pods of a lab show them:
 

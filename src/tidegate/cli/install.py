@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 WIDTH = 116
 FLAT_WIDTH = 100
 PARTS = ("agent", "coordinator", "fence", "users")
+OPTIONAL = ("prober",)
+
+
+_ONLY = "Parts, by commas: agent, coordinator, fence, users, prober.  [all but prober]"
 
 
 class Parts(click.ParamType):  # type: ignore[type-arg] # generic only in newer clicks
@@ -35,8 +39,8 @@ class Parts(click.ParamType):  # type: ignore[type-arg] # generic only in newer 
         if isinstance(value, tuple):
             return value
         chosen = tuple(filter(None, str(value).split(",")))
-        if wrong := [one for one in chosen if one not in PARTS]:
-            self.fail(f"{wrong[0]!r} is no part; parts are {', '.join(PARTS)}", param, ctx)
+        if wrong := [one for one in chosen if one not in (*PARTS, *OPTIONAL)]:
+            self.fail(f"{wrong[0]!r} is no part; parts are {', '.join((*PARTS, *OPTIONAL))}", param, ctx)
         if not chosen:
             self.fail(f"no part is named; parts are {', '.join(PARTS)}", param, ctx)
         return chosen
@@ -58,7 +62,7 @@ class Networks(click.ParamType):  # type: ignore[type-arg]
 
 @click.command(short_help="Print what an installation on your own cluster is; changes nothing.")
 @click.option("--print", "is_print", is_flag=True, help="Print it: all that this command does for now.")
-@click.option("--only", type=Parts(), default=PARTS, help="Parts, by commas: agent, coordinator, fence, users.  [all]")
+@click.option("--only", type=Parts(), default=PARTS, help=_ONLY)
 @click.option("--image", default="", help=f"The image of agents, holders and coordinator.  [tidegate:{__version__}]")
 @click.option("--pod-cidr", type=Networks(), default=(), help="Pods' networks, where Node objects do not have them.")
 @click.option("--gate", type=Reference("deploy", "sts", "ds"), default=None, help="Print a workload's gate as a patch.")

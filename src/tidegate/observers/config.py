@@ -16,12 +16,14 @@ import msgspec
 import yaml
 
 from tidegate.observers.aws import AwsTargetGroups
+from tidegate.observers.behavioural import Behavioural
 from tidegate.observers.command_check import CommandCheck
 from tidegate.observers.dns import DnsServers
 from tidegate.observers.envoy import Envoy
 from tidegate.observers.external import ENTRY_POINTS, Observer, Spec, Where, host_and_port
 from tidegate.observers.gcp import GcpGroups
 from tidegate.observers.haproxy import UNIX, HAProxy
+from tidegate.observers.healthz import Healthz
 from tidegate.observers.http_check import HttpCheck
 from tidegate.observers.ingress_nginx import IngressNginx
 from tidegate.observers.standing import Terms
@@ -31,11 +33,13 @@ from tidegate.observers.traefik import Traefik
 Build = Callable[[Spec], Observer]
 KINDS: Mapping[str, Build] = {
     "aws-target-group": AwsTargetGroups,
+    "behavioural": Behavioural,
     "command": CommandCheck,
     "dns": DnsServers,
     "envoy": Envoy,
     "gcp-neg": GcpGroups,
     "haproxy": HAProxy,
+    "healthz": Healthz,
     "http": HttpCheck,
     "ingress-nginx": IngressNginx,
     "tcp": TcpCheck,
@@ -129,7 +133,8 @@ def _configured(fields: ObserverFields, path: str) -> Configured:
     except ValueError as error:
         raise ConfigError(str(error)) from error
     is_required, is_held = fields.policy == "required", fields.on_unreachable == "hold"
-    terms = Terms(observer.fencing, is_required, is_held, fields.settle_seconds)
+    unread = bool(getattr(observer, "routes_unread", False))
+    terms = Terms(observer.fencing, is_required, is_held, fields.settle_seconds, unread)
     return Configured(fields.name, fields.kind, observer, terms, fields.timeout_seconds, where.service)
 
 
