@@ -300,7 +300,7 @@ async def measured(kind: Kind, count: int) -> list[Figure]:
 
 def run(drains: int = 100, only: tuple[str, ...] = ()) -> list[Figure]:
     """``drains`` verified ones through each proxy, one proxy after another; one whose program is not here is missed by
-    name. On a machine that is too busy an agent goes silent and its drains are ``bypassed``: those are counted apart."""
+    name. Where a machine is too busy an agent goes silent, and its drains are ``bypassed``: they are counted apart."""
     figures: list[Figure] = []
     for kind in KINDS.values():
         if only and kind.name not in only:
