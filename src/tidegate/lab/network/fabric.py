@@ -33,6 +33,9 @@ _SYSCTLS = {
     "net/ipv4/conf/default/rp_filter": "0",
     "net/ipv4/conf/all/send_redirects": "0",  # a pod that is its own endpoint goes in and out by one link
     "net/ipv4/conf/default/send_redirects": "0",
+    # Where br_netfilter is loaded, a bridge translates what passes it, and a pod that is its own endpoint would have
+    # to be sent back out of the port it came from.
+    "net/bridge/bridge-nf-call-iptables": "0",
 }
 _FORWARDING = {"net/ipv4/ip_forward": "1"}
 
