@@ -150,7 +150,7 @@ ONLY_REAL = (
     "-m nfacct --nfacct-name  localhost_nps_accepted_pkts ",  # and of NodePorts on 127.0.0.1, by a rule of their own
 )
 _MAP_ORDER = ("KUBE-SERVICES", "KUBE-NODEPORTS", "KUBE-EXTERNAL-SERVICES", "KUBE-PROXY-FIREWALL")
-"""Chains whose order is that of a Go map: only their last rule has a place."""
+"""Chains whose order is that of a Go map; one rule says of itself that it must be the last."""
 
 
 def saved_chains(saved: str) -> dict[str, list[str]]:
@@ -166,5 +166,5 @@ def saved_chains(saved: str) -> dict[str, list[str]]:
             found[f"{table} {line.split(' ')[1]}"].append(line.replace(ONLY_REAL[0], ""))
     for name, lines in found.items():
         if name.endswith(_MAP_ORDER):
-            lines[:-1] = sorted(lines[:-1])
+            lines.sort(key=lambda line: ("NOTE: this must be the last rule" in line, line))
     return found

@@ -18,63 +18,13 @@ from tidegate.lab.network.ruleset import node_rules
 from tidegate.lab.network.seam import IPTABLES_1_36, NFT_1_30, NFT_1_36
 from tidegate.lab.proxy import rules
 
+from .random_moments import moments
 from .rules_world import PLACE, namespace, needs_root, normal, saved_chains
 
 pytestmark = needs_root()
 
 EXAMPLES = max(1, int(os.environ.get("TIDEGATE_EXAMPLES", "300")) // 100)
-NAMES = ("web", "api", "db")
-ADDRESSES = tuple(f"10.244.1.{last}" for last in (11, 12, 13, 14))
-READY = {"ready": True, "serving": True, "terminating": False}
-LEAVING = {"ready": False, "serving": True, "terminating": True}
-GONE = {"ready": False, "serving": False, "terminating": True}
-
-
-@st.composite
-def spec(draw, number):
-    """A Service and its slice, or nothing."""
-    ports = [{"name": "http", "port": 80, "protocol": "TCP", "nodePort": draw(st.sampled_from([0, 30080 + number]))}]
-    if draw(st.booleans()):
-        ports.append(
-            {"name": "", "port": 53, "protocol": "UDP", "nodePort": draw(st.sampled_from([0, 30180 + number]))}
-        )
-    chosen = {"clusterIP": f"10.96.1.{number + draw(st.sampled_from([1, 1, 1, 2]))}", "ports": ports}
-    if draw(st.booleans()):
-        seconds = draw(st.sampled_from([60, 10_800]))
-        chosen |= {"sessionAffinity": "ClientIP", "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": seconds}}}
-    for key in ("internalTrafficPolicy", "externalTrafficPolicy"):
-        chosen[key] = draw(st.sampled_from(["Cluster", "Cluster", "Local"]))
-    balanced = draw(st.sampled_from([[], [{"ip": f"192.0.2.{number}"}]]))
-    if draw(st.booleans()):
-        chosen["loadBalancerSourceRanges"] = [draw(st.sampled_from(["10.0.0.0/8", "203.0.113.0/24"]))]
-    endpoints = [
-        {"addresses": [address], "nodeName": node, "conditions": conditions}
-        for address in ADDRESSES
-        for node, conditions in [
-            draw(st.tuples(st.sampled_from(["n1", "n2"]), st.sampled_from([READY, LEAVING, GONE])))
-        ]
-        if draw(st.booleans())
-    ]
-    return chosen, balanced, endpoints
-
-
-@st.composite
-def states(draw):
-    """One moment of the API: Services and slices."""
-    services, slices = [], []
-    for number, name in enumerate(NAMES):
-        if draw(st.integers(0, 4)):
-            chosen, balanced, endpoints = draw(spec(number * 10))
-            metadata = {"namespace": "default", "name": name}
-            status = {"loadBalancer": {"ingress": balanced}}
-            services.append({"metadata": metadata, "spec": chosen, "status": status})
-            labels = {"kubernetes.io/service-name": name}
-            ports = [{"name": one["name"], "port": 8080, "protocol": one["protocol"]} for one in chosen["ports"]]
-            slices.append({"metadata": {**metadata, "labels": labels}, "endpoints": endpoints, "ports": ports})
-    return rules.routed(services, slices, rules.Place("n1"))
-
-
-steps = st.lists(st.tuples(st.sampled_from(["", "", "", "restart", "fail"]), states()), min_size=2, max_size=5)
+steps = st.lists(st.tuples(st.sampled_from(["", "", "", "restart", "fail"]), moments()), min_size=2, max_size=5)
 
 
 def wanted(entries):
@@ -85,7 +35,7 @@ def wanted(entries):
         found[entry.cluster_ip, entry.port, entry.protocol] = set(entry.endpoints)
         # under the policy Local the node and its pods are sent as the ClusterIP's clients are
         outside = {*routing.cluster, *(routing.local if routing.is_external_local else ())}
-        for address in routing.load_balancer_ips:
+        for address in routing.load_balancer_ips + routing.external_ips:
             found[address, entry.port, entry.protocol] = outside
         if entry.node_port:
             found["node-port", entry.node_port, entry.protocol] = outside
@@ -121,7 +71,8 @@ async def play(shape, nodes, story):
     for one in nodes:
         one.call(["nft", "flush", "ruleset"])
     writer = node_rules(shape, node.run, PLACE)
-    for event, entries in story:
+    for event, moment in story:
+        entries = rules.routed(*moment, rules.Place(PLACE.name))
         if event == "restart":
             writer = node_rules(shape, node.run, PLACE)
         if event == "fail":
