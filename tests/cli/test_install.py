@@ -1,4 +1,4 @@
-"""``tidegate install``: it prints, as golden text, and does nothing else."""
+"""``tidegate install``: what it prints, as golden text, and what it refuses to begin."""
 
 from __future__ import annotations
 
@@ -66,8 +66,10 @@ def test_what_is_uninstalled_is_what_was_installed():
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        ([], "only prints for now"),
-        (["--uninstall"], "only prints for now"),
+        ([], "--image is missing: no image is published"),
+        (["--uninstall"], "add --print (to take it away: `tidegate uninstall`)"),
+        (["--gate", "deploy/web"], "add --print"),
+        (["--image", "x", "-n", "elsewhere"], "it cannot be chosen"),
         (["--print", "-n", "elsewhere"], "the namespace is tidegate-system"),
         (["--print", "--only", "webhook"], "parts are agent, coordinator, fence, users"),
         (["--print", "--only", ","], "no part is named"),

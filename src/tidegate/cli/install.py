@@ -1,4 +1,4 @@
-"""``tidegate install --print``: an installation for a real cluster, and the gate for a workload, as text to be read."""
+"""``tidegate install``: an installation for a real cluster, applied, or (``--print``) as text to be read."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import asyncio
 import sys
 import textwrap
 from ipaddress import ip_network
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from tidegate import __version__
 from tidegate.cli.main import REFUSED, fail
-from tidegate.cli.target import Reference, asking, cluster_options
+from tidegate.cli.target import Duration, Reference, asking, cluster_options
 from tidegate.model.names import AGENT_PORT, COORDINATOR_PORT, GATE_PATH, SYSTEM_NAMESPACE
 from tidegate.observers.asking import AGENT_ASK_PORT, COORDINATOR_ASK_PORT
 
@@ -60,27 +60,37 @@ class Networks(click.ParamType):  # type: ignore[type-arg]
             self.fail(f"{error}; write networks as 10.244.0.0/16, several by commas", param, ctx)
 
 
-@click.command(short_help="Print what an installation on your own cluster is; changes nothing.")
-@click.option("--print", "is_print", is_flag=True, help="Print it: all that this command does for now.")
+@click.command(short_help="Install Tidegate on your own cluster, or print what that is.")
+@click.option("--print", "is_print", is_flag=True, help="Print it as YAML with its reasons, and change nothing.")
 @click.option("--only", type=Parts(), default=PARTS, help=_ONLY)
-@click.option("--image", default="", help=f"The image of agents, holders and coordinator.  [tidegate:{__version__}]")
+@click.option("--image", default="", help="The image of agents, holders and coordinator: none is published.")
 @click.option("--pod-cidr", type=Networks(), default=(), help="Pods' networks, where Node objects do not have them.")
 @click.option("--gate", type=Reference("deploy", "sts", "ds"), default=None, help="Print a workload's gate as a patch.")
-@click.option("--uninstall", is_flag=True, help="Print how all of it is taken away again.")
+@click.option("--uninstall", is_flag=True, help="With --print: how all of it is taken away again.")
+@click.option("--remove", is_flag=True, help="Take it away: the same as `tidegate uninstall`.")
+@click.option("--force", is_flag=True, help="With --remove: although workloads have gates.")
+@click.option("--force-conflicts", is_flag=True, help="Take over fields that another manager keeps.")
+@click.option("--timeout", default="5m", type=Duration(), help="Until everything is ready.  [default: 5m]")
+@click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @cluster_options
 def install(**given: Any) -> None:
-    """Print an installation as plain YAML: node agents with their holders, the coordinator, the fence, and roles.
+    """Install node agents with their holders, the coordinator, the fence, and roles: no webhook, no CRD, nothing in
+    other namespaces. The plan comes first, object by object, by a dry run of the server's; then it is applied (as field
+    manager `tidegate`) and waited for. Run again it changes nothing, or goes on where it was interrupted.
 
-    No webhook, no CRD, nothing in other namespaces. Read it, then apply it with kubectl. Nothing is asked of a cluster,
-    but with --gate, which reads one workload and prints the patch that gives it the gate.
+    No image is published: build one (Dockerfile, docs/operating.md) and name it. With --print nothing is asked of a
+    cluster and nothing is changed; --gate reads one workload and prints the patch that gives it the gate.
 
     \b
+    tidegate install --image registry.example/tidegate:1 --dry-run
     tidegate install --print --image registry.example/tidegate:1 > tidegate.yaml
     tidegate install --print --gate deploy/web -n shop > gate.yaml
     tidegate install --print --uninstall
     """
     if not given["is_print"]:
-        raise click.UsageError("this command only prints for now: add --print, read it, and apply it with kubectl")
+        _apply(given)
     if given["gate"]:
         _print_gate(given)
         return
@@ -92,6 +102,21 @@ def install(**given: Any) -> None:
 
     of = Installation(given["image"] or f"tidegate:{__version__}", given["pod_cidr"])
     click.echo(uninstall_text(of) if given["uninstall"] else installation_text(of, given["only"]), nl=False)
+
+
+def _apply(given: dict[str, Any]) -> NoReturn:
+    from tidegate.agent.manifests import Installation
+    from tidegate.cli import applying
+
+    if given["gate"] or given["uninstall"]:
+        raise click.UsageError("--gate and --uninstall print: add --print (to take it away: `tidegate uninstall`)")
+    if given["namespace"] not in ("", SYSTEM_NAMESPACE):
+        raise click.UsageError(f"the namespace is {SYSTEM_NAMESPACE}: it cannot be chosen")
+    if given["remove"]:
+        applying.uninstall(Installation(given["image"] or "unknown", given["pod_cidr"]), given)
+    if not given["image"]:
+        raise click.UsageError("--image is missing: no image is published, build one (docs/operating.md) and name it")
+    applying.install(Installation(given["image"], given["pod_cidr"]), given["only"], given)
 
 
 # --- the installation ---

@@ -33,6 +33,7 @@ _COMMANDS = {
     "inspect": "tidegate.cli.inspect:inspect",
     "verify": "tidegate.cli.verify:verify",
     "install": "tidegate.cli.install:install",
+    "uninstall": "tidegate.cli.uninstall:uninstall",
     "agent": "tidegate.cli.agent:agent",
     "completion": "tidegate.cli.completion:completion",
 }
