@@ -46,6 +46,11 @@ def without_checked(config, status, found):
     status["demo/checked:http"]["host_statuses"] = []
 
 
+def policy(kind):
+    name = f"type.googleapis.com/envoy.extensions.load_balancing_policies.{kind}"
+    return {"typed_extension_config": {"name": "x", "typed_config": {"@type": name}}}
+
+
 def draining(panic=0, **config_fields):
     def change(config, status, found):
         without_checked(config, status, found)
@@ -100,10 +105,18 @@ def test_the_runtime_rules_over_the_panic_threshold_of_clusters():
     [
         {"common_lb_config": {"healthy_panic_threshold": {}, "override_host_status": {"statuses": ["DRAINING"]}}},
         {"load_balancing_policy": {"policies": []}},
+        {"load_balancing_policy": {"policies": [policy("round_robin.v3.RoundRobin"), policy("mine.v3.Mine")]}},
     ],
 )
 def test_a_draining_host_that_something_else_may_choose_is_a_route(fields):
     assert read(draining(**fields)).routes_to(SECOND)
+
+
+@pytest.mark.parametrize("kind", ["round_robin.v3.RoundRobin", "least_request.v3.LeastRequest", "maglev.v3.Maglev"])
+def test_policies_that_were_seen_to_take_panic_from_the_cluster_leave_a_draining_host_alone(kind):
+    obedient = {"load_balancing_policy": {"policies": [policy(kind)]}}
+    assert not read(draining(**obedient)).routes_to(SECOND)
+    assert read(draining(panic=50, **obedient)).routes_to(SECOND)
 
 
 def test_a_fence_of_one_source_says_nothing_about_another():

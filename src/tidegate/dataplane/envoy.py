@@ -41,6 +41,11 @@ _USED = frozenset({"HEALTHY", "UNKNOWN", "DEGRADED"})
 _BY_NAME = frozenset({"STRICT_DNS", "LOGICAL_DNS"})
 _COMPOSED = frozenset({"envoy.clusters.aggregate"})
 """Clusters that only point to other clusters, which are listed themselves."""
+_OBEDIENT = frozenset(f"envoy.extensions.load_balancing_policies.{one}" for one in (
+    "round_robin.v3.RoundRobin", "least_request.v3.LeastRequest", "random.v3.Random", "ring_hash.v3.RingHash",
+    "maglev.v3.Maglev",
+))  # fmt: skip
+"""Policies that were seen to take panic from ``common_lb_config`` too: 503 with all hosts DRAINING and panic off."""
 _FIXED = "bootstrap"
 Shape = TypeVar("Shape")
 
@@ -93,13 +98,33 @@ class _Custom(msgspec.Struct):
     name: str
 
 
+class _Typed(msgspec.Struct):
+    type: str = msgspec.field(name="@type", default="")
+
+
+class _Extension(msgspec.Struct):
+    typed_config: _Typed = msgspec.field(default_factory=_Typed)
+
+
+class _Policy(msgspec.Struct):
+    typed_extension_config: _Extension = msgspec.field(default_factory=_Extension)
+
+    @property
+    def is_obedient(self) -> bool:
+        return self.typed_extension_config.typed_config.type.rpartition("/")[2] in _OBEDIENT
+
+
+class _Policies(msgspec.Struct):
+    policies: list[_Policy] = []
+
+
 class _Cluster(msgspec.Struct):
     name: str
     type: str = ""
     cluster_type: _Custom | None = None
     eds_cluster_config: _Eds | None = None
     common_lb_config: _Balancing | None = None
-    load_balancing_policy: dict[str, Any] | None = None
+    load_balancing_policy: _Policies | None = None
 
 
 class _Known(msgspec.Struct):
@@ -295,7 +320,9 @@ class _Found:
         balancing = cluster.common_lb_config or _Balancing()
         if balancing.override_host_status is not None and said in balancing.override_host_status.statuses:
             return f" ({said}, but sticky requests go to it)"
-        if cluster.load_balancing_policy is not None or cluster.cluster_type is not None:
+        policies = cluster.load_balancing_policy.policies if cluster.load_balancing_policy is not None else None
+        is_obedient = policies is None or (bool(policies) and all(one.is_obedient for one in policies))
+        if not is_obedient or cluster.cluster_type is not None:
             return f" ({said}, but how its policy panics is not known)"
         own = balancing.healthy_panic_threshold
         percent = self._panic if self._panic is not None else own.value if own is not None else PANIC_PERCENT
