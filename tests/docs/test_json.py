@@ -33,6 +33,7 @@ from tidegate.engine.ledger import Ledger
 from tidegate.kube.api import PODS, Patch
 from tidegate.kube.kubeconfig import Cluster
 from tidegate.lab.faults import Fault
+from tidegate.lab.network.network import Peer
 from tidegate.model.epoch import Epoch
 from tidegate.model.names import HELD, DrainRecord, DrainResult, Ending, encode_drain, encode_result
 from tidegate.rehearse.addons import TIDEGATE
@@ -321,6 +322,8 @@ def test_a_labs_keys_are_those_of_the_page():
     async def story(stage):
         stage.lab.lab.faults.apply(Fault("proxy-kill", "node-1"))
         stage.lab.lab.faults.apply(Fault("proxy-lag", "node-2", 8))
+        client = Peer("client", ("10.16.0.2",), "/proc/4711/fd/7")  # as network kernel has one
+        stage.lab.lab.network.clients = lambda: (client,)
         return stage.lab.lab.status()
 
     known = {"state": "up", "pid": 4711, "started_at": "2026-11-21T10:00:00+00:00"}  # as cli/lab.py adds them

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     help="The lab's: with kernel (root), requests are refused and time out as on real nodes.",
 )  # fmt: skip
 @click.option(
-    "--proxy", type=click.Choice(["nft-1.36", "nft-1.30"]), default="nft-1.36", show_default=True,
+    "--proxy", type=click.Choice(["nft-1.36", "nft-1.30", "iptables-1.36"]), default="nft-1.36", show_default=True,
     help="As which kube-proxy the nodes' rules are laid out.",
 )  # fmt: skip
 def demo(**options: Any) -> None:

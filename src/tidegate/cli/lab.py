@@ -76,7 +76,7 @@ def lab() -> None:
     help="Loopback addresses, or namespaces with real netfilter in each (root).",
 )
 @click.option(
-    "--proxy", type=click.Choice(["nft-1.36", "nft-1.30"]), default="nft-1.36", show_default=True,
+    "--proxy", type=click.Choice(["nft-1.36", "nft-1.30", "iptables-1.36"]), default="nft-1.36", show_default=True,
     help="As which kube-proxy the nodes' rules are laid out.",
 )  # fmt: skip
 @click.option(
@@ -273,7 +273,10 @@ def running_lab(name: str) -> tuple[LabFolder, LabRecord]:
     return folder, record
 
 
-@lab.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@lab.command(
+    short_help="Run a command inside its network.",
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+)
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- COMMAND...")
 @click.option("--node", default="", metavar="NODE", help="Stand on this node.  [default: outside the cluster]")
 @lab_option

@@ -86,7 +86,7 @@ def start(settings: LabSettings, *, detach: bool = False) -> RunningLab:
 
     ``settings.block`` 0 takes the first free block of loopback addresses.
     """
-    _check_machine(settings.network)
+    _check_machine(settings)
     folder = LabFolder(settings.name)
     is_new = not folder.path.exists()
     lock = folder.lock()
@@ -120,7 +120,7 @@ def start(settings: LabSettings, *, detach: bool = False) -> RunningLab:
     return lab
 
 
-def _check_machine(network: str) -> None:
+def _check_machine(settings: LabSettings) -> None:
     """Raises ``LabError`` where no lab can run, before anything is made."""
     if sys.platform != "linux":
         raise LabError(
@@ -131,10 +131,10 @@ def _check_machine(network: str) -> None:
             importlib.import_module(module)
         except ModuleNotFoundError as error:
             raise LabError(f"a lab needs {module}, which is not installed: pip install 'tidegate[lab]'") from error
-    if network == KERNEL:
+    if settings.network == KERNEL:
         from tidegate.lab.network.machine import missing
 
-        why_not = missing()
+        why_not = missing(settings.proxy)
         if why_not:
             raise LabError(why_not)
 

@@ -25,13 +25,13 @@ def test_tools_that_are_missing_are_named_with_their_packages(monkeypatch, tmp_p
     monkeypatch.setenv("PATH", str(tmp_path))
     assert (
         machine.missing()
-        == "network kernel needs the command nft and conntrack: install the package nftables conntrack"
+        == "network kernel needs the commands nft and conntrack: install the packages nftables conntrack"
     )
 
 
 def test_nothing_is_left_of_a_lab_that_cannot_be(monkeypatch, tmp_path):
     monkeypatch.setenv("TIDEGATE_STATE", str(tmp_path))
-    monkeypatch.setattr(machine, "missing", lambda: "no")
+    monkeypatch.setattr(machine, "missing", lambda proxy: "no")
     with pytest.raises(LabError, match="no"):
         boot.start(LabSettings(network="kernel"))
     assert known_labs() == []

@@ -8,21 +8,27 @@ import threading
 
 from tidegate.lab.network.namespaces import Namespace, leave_for_new
 from tidegate.lab.network.netlink import Links
+from tidegate.lab.network.seam import IPTABLES_1_36, NFT_1_36, SHAPES
 
 TOOLS = (("nft", "nftables"), ("conntrack", "conntrack"))
-"""Commands, and the packages that bring them on Debian and Fedora alike (there: conntrack-tools)."""
+"""Commands, and Debian's packages that bring them (Fedora: conntrack-tools)."""
+IPTABLES = ("iptables-restore", "iptables")
 _ROOT = "run it as root, or leave out --network for loopback addresses, which need none"
 
 
-def missing() -> str:
-    """Why not, and what to do next, or ""."""
+def missing(proxy: str = NFT_1_36) -> str:
+    """Why not, and what to do next, or "". ``proxy`` is one of ``seam.SHAPES``."""
+    if proxy not in SHAPES:
+        return f"network kernel has no proxy {proxy}; it has {', '.join(SHAPES)}"
     if os.geteuid():
         return f"network kernel makes network namespaces, which is root's to do; {_ROOT}"
-    absent = [(tool, package) for tool, package in TOOLS if not shutil.which(tool)]
+    needed = (*TOOLS, IPTABLES) if proxy == IPTABLES_1_36 else TOOLS
+    absent = [(tool, package) for tool, package in needed if not shutil.which(tool)]
     if absent:
         tools = " and ".join(tool for tool, _ in absent)
         packages = " ".join(package for _, package in absent)
-        return f"network kernel needs the command {tools}: install the package {packages}"
+        noun, which = ("command", "package") if len(absent) == 1 else ("commands", "packages")
+        return f"network kernel needs the {noun} {tools}: install the {which} {packages}"
     problems: list[str] = []
     thread = threading.Thread(target=lambda: problems.append(_try()))
     thread.start()
