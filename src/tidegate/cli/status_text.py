@@ -242,7 +242,8 @@ def _drain(drain: Document) -> list[str]:
     if not drain["epoch"]:
         return [what, "  waiting for the fence to be written"]
     late = [f"  straggler {one['node']}: {one['verdict']}, {one['detail']}" for one in drain["stragglers"]]
-    others = [f"  asked: {one}" for one in drain.get("known", ())]
+    others = [f"  excepted {one['node']}: {one['detail']}" for one in drain.get("excepted", ())]
+    others += [f"  asked: {one}" for one in drain.get("known", ())]
     others += [f"  suspected: {one}" for one in drain.get("suspected", ())]
     return [f"{what}, epoch {drain['epoch']}", *(late or ["  every observer has let go"]), *others]
 
