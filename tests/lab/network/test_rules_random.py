@@ -1,5 +1,5 @@
 """Whatever comes after whatever, restarts and failed transactions between: the kernel holds what a fresh proxy writes,
-and the agent's own reader sees the routes that were meant."""
+and the agent's readers, of dumps and of the kernel's own messages, see the routes that were meant."""
 
 from __future__ import annotations
 
@@ -13,11 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tidegate.dataplane import iptables, nft
+from tidegate.dataplane.frontends import EVERYTHING
 from tidegate.lab.kernel.client import KernelError
 from tidegate.lab.network.ruleset import node_rules
 from tidegate.lab.network.seam import IPTABLES_1_36, NFT_1_30, NFT_1_36
 from tidegate.lab.proxy import rules
+from tidegate.observers.linux.following import Followed
+from tidegate.observers.linux.generation import Generations
 
+from .packets_world import inside
 from .random_moments import moments
 from .rules_world import PLACE, namespace, needs_root, normal, saved_chains
 
@@ -71,6 +75,8 @@ async def play(shape, nodes, story):
     for one in nodes:
         one.call(["nft", "flush", "ruleset"])
     writer = node_rules(shape, node.run, PLACE)
+    with inside(node):
+        followed = Followed(Generations())
     for event, moment in story:
         entries = rules.routed(*moment, rules.Place(PLACE.name))
         if event == "restart":
@@ -87,8 +93,12 @@ async def play(shape, nodes, story):
         await node_rules(shape, fresh.run, PLACE).commit(entries)
         stands, facts = ruleset(node, shape, keeps_empty_chains=False)
         assert stands == ruleset(fresh, shape)[0]
-        assert facts.unreadable == ()
-        assert seen(facts) == wanted(entries)
+        with inside(node):
+            followed_facts, _ = followed.facts(EVERYTHING)
+        for found in (facts, followed_facts):
+            assert found.unreadable == ()
+            assert seen(found) == wanted(entries)
+    followed.close()
 
 
 @pytest.mark.parametrize("shape", [NFT_1_36, NFT_1_30, IPTABLES_1_36])
