@@ -49,6 +49,45 @@ def test_what_is_not_understood_is_unreadable_never_empty(answer):
     assert isinstance(sockdiag.parse(answer), Unreadable)
 
 
+class Netlink:
+    """A socket that answers in small datagrams."""
+
+    def __init__(self, *datagrams: bytes) -> None:
+        self._datagrams = list(datagrams)
+
+    def __enter__(self) -> Netlink:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def settimeout(self, seconds: float) -> None:
+        pass
+
+    def sendto(self, request: bytes, address: object) -> None:
+        pass
+
+    def recv(self, size: int) -> bytes:
+        return self._datagrams.pop(0)
+
+
+def test_an_answer_of_many_datagrams_is_parsed_once(monkeypatch: pytest.MonkeyPatch):
+    """It was parsed anew with each: 20 s for a few thousand sockets, in which the agent said nothing."""
+    parsed = []
+    real = sockdiag.parse
+    monkeypatch.setattr(sockdiag, "parse", lambda answer: parsed.append(len(answer)) or real(answer))
+    many = [_message(1, 8080, 40000 + number) for number in range(500)]
+    monkeypatch.setattr(ask.socket, "socket", lambda *kind: Netlink(*many, DONE))
+    found = ask.read(sockdiag.AF_INET)
+    assert isinstance(found, tuple) and len(found) == 500 and len(parsed) == 1
+
+
+@pytest.mark.parametrize("end", [b"", b"\xff" * 40, _message(1, 8080, 40000)[:-9] + b"\x01" * 40])
+def test_an_answer_that_breaks_off_is_unreadable(monkeypatch: pytest.MonkeyPatch, end: bytes):
+    monkeypatch.setattr(ask.socket, "socket", lambda *kind: Netlink(_message(1, 8080, 40000), end, b"", b""))
+    assert isinstance(ask.read(sockdiag.AF_INET), Unreadable)
+
+
 def test_the_machines_own_sockets_are_seen_and_those_that_wait_are_not():
     with socket.socket() as listener:
         listener.bind(("127.77.1.1", 0))

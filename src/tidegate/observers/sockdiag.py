@@ -17,7 +17,8 @@ _TRIES = 3
 
 
 def read(family: int) -> tuple[Socket, ...] | Unreadable:
-    """All TCP sockets of ``family`` (2 or 10) of our network namespace but those in TIME_WAIT. Never raises."""
+    """All TCP sockets of ``family`` (2 or 10) of our network namespace but those that carry nothing any
+    more (TIME_WAIT, FIN_WAIT2). Never raises."""
     answer: tuple[Socket, ...] | Unreadable = Unreadable("never asked", "sock_diag")
     for _ in range(_TRIES):
         answer = _ask(family)
@@ -31,13 +32,13 @@ def _ask(family: int) -> tuple[Socket, ...] | Unreadable:
         with socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG) as netlink:
             netlink.settimeout(_SECONDS)
             netlink.sendto(sockdiag.request(family), (0, 0))
-            answer = b""
-            while len(answer) < _ANSWER_BYTES_MAX:
-                answer += netlink.recv(_CHUNK)
-                try:
-                    return sockdiag.parse(answer)
-                except sockdiag.Incomplete:
-                    continue
+            datagrams: list[bytes] = []
+            while sum(map(len, datagrams)) < _ANSWER_BYTES_MAX:
+                datagrams.append(netlink.recv(_CHUNK))
+                if sockdiag.ends(datagrams[-1]):
+                    return sockdiag.parse(b"".join(datagrams))
     except OSError as error:
         return Unreadable(f"{error}", "sock_diag")
+    except sockdiag.Incomplete:
+        return Unreadable("the answer is cut short", "sock_diag")
     return Unreadable("the answer does not end", "sock_diag")
