@@ -39,7 +39,7 @@ from tidegate.kube.errors import ApiError
 from tidegate.model.names import DRAIN_RESULT
 from tidegate.rehearse.ingress import KINDS, NODE_PORT, Kind
 
-BATCH = 6
+BATCH = 8
 CLIENTS = 8
 PAUSE_SECONDS = 0.03
 RETIRE_SECONDS = 1.0

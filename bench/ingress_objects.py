@@ -10,7 +10,7 @@ from bench.ground import ROOT
 Object = dict[str, Any]
 NS = "demo"
 PORT = 8080
-REPLICAS = 9
+REPLICAS = 11
 GRACE_SECONDS = 60
 _GATE = {"preStop": {"httpGet": {"path": "/gate/demo", "port": 15299}}}
 
