@@ -14,7 +14,7 @@ from tidegate.lab.network.iptables import IptablesRules
 from tidegate.lab.network.nft_130 import Layout130
 from tidegate.lab.network.nft_136 import Layout136
 from tidegate.lab.network.nft_common import Layout
-from tidegate.lab.network.seam import IPTABLES_1_36, NFT_1_30, NFT_1_36, NodePlace, NodeRules, Run
+from tidegate.lab.network.seam import IPTABLES_1_36, NFT_1_30, NFT_1_36, SHAPES, NodePlace, NodeRules, Run
 from tidegate.lab.network.table import TABLE, Ruleset, commands, deleted, emptied
 
 _LINGER_SECONDS = 1.0
@@ -28,8 +28,11 @@ _LAYOUTS: dict[str, type[Layout]] = {NFT_1_36: Layout136, NFT_1_30: Layout130}
 def node_rules(shape: str, run: Run, place: NodePlace) -> NodeRules:
     """The rules of the node at ``place``, laid out as ``shape`` (one of ``seam.SHAPES``), written through ``run``.
 
-    Make one for each life of a proxy: a new one writes everything, as a proxy that starts does.
+    Make one for each life of a proxy: a new one writes everything, as a proxy that starts does. Raises ``ValueError``
+    for another shape.
     """
+    if shape not in SHAPES:
+        raise ValueError(f"a real kernel has no rules of {shape} here, only of {', '.join(SHAPES)}")
     return IptablesRules(place, run) if shape == IPTABLES_1_36 else NftRules(_LAYOUTS[shape](place), run)
 
 
