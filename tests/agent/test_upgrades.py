@@ -1,4 +1,4 @@
-"""An agent is replaced while it holds: the hold is seen through by the agent that has it, new ones are its successor's."""
+"""An agent is replaced while it holds: who has the hold sees it through, new ones are its successor's."""
 
 from __future__ import annotations
 
@@ -44,6 +44,7 @@ def test_a_hold_survives_the_upgrade_of_its_agent():
         name, node = await holding(stage)
         began = stage.now
         await successor(stage, node)
+        assert stage.result(name) is None, "the new one does not take the old one for dead"
         leave(stage, node)
         await stage.gone(name)
         assert stage.result(name)["result"] == "verified"

@@ -19,7 +19,7 @@ class Limits:
     for a whole request from its first byte, or from the answer before. ``answer_seconds``: for the answer to be taken.
     ``buffered_bytes_max``: of all strangers' bodies together, beyond ``free_bytes`` of each."""
 
-    strangers_max: int = 128
+    strangers_max: int = 64
     known_max: int = 256
     request_seconds: float = 5.0
     answer_seconds: float = 10.0
@@ -71,6 +71,9 @@ class Crowd:
             oldest = next(iter(fullest))
             self.leave(oldest)
             self.turn_away(oldest, "to make room")
+
+    def has(self, guest: Guest) -> bool:
+        return guest.is_known or guest in self._strangers.get(guest.source, {})
 
     def leave(self, guest: Guest) -> None:
         """Gone, or about to be. Twice is once."""

@@ -32,6 +32,9 @@ BODY_BYTES_MAX = 8 * 1024 * 1024
 HEADER_COUNT_MAX = 100
 _PIPELINE_MAX = 64
 _PIPELINE_OF_STRANGERS_MAX = 2
+_BACKLOG = 1024
+ACCEPTED_AT_ONCE = 512
+"""By a server with limits. More that wait are the kernel's: it has them try again after a second."""
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
 
 
@@ -73,6 +76,8 @@ class _Doorway(asyncio.Protocol):
 
     async def _greet(self, transport: asyncio.Transport, guest: Guest) -> None:
         assert self._terms.tls is not None
+        if transport.is_closing():  # it made room for one that came in the same moment: a flood costs no handshakes
+            return
         connection = _Connection(self._server, guest)
         try:
             under_tls = await asyncio.get_running_loop().start_tls(
@@ -96,6 +101,8 @@ class _Doorway(asyncio.Protocol):
         connection.connection_made(under_tls)
 
     def _give_up(self, guest: Guest, why: str) -> None:
+        if not self._crowd.has(guest):
+            return  # it made room, and is counted
         self._crowd.leave(guest)
         self._crowd.turn_away(guest, why)
 
@@ -382,7 +389,9 @@ class Server:
         loop = asyncio.get_running_loop()
         if self.terms is not None and self.terms.is_shared:
             where["reuse_port"] = True
-        self._listener = await loop.create_server(self._protocol, backlog=1024, **where)
+        # asyncio accepts as many at once as may wait: for a moment each of them has a descriptor.
+        backlog = _BACKLOG if self.terms is None else ACCEPTED_AT_ONCE
+        self._listener = await loop.create_server(self._protocol, backlog=backlog, **where)
         self.port = self._listener.sockets[0].getsockname()[1]
 
     def _protocol(self) -> asyncio.Protocol:
