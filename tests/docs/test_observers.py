@@ -59,12 +59,24 @@ def test_the_ingress_for_the_fence_is_one_that_traefik_takes():
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("word", ["loadbalancer/aws", "loadbalancer/gcp", "dns/external-dns", "crd/traefik.io"])
+WORDS = (
+    "loadbalancer/aws",
+    "loadbalancer/gcp",
+    "dns/cluster",
+    "dns/external-dns",
+    "crd/traefik.io",
+    "dataplane/cilium",
+)
+
+
+@pytest.mark.parametrize("word", WORDS)
 def test_what_an_observer_may_cover_is_listed(word):
     assert f"`{word}`" in SECTION
 
 
-@pytest.mark.parametrize(("kind", "module"), [("dns", "dns"), ("aws-target-group", "aws"), ("gcp-neg", "gcp")])
+@pytest.mark.parametrize(
+    ("kind", "module"), [("dns", "dns"), ("aws-target-group", "aws"), ("gcp-neg", "gcp"), ("cilium", "cilium")]
+)
 def test_the_options_of_a_kind_are_its_schemas(kind, module):
     told = rows(SECTION.split(f"### {kind}\n")[1].split("\n### ")[0])
     options = importlib.import_module(f"tidegate.observers.{module}").Options

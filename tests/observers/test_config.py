@@ -54,7 +54,7 @@ def test_a_file_gives_observers_with_their_terms(tmp_path):
         (("settleSeconds: 12", "settleSeconds: -1"), "`$.observers[1].settleSeconds`"),
         (
             ("kind: haproxy", "kind: hapoxy"),
-            "no kind 'hapoxy', there are aws-target-group, behavioural, command, ",
+            "no kind 'hapoxy', there are aws-target-group, ",
         ),
         (("name: old", "name: edge"), "two observers are called 'edge'"),
         (("name: old", "name: Old_One"), "`$.observers[1].name`"),
@@ -101,7 +101,7 @@ def test_a_third_party_kind_comes_by_an_entry_point(monkeypatch):
     monkeypatch.setattr(metadata, "entry_points", lambda group: [point] if group == "tidegate.observers" else [])
     [one] = parse("observers: [{name: a, kind: ours, options: {anything: 1}}]")
     assert one.observer.spec.options == {"anything": 1}
-    with pytest.raises(ConfigError, match=r"there are aws-target-group, behavioural, command, .*, ours, .*traefik"):
+    with pytest.raises(ConfigError, match=r"there are aws-target-group, .*, ours, .*traefik"):
         parse("observers: [{name: a, kind: theirs}]")
 
 

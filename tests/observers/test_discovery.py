@@ -142,3 +142,50 @@ def test_a_sidecar_in_the_pod_names_its_mesh(container, mesh):
     subject = Subject(("demo/web",), ("app", container))
     assert mesh in sentences(discover(subject, (), {}, ()))[0]
     assert discover(subject, (), {}, (f"mesh/{mesh}",)).known
+
+
+def marked(name, reason="", **annotations):
+    conditions = [{"type": "NetworkUnavailable", "status": "False", "reason": reason}] if reason else []
+    return {"metadata": {"name": name, "annotations": annotations}, "status": {"conditions": conditions}}
+
+
+CILIUM, OVN = marked("a", "CiliumIsUp"), marked("b", **{"k8s.ovn.org/node-chassis-id": "7"})
+
+
+@pytest.mark.parametrize(
+    ("nodes", "sentence"),
+    [
+        ([marked("a"), marked("b", "CalicoIsUp")], None),
+        ([CILIUM], "Cilium may route Services by itself on 1 node, beside the rules that are read"),
+        ([OVN, OVN], "OVN-Kubernetes may route Services by itself on 2 nodes, beside the rules that are read"),
+    ],
+)
+def test_a_network_that_routes_services_itself_is_known_by_its_marks_on_nodes(nodes, sentence):
+    found = discover(WEB, [service(clusterIP="10.96.0.1")], {"nodes": nodes}, ())
+    assert [one.sentence for one in found.suspected] == ([sentence] if sentence else [])
+    assert discover(WEB, [service(clusterIP="None")], {"nodes": nodes}, ("dns/cluster",)).suspected == ()
+    assert discover(Subject(()), [], {"nodes": nodes}, ()) == Found()
+
+
+def test_an_observer_of_the_network_answers_for_it():
+    services = [service(clusterIP="10.96.0.1")]
+    assert discover(WEB, services, {"nodes": [CILIUM]}, ("dataplane/cilium",)).suspected == ()
+    assert discover(WEB, services, {"nodes": [CILIUM, OVN]}, ("dataplane/cilium",)).suspected[0].ids == (
+        "dataplane/ovn-kubernetes",
+    )
+
+
+def test_a_pod_of_an_ambient_mesh_is_held_by_its_clients_ztunnels():
+    pod = Subject(("demo/web",), ("app",), {"ambient.istio.io/redirection": "enabled"})
+    [router] = discover(pod, [], {}, ()).suspected
+    assert router.ids == ("mesh/istio",)
+    assert discover(Subject(("demo/web",), (), {"ambient.istio.io/redirection": "disabled"}), [], {}, ()) == Found()
+
+
+def test_a_headless_service_is_dns_business_and_one_that_publishes_what_is_not_ready_is_nobodys_to_prove():
+    headless = service(clusterIP="None", selector={"app": "web"})
+    assert discover(WEB, [headless], {}, ("dns/cluster",)).known[0].ids == ("dns/cluster", "service/demo/web")
+    assert "keep its address" in discover(WEB, [headless], {}, ()).suspected[0].sentence
+    forever = service(clusterIP="None", selector={"app": "web"}, publishNotReadyAddresses=True)
+    [router] = discover(WEB, [forever], {}, ("dns/cluster",)).suspected
+    assert router.ids == () and "until they are gone" in router.sentence

@@ -57,6 +57,7 @@ from tidegate.observers.coordinator import (
     spell,
 )
 from tidegate.observers.discovery import DNS
+from tidegate.observers.external import Bound
 from tidegate.vtime import Nursery
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ class Coordinator:
         self._dns_fence = DnsFence(api, settings.install, log)
         self._live_fence = LiveFence(api, settings.install, settings.host, self._externals.floor, log)
         self._stood_for = self._externals.meet(self._live_fence)
-        self._suspicion = Suspicion(api, services, self.flights.tell)
+        self._suspicion = Suspicion(api, services, self.flights.tell, self._nodes)
         self._instance = ""
         self._is_fence_due = True
         self._this_pass: asyncio.Task[bool] | None = None
@@ -503,6 +504,9 @@ async def main(program: Program) -> int:
         credentials=credentials_in(folder),
     )
     async with open_api(program.env.get("TIDEGATE_SERVER", "")) as api:
+        for one in observers:
+            if isinstance(one.observer, Bound):
+                one.observer.bind(api)
         coordinator = Coordinator(api, settings, program.log)
         doors = Doors(settings.host, settings.port, COORDINATOR_ASK_PORT, (AGENT_NAME,))
         ports = Ports(doors, coordinator.exchange, Callers(api), program.log, settings.credentials)

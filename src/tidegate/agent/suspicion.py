@@ -9,7 +9,7 @@ from tidegate.engine.flights import Flight, Key
 from tidegate.kube.api import Api, JsonObject, Resource
 from tidegate.kube.errors import ApiError, KubeError
 from tidegate.kube.reflector import Reflector
-from tidegate.observers.discovery import DNS, SOURCES, Found, Router, Subject, discover
+from tidegate.observers.discovery import AMBIENT, DNS, SOURCES, Found, Router, Subject, discover, network_of
 
 LIST_SECONDS = 5.0
 """How old the lists may be while drains are in flight; the last look lists anew."""
@@ -18,8 +18,11 @@ LIST_SECONDS = 5.0
 class Suspicion:
     """``of(flight)``: who is known and who is suspected to route to a drain's pod."""
 
-    def __init__(self, api: Api, services: Reflector, changed: Callable[[], None]) -> None:
+    def __init__(
+        self, api: Api, services: Reflector, changed: Callable[[], None], nodes: Reflector | None = None
+    ) -> None:
         self._api = api
+        self._nodes = nodes
         self._changed = changed
         self._services = services
         self._objects: dict[str, list[JsonObject]] = {}
@@ -43,6 +46,7 @@ class Suspicion:
             return
         self._listed_at = listed_at
         before = self._round
+        self._look_at_nodes()
         problems = []
         for plural, answer in zip(SOURCES, answers, strict=True):
             self.listed[plural] = None if isinstance(answer, str) else answer
@@ -56,6 +60,13 @@ class Suspicion:
             self._round += 1
         if self._round != before:
             self._changed()
+
+    def _look_at_nodes(self) -> None:
+        """Nodes change with every heartbeat; what counts is which network they are marked with."""
+        nodes = [] if self._nodes is None else list(self._nodes.objects.values())
+        if [network_of(one) for one in nodes] != [network_of(one) for one in self._objects.get("nodes", ())]:
+            self._round += 1
+        self._objects["nodes"] = nodes
 
     async def _list(self, plural: str) -> list[JsonObject] | str:
         group, version, kind, is_namespaced = SOURCES[plural]
@@ -87,10 +98,12 @@ class Suspicion:
         objects = [found for key in keys if (found := self._services.objects.get((key[0], key[-1]))) is not None]
         versions = tuple(one["metadata"].get("resourceVersion") for one in objects)
         containers = (*flight.pod.containers, *flight.pod.sidecars)
-        about = (self._round, services, versions, containers)
+        ambient = flight.pod.annotations.get(AMBIENT, "")
+        subject = Subject(services, containers, {AMBIENT: ambient})
+        about = (self._round, services, versions, containers, ambient)
         known = self._told.get(flight.key)
         if known is None or known[0] != about:
-            known = self._told[flight.key] = (about, self._tell(Subject(services, containers), objects, covers))
+            known = self._told[flight.key] = (about, self._tell(subject, objects, covers))
         return known[1]
 
     def _tell(self, subject: Subject, services: list[JsonObject], covers: tuple[str, ...]) -> Found:

@@ -22,7 +22,7 @@ from tidegate.kube.api import (
 )
 from tidegate.kube.errors import ApiError, Unreachable, from_status
 from tidegate.kube.exchange import Exchange, Request, Response
-from tidegate.kube.execution import execute
+from tidegate.kube.execution import OUTPUT_BYTES_MAX, execute
 
 _PATCH_TYPES = {
     "merge": "application/merge-patch+json",
@@ -64,12 +64,15 @@ class KubeClient:
         """Any request, its answer as it came: through ``pods/proxy`` an answer of 503 may be the pod's own."""
         return await self._exchange(request)
 
-    async def execute(self, path: str, container: str, command: tuple[str, ...]) -> tuple[int, bytes]:
-        """(exit code, output) of a command in a container; ``path`` is the pod's exec subresource.
+    async def execute(
+        self, path: str, container: str, command: tuple[str, ...], bytes_max: int = OUTPUT_BYTES_MAX
+    ) -> tuple[int, bytes]:
+        """(exit code, output) of a command in a container; ``path`` is the pod's exec subresource, and ``bytes_max``
+        how much of its output is kept.
 
         Raises ``ApiError`` and ``Unreachable``; waits for as long as the command runs.
         """
-        return await execute(self._exchange, path, container, command)
+        return await execute(self._exchange, path, container, command, bytes_max)
 
     async def _call(self, method: str, path: str, query: dict[str, str], body: bytes = b"", kind: str = "") -> Any:
         headers = {"accept": "application/json"}

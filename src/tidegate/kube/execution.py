@@ -30,7 +30,9 @@ class MessageTransport(Protocol):
         ...
 
 
-async def execute(exchange: Exchange, path: str, container: str, command: tuple[str, ...]) -> tuple[int, bytes]:
+async def execute(
+    exchange: Exchange, path: str, container: str, command: tuple[str, ...], bytes_max: int = OUTPUT_BYTES_MAX
+) -> tuple[int, bytes]:
     """(exit code, stdout and stderr as they came) of ``command``; ``path`` is the pod's exec subresource.
 
     Raises ``ApiError`` (403, 404, a command that cannot be started) and ``Unreachable``.
@@ -42,12 +44,12 @@ async def execute(exchange: Exchange, path: str, container: str, command: tuple[
     messages: AsyncIterator[bytes] = (
         opened(request, PROTOCOLS) if opened is not None else in_process(exchange, request, PROTOCOLS)
     )
-    output = b""
+    output = bytearray()
     async for message in messages:
         if message[:1] in (bytes([STDOUT]), bytes([STDERR])):
-            output = (output + message[1:])[:OUTPUT_BYTES_MAX]
+            output += message[1 : 1 + bytes_max - len(output)]
         elif message[:1] == bytes([ERROR]):
-            return _exit_code(message[1:]), output
+            return _exit_code(message[1:]), bytes(output)
     raise Unreachable(f"exec {' '.join(command)}: the connection ended before the command did")
 
 

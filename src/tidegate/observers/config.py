@@ -17,6 +17,7 @@ import yaml
 
 from tidegate.observers.aws import AwsTargetGroups
 from tidegate.observers.behavioural import Behavioural
+from tidegate.observers.cilium import Cilium
 from tidegate.observers.command_check import CommandCheck
 from tidegate.observers.dns import DnsServers
 from tidegate.observers.envoy import Envoy
@@ -34,6 +35,7 @@ Build = Callable[[Spec], Observer]
 KINDS: Mapping[str, Build] = {
     "aws-target-group": AwsTargetGroups,
     "behavioural": Behavioural,
+    "cilium": Cilium,
     "command": CommandCheck,
     "dns": DnsServers,
     "envoy": Envoy,

@@ -46,6 +46,8 @@ NEG = "cloud.google.com/neg"
 _EXTERNAL_DNS = "external-dns.alpha.kubernetes.io/hostname"
 DNS = "dns/cluster"
 """The cluster's own DNS servers, as an observer says that it covers them."""
+_OVN = "k8s.ovn.org/node-chassis-id"
+AMBIENT = "ambient.istio.io/redirection"
 SIDECARS = {"istio-proxy": "istio", "linkerd-proxy": "linkerd", "kuma-sidecar": "kuma", "consul-dataplane": "consul"}
 
 
@@ -59,10 +61,11 @@ class Router:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """The pod: its namespace, the Services (namespace/name) in whose slices it was seen, its containers' names."""
+    """The pod: the Services (namespace/name) in whose slices it was seen, its containers' names, its annotations."""
 
     services: tuple[str, ...]
     containers: tuple[str, ...] = ()
+    annotations: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +81,7 @@ def discover(subject: Subject, services: Iterable[dict[str, Any]], objects: Obje
 
     ``services`` are the subject's, ``covers`` what the configured observers answer for.
     """
-    own = frozenset(subject.services)
+    own, services = frozenset(subject.services), tuple(services)
     found = [
         *_ingresses(own, objects),
         *_gateway_routes(own, objects),
@@ -86,6 +89,7 @@ def discover(subject: Subject, services: Iterable[dict[str, Any]], objects: Obje
         *_target_groups(own, objects),
         *(router for service in services for router in _of_service(service)),
         *_sidecars(subject),
+        *_data_planes(own, services, objects),
     ]
     answered = frozenset(covers)
     known = tuple(one for one in found if answered.intersection(one.ids))
@@ -229,7 +233,35 @@ def has_groups(note: str) -> bool:
     return not isinstance(found, dict) or bool(found.get("ingress") or found.get("exposed_ports"))
 
 
+def _data_planes(own: frozenset[str], services: Iterable[dict[str, Any]], objects: Objects) -> Iterable[Router]:
+    """Networks that route Services themselves, by what they write on Nodes: their routes are no rules of the kernel's.
+
+    A headless Service is nobody's to route.
+    """
+    if not own - {_name(one) for one in services if (one.get("spec") or {}).get("clusterIP") == "None"}:
+        return
+    networks = [network_of(node) for node in objects.get("nodes", ())]
+    for network in ("Cilium", "OVN-Kubernetes"):
+        if count := networks.count(network):
+            where = f"on {count} node{'s' if count > 1 else ''}, beside the rules that are read"
+            yield Router(f"{network} may route Services by itself {where}", (f"dataplane/{network.lower()}",))
+
+
+def network_of(node: dict[str, Any]) -> str:
+    """Which network that routes Services itself a Node is marked with, "" for none: Cilium by its condition
+    (cilium/cilium operator/watchers/node_taint.go), OVN-Kubernetes by its chassis (pkg/util/node_annotations.go).
+    """
+    conditions = (node.get("status") or {}).get("conditions") or ()
+    if any(one.get("type") == "NetworkUnavailable" and one.get("reason") == "CiliumIsUp" for one in conditions):
+        return "Cilium"
+    return "OVN-Kubernetes" if _OVN in _annotations(node) else ""
+
+
 def _sidecars(subject: Subject) -> Iterable[Router]:
+    if subject.annotations.get(AMBIENT) == "enabled":
+        yield Router(
+            "the pod is in Istio's ambient mesh: the ztunnels of its clients hold its address", ("mesh/istio",)
+        )
     for name in subject.containers:
         if name in SIDECARS:
             mesh = SIDECARS[name]

@@ -14,6 +14,7 @@ from enum import Enum
 from typing import Any, Protocol, runtime_checkable
 
 from tidegate.dataplane.facts import Facts
+from tidegate.kube.client import KubeClient
 from tidegate.model.endpoint import Endpoint
 from tidegate.model.endpointslice import EndpointSlice
 from tidegate.model.epoch import Epoch
@@ -99,6 +100,15 @@ class Selective(Protocol):
 
     def concerns(self, replica: Replica, services: Services) -> bool:
         """Whether ``replica`` may route to the pods of these Services. What is not known concerns it."""
+        ...
+
+
+@runtime_checkable
+class Bound(Protocol):
+    """An observer that needs the API server to ask with (``pods/exec``)."""
+
+    def bind(self, client: KubeClient) -> None:
+        """Called once, before anything is asked."""
         ...
 
 
