@@ -13,7 +13,6 @@ from tidegate.drain.fence import (
     first_epoch,
     next_epoch,
     read_slice,
-    write_due_at,
 )
 from tidegate.model.endpoint import Endpoint
 from tidegate.model.epoch import SIZE, Epoch, earliest
@@ -117,12 +116,6 @@ def test_a_writer_that_lost_never_adopts_what_it_finds():
     assert next_epoch(found) == Epoch("a", 10)
     assert next_epoch(found, mine) == Epoch("a", 10)
     assert next_epoch(mine, found) == Epoch("a", 10)
-
-
-def test_writes_are_at_least_a_tenth_of_a_second_apart():
-    assert write_due_at(None, 5.0) == 5.0
-    assert write_due_at(4.95, 5.0) == pytest.approx(5.05)
-    assert write_due_at(4.0, 5.0) == 5.0
 
 
 @pytest.mark.parametrize("family", ["IPv4", "IPv6"])

@@ -9,10 +9,13 @@ from click.testing import CliRunner
 
 from tidegate.cli import sim_fence
 from tidegate.cli.sim import sim
+from tidegate.lab.network.machine import missing
 from tidegate.lab.proxy.shapes import SHAPES
 from tidegate.model.epoch import Epoch
 from tidegate.rehearse.fence.judge import Cut, Node, Sight, Signs, judge, number_of
+from tidegate.rehearse.fence.kernelground import play_on_kernel
 from tidegate.rehearse.fence.play import needs_second, play, row, tasks, violations
+from tidegate.rehearse.fence.sampler import search
 
 ONE = [name for name in SHAPES if not needs_second(name)]
 TWO = [name for name in SHAPES if needs_second(name)]
@@ -139,3 +142,46 @@ def test_the_command_prints_a_row_for_each_kind():
     assert [one["shape"] for one in told["shapes"]] == list(SHAPES)
     assert all(one["sequences"] == 20 and one["violations"] == 0 for one in told["shapes"])
     assert ran.exit_code == (1 if any(one["weak"] for one in told["shapes"]) else 0)
+
+
+# --- a kernel that is not ours ---
+
+
+def test_a_sample_of_before_the_cut_says_nothing_and_one_that_outlasts_it_neither():
+    samples = Node([
+        Sight(9.0, (4,), frozenset(), ended=9.1), Sight(9.9, (4,), frozenset(), ended=10.1),
+        Sight(12.0, (5,), frozenset(), ended=12.1), Sight(19.9, (5,), frozenset([E]), ended=20.1),
+    ])  # fmt: skip
+    found = judge([Cut(E, 10.0, before=4, first=5, until=20.0)], [samples])
+    assert (found.tables, found.absence, found.first, found.shown_first) == (1, 0, 0, 0)
+
+
+RULES = """
+table ip kube-proxy {
+  map service-ips { type ipv4_addr . inet_proto . inet_service : verdict
+    elements = { 10.18.0.7 . tcp . 80 : goto service-ABC-web/echo/tcp/http } }
+  chain service-ABC-web/echo/tcp/http {
+    ip saddr != 10.17.0.0/16 ip daddr 10.18.0.7 tcp dport 80 jump mark-for-masquerade
+    meta l4proto tcp dnat ip to numgen random mod 2 map { 0 : 10.17.1.2 . 8080, 1 : 10.17.1.3 . 8080 }
+  }
+  chain endpoint-DEF-web/echo/tcp/http__10.17.1.9/8080 { ip saddr 10.17.1.4 dnat to 10.17.1.4:8080 }
+  chain service-FENCE { dnat ip to 198.19.255.1 . 65535 }
+}
+-A KUBE-SEP-XYZ -p tcp -m tcp -j DNAT --to-destination 10.17.1.5:8080
+-A KUBE-SVC-XYZ -d 10.17.1.6/32 -p tcp --dport 80 -j KUBE-SEP-XYZ
+"""
+
+
+def test_the_judge_of_a_kernel_searches_translations_and_nothing_else():
+    fence, routed = search(RULES)
+    assert fence == ["198.19.255.1:65535"]
+    assert routed == ["10.17.1.2:8080", "10.17.1.3:8080", "10.17.1.4:8080", "10.17.1.5:8080"]
+
+
+@pytest.mark.realtime
+@pytest.mark.skipif(bool(missing()), reason=missing())
+def test_on_real_netfilter_the_fence_is_never_beside_a_route_to_what_was_cut_before_it():
+    outcome, complaints = play_on_kernel("nft-1.36", 3, 10)
+    assert not violations("nft-1.36", outcome.signs) and not complaints
+    assert len(outcome.cuts) >= 10 and outcome.signs.cuts >= 18, "both nodes were sampled during the cuts"
+    assert violations("nft-1.36", judge(outcome.cuts, outcome.nodes, early=2)), "the judge would have seen it"

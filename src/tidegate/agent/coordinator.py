@@ -29,9 +29,9 @@ from tidegate.agent.ports import Doors, Ports, credentials_in
 from tidegate.agent.proxies import FRESH_SECONDS, Proxies
 from tidegate.agent.suspicion import Suspicion
 from tidegate.agent.tally import Tally
-from tidegate.drain import fence
 from tidegate.drain.acknowledgement import LETTING_GO, Verdict
 from tidegate.drain.excuse import StandingPolicy
+from tidegate.drain.pacing import Pacing
 from tidegate.engine.flights import Flight, Flights, Key, TooMany
 from tidegate.engine.flights import key_of as flight_key
 from tidegate.engine.sourcing import Sourcing
@@ -103,6 +103,7 @@ class Coordinator:
         self.flights = Flights()
         self.lease = Lease(api, settings.identity, f"{settings.host}:{settings.port}", ask=settings.ask)
         self._fencing = Fencing(api, settings.install)
+        self._pacing = Pacing()
         self._proxies = Proxies(self._node_spoke, lambda: self._fencing.latest)
         self._nodes = Reflector(api, NODES)
         self._are_nodes_known = False
@@ -255,7 +256,7 @@ class Coordinator:
                 continue
 
     async def _write_epochs(self) -> None:
-        """One write for all that wait, at once unless one was written in the last 100 ms.
+        """One write for all that wait, at once unless one was written in the last 100 ms or it costs too much.
 
         The first is written unasked: it installs the fence, and floors it by the clock, before anybody waits for it.
         """
@@ -266,10 +267,14 @@ class Coordinator:
                 await changed.wait()
                 continue
             now = loop.time()
-            due_at = fence.write_due_at(self._fencing.last_sent_at, now + GATHER_SECONDS)
-            await asyncio.sleep(due_at - now)
+            services = len(self._sourcing.services.objects)
+            left = self._pacing.due_at(now + GATHER_SECONDS, services) - now
+            await asyncio.sleep(min(left, RETRY_SECONDS))
+            if left > RETRY_SECONDS:  # another slice may change meanwhile: then it costs nothing
+                continue
             try:
                 self._is_fence_due = False
+                self._pacing.sent(loop.time(), services)
                 write = await self._fencing.write()
                 self._externals.latest = write.epoch
                 self._dns_fence.show(write.epoch)
@@ -293,6 +298,9 @@ class Coordinator:
             return [(SYSTEM_NAMESPACE, name) for name in self._fencing.slice_names]
 
         def seen(old: JsonObject | None, new: JsonObject | None) -> None:
+            either = new or old
+            if either is not None and not either["metadata"]["name"].startswith("tidegate-"):
+                self._pacing.stirred(asyncio.get_running_loop().time())
             if new is not None and key_of(new) in slice_keys():
                 self._fencing.saw(new)
 

@@ -28,6 +28,10 @@ _RATE = 60.0
     "--fence", default=0, type=click.IntRange(0), metavar="N",
     help="Instead: N random sequences of cuts, restarts and freezes for each kind of proxy, and what the fence said.",
 )  # fmt: skip
+@click.option(
+    "--network", type=click.Choice(["virtual", "kernel"]), default="virtual", show_default=True,
+    help="With --fence: virtual time, or network namespaces with real netfilter, in real time (root).",
+)  # fmt: skip
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def sim(**options: Any) -> None:
     """The demo's story over many virtual seeds: same components, virtual time, seeded latencies.
@@ -42,9 +46,13 @@ def sim(**options: Any) -> None:
             raise click.UsageError("--fence and --chaos are two simulations: take one")
         from tidegate.cli import sim_fence
 
+        if options["network"] == "kernel":
+            sim_fence.run_on_kernel(options["fence"], options["first"], options["output"])
         sim_fence.run(options["fence"], options["first"], options["jobs"], options["output"])
     if options["verbs"] and not options["chaos"]:
         raise click.UsageError("--verbs is a kind of chaos: sim --chaos --verbs")
+    if options["network"] != "virtual":
+        raise click.UsageError("--network kernel is for --fence")
     started = time.perf_counter()
     play, line, sum_up = (_play_chaos, _chaos_line, _chaos_summary) if options["chaos"] else (_play, _line, _summary)
     if options["verbs"]:

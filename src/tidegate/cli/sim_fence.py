@@ -1,4 +1,4 @@
-"""``tidegate sim --fence N``: the fence's invariant on every shape of proxy, as a table."""
+"""``tidegate sim --fence N [--network kernel]``: the fence's invariant on every shape of proxy, as a table."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
+
+from tidegate.cli.main import REFUSED, fail
 
 if TYPE_CHECKING:
     from tidegate.rehearse.fence.judge import Signs
@@ -32,7 +34,7 @@ LEGEND = """\
 judged: cuts times nodes. needs: epochs that are asked for. The other columns: cuts in which a sign was wrong.
 1 epoch, 2 epochs: (tables with it and a route) + (words taken back: first no route, then one).
 absence: of a route alone. sync end: kube-proxy's healthz and sync metric. both together. before: an epoch of before
-the cut, which proves nothing: were it never wrong, this test would be too weak."""
+the cut. Were absence or the sync's end never wrong, this test would be too weak."""
 
 
 def run(count: int, first: int, jobs: int, output: str) -> None:
@@ -45,7 +47,35 @@ def run(count: int, first: int, jobs: int, output: str) -> None:
     with ProcessPoolExecutor(jobs) as pool:
         for shape, seed, size, signs, hurts in pool.map(_play, tasks(tuple(SHAPES), count, first)):
             found[shape].append((seed, size, signs, hurts))
-    rows = [row(shape, outcomes) for shape, outcomes in found.items()]
+    seeds = -(-count // _size())
+    _tell(
+        [row(shape, outcomes) for shape, outcomes in found.items()], f"{first} to {first + seeds - 1}", started, output
+    )
+
+
+def run_on_kernel(count: int, seed: int, output: str) -> None:
+    """The same on real netfilter, in a lab with network ``kernel`` for each layout of rules, one after another."""
+    from tidegate.lab.folder import LabError
+    from tidegate.lab.network.machine import missing
+    from tidegate.lab.network.seam import SHAPES
+    from tidegate.rehearse.fence.kernelground import play_on_kernel
+    from tidegate.rehearse.fence.play import row
+
+    if why := missing():
+        fail(why, REFUSED)
+    started, rows = time.perf_counter(), []
+    for shape in SHAPES:
+        try:
+            outcome, complaints = play_on_kernel(shape, seed, count)
+        except LabError as error:
+            fail(str(error))
+        rows.append(row(shape, [(seed, len(outcome.cuts), outcome.signs, outcome.hurts)]))
+        for one in dict.fromkeys(complaints):
+            click.echo(f"{shape}: {one}", err=True)
+    _tell(rows, str(seed), started, output)
+
+
+def _tell(rows: list[Row], seeds: str, started: float, output: str) -> None:
     seconds = round(time.perf_counter() - started, 1)
     is_failed = any(one.violations or one.is_weak for one in rows)
     if output == "json":
@@ -56,11 +86,11 @@ def run(count: int, first: int, jobs: int, output: str) -> None:
             }
             for one in rows
         ]  # fmt: skip
-        click.echo(json.dumps({"first": first, "wall_seconds": seconds, "shapes": shapes}, indent=2))
+        click.echo(json.dumps({"seeds": seeds, "wall_seconds": seconds, "shapes": shapes}, indent=2))
     else:
         click.echo(text(rows))
-        hurts, seeds = sum(one.hurts for one in rows), -(-count // max(1, _size()))
-        click.echo(f"seeds {first} to {first + seeds - 1}, {hurts} faults, {seconds} s: {_verdict(rows)}")
+        hurts = sum(one.hurts for one in rows)
+        click.echo(f"seeds {seeds}, {hurts} faults, {seconds} s: {_verdict(rows)}")
     sys.exit(1 if is_failed else 0)
 
 

@@ -9,7 +9,7 @@ Public surface:
 - events (event.py): ``Cut SourceClean SourceDirty FenceWritten ObserversListed Acknowledged SocketsRead Tombstoned
   DeadlinePassed Bypassed Refused Resumed Restored Released Gone``, all keyword-only, all with ``at``.
 - ``acknowledge(facts, endpoints, epoch) -> Acknowledgement``; ``unreachable``, ``assumed``; ``quorum``, ``stragglers``.
-- fence.py: ``Epoch``, ``FenceWrite.counts_for``, ``next_epoch``, ``write_due_at``, ``fence_service``, ``fence_slice``,
+- fence.py: ``Epoch``, ``FenceWrite.counts_for``, ``next_epoch``, ``Second``, ``fence_service``, ``fence_slice``,
   ``read_slice``.
 - source.py: ``look(Question) -> Source``: do the EndpointSlices still send traffic? ``gate_exception(question,
   workload)``: why to answer a gate at once; ``suspects(pod, services)``: for ``ObserversListed``.

@@ -19,7 +19,7 @@ from tidegate.model.names import FENCE_INSTALL, FENCE_PORT, LATEST_EPOCH, SYSTEM
 
 __all__ = [
     "COALESCE_SECONDS", "Epoch", "FenceWrite", "Second", "earliest", "families_of", "fence_service", "fence_slice",
-    "first_epoch", "next_epoch", "read_slice", "slice_name", "write_due_at",
+    "first_epoch", "next_epoch", "read_slice", "slice_name",
 ]  # fmt: skip
 
 COALESCE_SECONDS = 0.1
@@ -36,11 +36,6 @@ class FenceWrite:
     def counts_for(self, clean_at: float | None) -> bool:
         """Whether it fences a drain whose clean LIST finished at ``clean_at`` (same clock; None: none has)."""
         return clean_at is not None and clean_at < self.sent_at
-
-
-def write_due_at(last_sent_at: float | None, now: float) -> float:
-    """When the next write may be sent: at once, unless one was sent in the last ``COALESCE_SECONDS``."""
-    return now if last_sent_at is None else max(now, last_sent_at + COALESCE_SECONDS)
 
 
 @dataclass(slots=True)

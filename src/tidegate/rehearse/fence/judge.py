@@ -21,11 +21,13 @@ _PORTS = 65535
 @dataclass(frozen=True, slots=True)
 class Sight:
     """One node's table, in force from ``at`` on. ``fence`` has the numbers of all fences seen (one for each family);
-    ``routed`` every endpoint that some Service led to ("ip:port")."""
+    ``routed`` every endpoint that some Service led to ("ip:port"). A sample of a kernel that is not ours began at
+    ``at`` and had ``ended`` by then; it says nothing of what was before."""
 
     at: float
     fence: tuple[int, ...]
     routed: frozenset[str]
+    ended: float = 0.0
 
 
 @dataclass(slots=True)
@@ -88,8 +90,10 @@ def judge(cuts: Iterable[Cut], nodes: Sequence[Node], *, early: int = 0) -> Sign
     for node in nodes:
         instants = [sight.at for sight in node.sights]
         for cut in cuts:
-            begin = max(0, bisect_right(instants, cut.at) - 1)
-            seen = node.sights[begin : bisect_left(instants, cut.until)]
+            begin = bisect_right(instants, cut.at)
+            if begin and not node.sights[begin - 1].ended:
+                begin -= 1  # the table that stood at the cut
+            seen = [one for one in node.sights[begin : bisect_left(instants, cut.until)] if one.ended < cut.until]
             if seen:
                 total += _judge(cut, seen, node.synced, early)
     return total

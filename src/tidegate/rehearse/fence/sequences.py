@@ -53,11 +53,14 @@ class Sequences:
     _begun: int = 0
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    async def run(self) -> None:
-        """Play all of them, then end every fault."""
+    async def prepare(self) -> None:
+        """Namespaces, and the fence."""
         for name in (SYSTEM_NAMESPACE, *NAMESPACES_OF_WORKERS):
             await self._ensure(name)
         self._written = (await self.fencing.write()).epoch.number
+
+    async def run(self) -> None:
+        """Play all of them, then end every fault."""
         async with vtime.Nursery() as nursery:
             hurting = [nursery.start(self._hurt(node)) for node in self.ground.nodes]
             workers = [nursery.start(self._work(number)) for number in range(self.workers)]
