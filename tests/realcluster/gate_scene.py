@@ -344,6 +344,33 @@ async def install(node: KubeletNode, folder: Path) -> None:
         await eventually(partial(is_listening, host, port), f"somebody listens on {host}:{port}")
 
 
+@contextlib.asynccontextmanager
+async def successor(here: Scene) -> AsyncIterator[str]:
+    """The agent that a surge makes beside the one that is there; its name, once the holder asks it.
+
+    Without the ports that the other one declares: the kubelet admits no second pod with them.
+    """
+    old = await here.api.get(PODS, AGENT, SYSTEM_NAMESPACE)
+    [container] = [one for one in old["spec"]["containers"] if one["name"] == "agent"]
+    container.pop("ports")
+    env = {one["name"]: one["value"] for one in container["env"]}
+    named = ("hostNetwork", "hostPID", "nodeName", "volumes", "tolerations", "automountServiceAccountToken")
+    spec = {key: old["spec"][key] for key in named} | {"containers": [container], "terminationGracePeriodSeconds": 5}
+    metadata = {"name": f"{AGENT}-next", "namespace": SYSTEM_NAMESPACE, "labels": old["metadata"]["labels"]}
+    socket = Path(env["TIDEGATE_AGENT_SOCKET"])
+    before = socket.stat().st_ino
+    await here.api.create(PODS, {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
+
+    async def is_asked() -> bool:
+        return socket.exists() and socket.stat().st_ino != before
+
+    await eventually(is_asked, "the next agent has the holder's socket", 20)
+    try:
+        yield metadata["name"]
+    finally:
+        await here.api.delete(PODS, metadata["name"], SYSTEM_NAMESPACE, Deletion(1))
+
+
 async def _is_led(api: Api) -> bool:
     return bool((await api.get(LEASES, LEASE_NAME, SYSTEM_NAMESPACE))["spec"].get("holderIdentity"))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from tests.realcluster.apart import ADDRESS
-from tests.realcluster.gate_scene import GATE, busy, held, is_listening, kill, log, rolled, scene, told
+from tests.realcluster.gate_scene import GATE, busy, held, is_listening, kill, log, rolled, scene, successor, told
 from tests.realcluster.judge import eventually
 
 from tidegate.kube.api import EVENTS, PODS
@@ -101,3 +101,19 @@ async def test_an_agent_that_dies_in_a_hold_leaves_a_sleep_and_the_pod_bypassed(
         assert FALLBACK_SECONDS - 0.5 < life.held_seconds < FALLBACK_SECONDS + 3
         assert life.result is not None and life.result.result is Ending.BYPASSED, life.result
         told(here, {"sleep-15": await sleeping_beside})
+
+
+async def test_an_agent_is_replaced_in_a_hold_and_the_hold_survives(node):
+    async with scene(node, "agent-replaced") as here:
+        pod, second = await asyncio.gather(here.pod("web", GATE, grace=60), here.pod("second", GATE, grace=60))
+        async with busy(pod):
+            life = await here.delete(pod)
+            await held()
+            async with successor(here):
+                await kill(here, "agent", signal.SIGTERM)
+                ended = await here.delete(second)
+                await here.gone(ended)
+                assert ended.result is not None and ended.result.result is Ending.VERIFIED, ended.result
+                assert not life.stopped_at and life.result is None, "the old one still holds"
+        await here.gone(life)
+        assert life.result is not None and life.result.result is Ending.VERIFIED, life.result
