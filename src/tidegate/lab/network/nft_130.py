@@ -1,6 +1,6 @@
 """The layout of kube-proxy 1.30: a chain for each endpoint, and every sync writes the whole table anew.
 
-Partial syncs came with 1.32 (kubernetes/kubernetes pull request 126013).
+Partial syncs came with 1.32 (kubernetes/kubernetes pull request 126013). UDP flows are cleaned up by the rule of 1.36.
 """
 
 from __future__ import annotations
