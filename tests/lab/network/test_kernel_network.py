@@ -118,13 +118,23 @@ def test_exec_logs_and_port_forward_reach_into_the_pod(lab):
     assert pod["status"]["podIP"] in kubectl("exec", name, "--", "ip", "address")
     assert f"listening on {pod['status']['podIP']}:8080" in kubectl("logs", name)
     assert f'"pod": "{name}"' in kubectl("get", "--raw", f"/api/v1/namespaces/default/pods/{name}:8080/proxy/")
-    forward = subprocess.Popen(
-        ["kubectl", "port-forward", name, ":8080"], env=environment, stdout=subprocess.PIPE, text=True
-    )
+    with forwarded(environment, name, 8080) as port:
+        assert ask("/proc/self/ns/net", "127.0.0.1", port)["pod"] == name
+    with forwarded(environment, "-n", "tidegate-system", "tidegate-agent-node-1", 15299) as port:
+        with standing("/proc/self/ns/net"), socket.create_connection(("127.0.0.1", port), timeout=2) as held:
+            held.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            assert b"404" in held.recv(100)  # the holder, which listens on its node's localhost alone
+
+
+@contextlib.contextmanager
+def forwarded(environment: dict[str, str], *words: str | int):
+    """``kubectl port-forward``; the last word is the pod's port, what comes is the port here."""
+    *pod, port = words
+    command = ["kubectl", "port-forward", *map(str, pod), f":{port}"]
+    forward = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
     try:
         assert forward.stdout is not None
-        port = int(forward.stdout.readline().split("->")[0].rpartition(":")[2])
-        assert ask("/proc/self/ns/net", "127.0.0.1", port)["pod"] == name
+        yield int(forward.stdout.readline().split("->")[0].rpartition(":")[2])
     finally:
         forward.kill()
         forward.communicate()

@@ -37,7 +37,12 @@ _SYSCTLS = {
     # to be sent back out of the port it came from.
     "net/bridge/bridge-nf-call-iptables": "0",
 }
-_FORWARDING = {"net/ipv4/ip_forward": "1"}
+_OF_NODES = {
+    "net/ipv4/ip_forward": "1",
+    # As kube-proxy sets them (pkg/proxy/apis/config/v1alpha1/defaults.go): half-closed connections stay to be seen.
+    "net/netfilter/nf_conntrack_tcp_timeout_established": "86400",
+    "net/netfilter/nf_conntrack_tcp_timeout_close_wait": "3600",
+}
 
 
 def _set(sysctls: dict[str, str]) -> None:
@@ -173,7 +178,7 @@ class Fabric:
     def _furnish(self, node: Node, number: int) -> None:
         addressing = self.addressing
         with node.namespace.inside(), Links() as links:
-            _set(_FORWARDING)
+            _set(_OF_NODES)
             links.address(_PORT, addressing.node(number), 24)
             links.bridge(_CNI, node.gateway)
             links.address(_CNI, node.gateway, 24)
@@ -182,12 +187,12 @@ class Fabric:
                 if other != number:
                     links.route(addressing.pod_network(other), _PORT, addressing.node(other))
 
-    def pod(self, address: str) -> tuple[Node, Namespace] | None:
-        """Whose pod has an address."""
-        for node in self.nodes.values():
-            namespace = node.pod(address)
+    def at(self, address: str) -> Namespace | None:
+        """The namespace of a node or a pod."""
+        for number, node in enumerate(self.nodes.values(), start=1):
+            namespace = node.namespace if address == self.addressing.node(number) else node.pod(address)
             if namespace is not None:
-                return node, namespace
+                return namespace
         return None
 
 

@@ -105,20 +105,13 @@ class KernelNetwork:
 
     async def dial_pod(self, address: str, port: int) -> Streams:
         """On localhost inside the pod, as a container runtime does; for who binds $POD_IP alone, on that."""
-        found = self._fabric.pod(address)
-        if found is None:
-            node = next((one for one in self._nodes.values() if self._is_at(one, address)), None)
-            if node is None:
-                raise OSError(errno.EHOSTUNREACH, os.strerror(errno.EHOSTUNREACH))
-            return await node.dial(address, port)
+        namespace = self._fabric.at(address)
+        if namespace is None:
+            raise OSError(errno.EHOSTUNREACH, os.strerror(errno.EHOSTUNREACH))
         try:
-            return await dial(found[1], "127.0.0.1", port)
+            return await dial(namespace, "127.0.0.1", port)
         except ConnectionRefusedError:
-            return await dial(found[1], address, port)
-
-    def _is_at(self, node: KernelNode, address: str) -> bool:
-        names = list(self._nodes)
-        return address == self._fabric.addressing.node(names.index(node.node.name) + 1)
+            return await dial(namespace, address, port)
 
     def path(self, node: str) -> str:
         return path(self._nodes[node].node)
