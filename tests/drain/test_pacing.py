@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tidegate.drain.pacing import CPU_SHARE, SAVED_CPU_SECONDS_MAX, Pacing
@@ -62,6 +62,7 @@ def test_where_slices_change_all_the_time_the_fence_costs_nothing_and_is_never_h
     assert Pacing().saved == SAVED_CPU_SECONDS_MAX
 
 
+@example([0.0] * 10 + [1.0] * 6 + [0.0], 18_744)
 @given(st.lists(st.floats(0.0, 50.0), min_size=1, max_size=60), st.integers(0, 20_000))
 def test_it_is_due_some_time_and_never_before_it_is_wanted(pauses, services):
     pacing, now = Pacing(), 0.0

@@ -38,8 +38,9 @@ class Pacing:
     def due_at(self, now: float, services: int) -> float:
         """When the next write may be sent, in a cluster of so many Services."""
         due = now if self._sent_at is None else max(now, self._sent_at + COALESCE_SECONDS)
-        missing = self._cost(due, services) - self._saved(due)
-        return due + max(0.0, missing / CPU_SHARE)
+        if self._cost(due, services) <= self._saved(due):
+            return due
+        return due + max(0.0, _sync(services) - self._saved(due)) / CPU_SHARE  # by then it is a whole sync
 
     def sent(self, now: float, services: int) -> None:
         """A write was sent, taken or not."""
@@ -54,4 +55,8 @@ class Pacing:
         if self._stirred_at is not None and now - self._stirred_at < MIN_SYNC_SECONDS:
             return 0.0
         own = 1.0 if self._sent_at is None else min(1.0, (now - self._sent_at) / MIN_SYNC_SECONDS)
-        return own * (SYNC_SECONDS + services * SYNC_SECONDS_PER_SERVICE)
+        return own * _sync(services)
+
+
+def _sync(services: int) -> float:
+    return SYNC_SECONDS + services * SYNC_SECONDS_PER_SERVICE
