@@ -16,12 +16,14 @@ import sys
 import pytest
 
 from tidegate.agent import holder
+from tidegate.dataplane.conntrack import parse as parse_conntrack
 from tidegate.drain.acknowledgement import Verdict, acknowledge
 from tidegate.model.endpoint import Endpoint
 from tidegate.model.epoch import Epoch
-from tidegate.observers.linux import LinuxKernel, NamespacedSockets, commands, gate, rules
+from tidegate.observers.linux import LinuxKernel, NamespacedSockets, commands, conntrack, gate, rules
 from tidegate.observers.linux.commands import CommandFailed
 from tidegate.observers.linux.generation import Generations
+from tidegate.observers.linux.nftables import Questions
 
 INSIDE = "TIDEGATE_TEST_LINUX_KERNEL"
 SCRIPT = """
@@ -71,7 +73,7 @@ def test_the_stories_of_a_real_kernel_hold_in_a_network_namespace_of_their_own()
         [*apart, *command], env={**os.environ, INSIDE: "1"}, capture_output=True, text=True, timeout=60
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert "17 passed" in ran.stdout, ran.stdout
+    assert "19 passed" in ran.stdout, ran.stdout
 
 
 @pytest.fixture
@@ -172,13 +174,36 @@ async def test_a_handshake_that_no_route_shows_any_more_is_told(kernel):
 
 
 @inside
-@pytest.mark.parametrize("tool", ["conntrack"])
-async def test_a_tool_that_is_missing_is_unreadable_by_its_name(kernel, tool, monkeypatch, tmp_path):
+@pytest.mark.parametrize("module", ["nftables", "conntrack"])
+async def test_what_the_kernel_does_not_tell_is_unreadable_by_its_name(kernel, module, monkeypatch):
     commit(FOUR)
-    with monkeypatch.context() as without:
-        without.setenv("PATH", str(tmp_path))
-        said = await verdict(kernel, Endpoint("10.244.9.99"))
-    assert said.verdict is Verdict.UNREADABLE and tool in str(said), said
+
+    def refused(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(*{"nftables": (Questions, "chains"), "conntrack": (conntrack, "_dump")}[module], refused)
+    said = await verdict(kernel, Endpoint("10.244.9.99"))
+    assert said.verdict is Verdict.UNREADABLE and "not permitted" in str(said), said
+
+
+@inside
+async def test_connections_are_told_as_conntrack_prints_them_and_of_many_endpoints_those_that_open(kernel):
+    commit(FOUR)
+    here = Endpoint("192.0.2.1")
+    listening = socket.create_server((here.address, 8080))
+    with contextlib.closing(listening), contextlib.closing(socket.create_connection((here.address, 8080))):
+        with contextlib.closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as client:
+            client.sendto(b"?", (here.address, 9))
+            printed = parse_conntrack(commands.output("conntrack", "-L").decode()).tracked
+            everything = conntrack.read(None)[0]
+            assert sorted(map(str, everything)) == sorted(map(str, printed)) and len(everything) == 2
+            assert {one.protocol: one.state for one in conntrack.read((here,))[0]} == {
+                "TCP": "ESTABLISHED",
+                "UDP": "NONE",
+            }
+            many = (here, *(Endpoint(f"10.244.8.{last}") for last in range(9)))
+            assert [one.protocol for one in conntrack.read(many)[0]] == ["UDP"]
+    commit("flush chain ip kube-proxy dispatch\n")
 
 
 @inside

@@ -16,13 +16,13 @@ from tidegate.dataplane.frontends import EVERYTHING, Asking
 from tidegate.model.endpoint import Endpoint, canonical
 
 # net/netfilter/nf_conntrack_proto_tcp.c, tcp_conntrack_names; NONE is an entry nobody has seen a packet of.
-_TCP = {
+TCP_STATES = {
     "NONE": "SYN_SENT", "SYN_SENT": "SYN_SENT", "SYN_SENT2": "SYN_SENT", "SYN_RECV": "SYN_RECV",
     "ESTABLISHED": "ESTABLISHED", "FIN_WAIT": "CLOSING", "CLOSE_WAIT": "CLOSING", "LAST_ACK": "CLOSING",
     "TIME_WAIT": "", "CLOSE": "", "LISTEN": "SYN_SENT",
 }  # fmt: skip
 # net/netfilter/nf_conntrack_proto_sctp.c
-_SCTP = {
+SCTP_STATES = {
     "NONE": "SYN_SENT", "CLOSED": "", "COOKIE_WAIT": "SYN_SENT", "COOKIE_ECHOED": "SYN_RECV",
     "ESTABLISHED": "ESTABLISHED", "SHUTDOWN_SENT": "CLOSING", "SHUTDOWN_RECD": "CLOSING",
     "SHUTDOWN_ACK_SENT": "CLOSING", "HEARTBEAT_SENT": "ESTABLISHED", "HEARTBEAT_ACKED": "ESTABLISHED",
@@ -88,7 +88,7 @@ def _state(protocol: str, name: str | None, rest: str) -> str:
         return "NONE"
     if name is None and "OFFLOAD]" in rest:  # an entry in a flow table prints neither state nor time left
         return "ESTABLISHED"
-    states = _TCP if protocol == "tcp" else _SCTP
+    states = TCP_STATES if protocol == "tcp" else SCTP_STATES
     if name not in states:
         raise ValueError(f"{protocol} in state {name}")
     return states[name]

@@ -107,10 +107,13 @@ def narrowed(routes: Iterable[Route], asking: Asking) -> tuple[Route, ...]:
     if asking.endpoints is None:
         return tuple(routes)
     found = []
+    asked: dict[str, list[Endpoint]] = {}
+    for one in asking.endpoints:
+        asked.setdefault(one.address, []).append(one)
     for route in routes:
         if _install(route, asking.fences):
             found.append(route)
-        elif to := tuple(end for end in route.endpoints if any(one.covers(end) for one in asking.endpoints)):
+        elif to := tuple(end for end in route.endpoints if any(one.covers(end) for one in asked.get(end.address, ()))):
             found.append(replace(route, endpoints=to))
     return tuple(found)
 

@@ -10,7 +10,9 @@ is read adds to it, and a message that was missed or not understood empties the 
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Container, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import ip_address
@@ -55,6 +57,7 @@ CHAINS_KEPT_MAX = 4096
 HEAR_EVERY = 256
 _PROBLEM, _ANYWHERE, _FENCE = 1, 2, 3
 _ID_BITS = (1 << 60) - 1
+_BUCKETS = 1024
 """Two names of one id lead too far, not too short."""
 
 
@@ -80,32 +83,46 @@ def _id(name: str | bytes) -> int:
     return hash(name) & _ID_BITS
 
 
-@dataclass(eq=False, slots=True)
 class _Ends:
-    """Chain or address -> the chains that lead there, by their ids; None for more than ``CALLERS_MAX``."""
+    """Chain or address -> the chains that lead there, by their ids. In arrays, for there are 100,000: 16 bytes each."""
 
-    callers: dict[int, int | tuple[int, ...] | None] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self._callees = [array("Q") for _ in range(_BUCKETS)]
+        self._callers = [array("Q") for _ in range(_BUCKETS)]
+        self._many: dict[int, None] = {}
 
     def add(self, callee: int, caller: int) -> None:
-        known = self.callers.get(callee, ())
-        if known is None or known == caller:
+        known = self.callers_of(callee)
+        if known is None or caller in known:
             return
-        if known == ():
-            self.callers[callee] = caller
+        if len(known) >= CALLERS_MAX:
+            self._many[callee] = None
             return
-        several = known if isinstance(known, tuple) else (known,)
-        if caller not in several:
-            self.callers[callee] = (*several, caller) if len(several) < CALLERS_MAX else None
+        self._callees[callee % _BUCKETS].append(callee)
+        self._callers[callee % _BUCKETS].append(caller)
+
+    def callers_of(self, callee: int) -> list[int] | None:
+        """None for more than ``CALLERS_MAX``."""
+        if callee in self._many:
+            return None
+        callees, callers = self._callees[callee % _BUCKETS], self._callers[callee % _BUCKETS]
+        found: list[int] = []
+        at = -1
+        with suppress(ValueError):
+            while True:
+                at = callees.index(callee, at + 1)
+                found.append(callers[at])
+        return found
 
     def leading_to(self, wanted: list[int]) -> set[int] | None:
         """Everything from which one of ``wanted`` can be reached; None when that may be any chain."""
         found = set(wanted)
         waiting = list(wanted)
         while waiting:
-            callers = self.callers.get(waiting.pop(), ())
+            callers = self.callers_of(waiting.pop())
             if callers is None:
                 return None
-            for caller in callers if isinstance(callers, tuple) else (callers,):
+            for caller in callers:
                 if caller not in found:
                     found.add(caller)
                     waiting.append(caller)

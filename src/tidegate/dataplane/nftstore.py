@@ -9,6 +9,8 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import NamedTuple
 
 from tidegate.dataplane.netlink import Malformed, attributes, number, text
 from tidegate.dataplane.nftsets import CONCAT, INTERVAL, KernelSet, listed_elements, set_of
@@ -19,13 +21,17 @@ _NAME, _DESC, _HANDLE = 2, 9, 16
 _DESC_SIZE = 1
 
 
-@dataclass(frozen=True, slots=True)
-class _Header:
-    """``size``: how many elements it was made for, 0 for any."""
+class _Header(NamedTuple):
+    """``size``: how many elements it was made for, 0 for any. Anonymous sets of one shape share it, unnamed."""
 
     shape: KernelSet
     handle: int
     size: int
+
+
+@lru_cache(maxsize=64)
+def _unnamed(flags: int, key_bytes: int) -> KernelSet:
+    return KernelSet("", flags, key_bytes)
 
 
 @dataclass(eq=False, slots=True)
@@ -47,16 +53,12 @@ class SetStore:
             return
         size = number(attributes(given.get(_DESC, b"")), _DESC_SIZE, 0)
         self.forget(name)
-        self._headers[name] = _Header(set_of(body, ()), handle, size)
+        shape = set_of(body, ())
+        if shape.is_anonymous:
+            shape = _unnamed(shape.flags, shape.key_bytes)
+        self._headers[name] = _Header(shape, handle, size)
         if is_new:
             self._fresh[name] = b""
-
-    def keep(self, names: set[str]) -> None:
-        """Forget all but ``names``, and what named sets held."""
-        for name in [name for name in self._headers if name not in names]:
-            self.forget(name)
-        self._named.clear()
-        self._fresh.clear()
 
     def forget(self, name: str) -> None:
         for of in (self._headers, self._packed, self._fresh, self._named):

@@ -81,7 +81,7 @@ def paths(table: Table, is_wanted: Callable[[Target], bool] | None = None) -> It
 
 
 def _paths(table: Table, base: Chain, matters: Container[str] | None) -> Iterator[Path]:
-    wide, narrow = _Walk(table, matters), _Walk(table)
+    wide, narrow = _Walk(table, matters), _Walk(table, chances=table.leading)
     seen: set[Box] = set()
     for found in wide.of(base, ANY):
         for box in _points(found.box):
@@ -123,10 +123,12 @@ class _At:
 
 @dataclass(slots=True)
 class _Walk:
-    """Walks packets through ``table``; chains outside ``matters`` are passed over as if they gave packets back."""
+    """Walks packets through ``table``; chains outside ``matters`` are passed over as if they gave packets back, and
+    those outside ``chances`` where chance alone leads to them."""
 
     table: Table
     matters: Container[str] | None = None
+    chances: Container[str] | None = None
     steps: int = 0
     found: list[Path] = field(default_factory=list)
 
@@ -177,10 +179,16 @@ class _Walk:
 
     def _look(self, lookup: Lookup, rest: tuple[Step, ...], box: Box, at: _At) -> Ends:
         hits, goes_on = _hits(lookup, box, self.matters)
+        is_chance = not any(which is not None for which in lookup.fields)
         leaves = False
         if lookup.name:
             at = _At(at.rule, (*at.trail, lookup.name), at.depth)
         for inner, outcome in hits:
+            if is_chance and self.chances is not None and _is_nothing(outcome, self.chances):
+                kind = outcome[0].kind if isinstance(outcome[0], Verdict) else ""
+                goes_on |= kind == "jump"
+                leaves |= kind in ("goto", "return")
+                continue
             on, out = self._run(outcome + rest, inner, at)
             goes_on |= on
             leaves |= out

@@ -1,0 +1,120 @@
+"""Tracked connections as the kernel tells them over netlink -> ``Tracked``. What they mean is in ``conntrack.py``.
+
+Numbers: include/uapi/linux/netfilter/nfnetlink_conntrack.h, nf_conntrack_tcp.h, nf_conntrack_sctp.h.
+"""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+from tidegate.dataplane.conntrack import SCTP_STATES, TCP_STATES
+from tidegate.dataplane.facts import Tracked
+from tidegate.dataplane.netlink import Malformed, attribute, attributes, number
+from tidegate.model.endpoint import Endpoint
+
+SUBSYSTEM = 1 << 8
+GET, NEW = 1, 0
+_NESTED = 0x8000
+_ORIGINAL, _REPLY, _STATUS, _PROTOCOL_FACTS, _FILTER, _STATUS_MASK = 1, 2, 3, 4, 25, 26
+_ADDRESSES, _PORTS = 1, 2
+_SOURCE = {2: 1, 10: 3}
+_NUMBER = 1
+_SOURCE_FLAG, _NUMBER_FLAG = 1, 8
+_ASSURED, _OFFLOADED = 4, 0x4000 | 0x8000
+TCP, UDP, SCTP = 6, 17, 132
+_SERVED = {TCP: "TCP", UDP: "UDP", SCTP: "SCTP"}
+_TCP = ("NONE", "SYN_SENT", "SYN_RECV", "ESTABLISHED", "FIN_WAIT", "CLOSE_WAIT", "LAST_ACK", "TIME_WAIT", "CLOSE",
+        "SYN_SENT2")  # fmt: skip
+_SCTP = ("NONE", "CLOSED", "COOKIE_WAIT", "COOKIE_ECHOED", "ESTABLISHED", "SHUTDOWN_SENT", "SHUTDOWN_RECD",
+         "SHUTDOWN_ACK_SENT", "HEARTBEAT_SENT", "HEARTBEAT_ACKED")  # fmt: skip
+_PLAIN = {
+    2: (56, bytes.fromhex("34000280 14000180 08000100"), 4),
+    10: (80, bytes.fromhex("4c000280 2c000180 14000300"), 16),
+}
+"""Where the source of the reply stands in nearly every entry, behind which bytes, and how long it is."""
+
+
+def answered_by(address: str) -> bytes:
+    """What restricts a dump to the entries that ``address`` answers (Linux 5.8; before, the kernel tells all)."""
+    packed = ip_address(address).packed
+    kind = _SOURCE[2 if len(packed) == 4 else 10]
+    reply = attribute(_REPLY | _NESTED, attribute(_ADDRESSES | _NESTED, attribute(kind, packed)))
+    return reply + _filtered(_SOURCE_FLAG)
+
+
+def of_protocol(protocol: int) -> bytes:
+    """What restricts a dump to the entries of one protocol."""
+    ports = attribute(_PORTS | _NESTED, attribute(_NUMBER, bytes([protocol])))
+    return attribute(_REPLY | _NESTED, ports) + _filtered(_NUMBER_FLAG)
+
+
+def of_no_answer_yet() -> bytes:
+    """What restricts a dump to the entries that were never established both ways (Linux 5.15): of TCP, and there
+    alone, every one that is being opened is among them."""
+    mask = attribute(_STATUS_MASK, _ASSURED.to_bytes(4, "big"))
+    return attribute(_STATUS, bytes(4)) + mask
+
+
+def _filtered(reply_flags: int) -> bytes:
+    flags = attribute(1, bytes(4)) + attribute(2, reply_flags.to_bytes(4, "little"))
+    return attribute(_FILTER | _NESTED, flags)
+
+
+def tracked(body: bytes, wanted: frozenset[bytes] | None) -> Tracked | None:
+    """From an IPCTNL_MSG_CT_NEW; None for an entry that carries nothing any more, that no Service can have, or that
+    none of ``wanted`` (addresses as bytes) answers. Raises ``Malformed``."""
+    plain = _PLAIN.get(body[0] if body else 0)
+    if plain is not None and wanted is not None:
+        at, head, size = plain
+        if body[at : at + 12] == head and body[at + 12 : at + 12 + size] not in wanted:
+            return None
+    given = attributes(body[4:])
+    ends = [_ends(given, kind) for kind in (_ORIGINAL, _REPLY)]
+    (source, destination, protocol), (endpoint, _, replied) = ends
+    if protocol not in _SERVED:
+        return None
+    if replied != protocol:
+        raise Malformed("an entry of two protocols")
+    if wanted is not None and ip_address(endpoint[0]).packed not in wanted:
+        return None
+    state = _state(given, protocol)
+    if not state:
+        return None
+    name = _SERVED[protocol]
+    return Tracked(name, state, Endpoint(*source, name), Endpoint(*destination, name), Endpoint(*endpoint, name))
+
+
+_End = tuple[str, int]
+
+
+def _ends(given: dict[int, bytes], kind: int) -> tuple[_End, _End, int]:
+    """Source, destination and protocol of one direction."""
+    whole = attributes(given.get(kind, b""))
+    addresses, ports = attributes(whole.get(_ADDRESSES, b"")), attributes(whole.get(_PORTS, b""))
+    protocol = number(ports, _NUMBER)
+    source, destination = (_address(addresses, first, second) for first, second in ((1, 3), (2, 4)))
+    return (source, number(ports, 2, 0)), (destination, number(ports, 3, 0)), protocol
+
+
+def _address(given: dict[int, bytes], four: int, six: int) -> str:
+    if len(value := given.get(four, b"")) == 4:
+        return str(IPv4Address(value))
+    if len(value := given.get(six, b"")) == 16:
+        return str(IPv6Address(value))
+    raise Malformed("an entry without an address")
+
+
+def _state(given: dict[int, bytes], protocol: int) -> str:
+    """As ``Tracked`` has it, "" for one that carries nothing any more."""
+    if protocol == UDP:
+        return "NONE"
+    facts = attributes(given.get(_PROTOCOL_FACTS, b""))
+    which, names, states = (1, _TCP, TCP_STATES) if protocol == TCP else (3, _SCTP, SCTP_STATES)
+    if which not in facts:
+        if number(given, _STATUS, 0) & _OFFLOADED:  # an entry in a flow table has no state of its own
+            return "ESTABLISHED"
+        raise Malformed(f"an entry of {_SERVED[protocol]} without a state")
+    at = number(attributes(facts[which]), 1)
+    if at >= len(names):
+        raise Malformed(f"{_SERVED[protocol]} in state {at}")
+    return states[names[at]]
