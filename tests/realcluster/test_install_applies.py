@@ -20,9 +20,11 @@ import yaml
 from tests.realcluster import control_plane
 from tests.realcluster.fake_kubelet import NODE, fake_kubelet
 
-from tidegate.kube.api import NODES, PODS, Selection
+from tidegate import vtime
+from tidegate.kube.api import NODES, PODS, Patch, Selection
 from tidegate.kube.connect import open_api
-from tidegate.kube.errors import ApiError
+from tidegate.kube.errors import ApiError, KubeError
+from tidegate.lab.instants import stamp
 from tidegate.model.names import SYSTEM_NAMESPACE
 
 pytestmark = pytest.mark.realcluster
@@ -71,8 +73,12 @@ def node_of(plane, stop, ready):
             binding = asyncio.create_task(bind_all(api))
             async with fake_kubelet(api, ""):
                 ready.set()
-                while not stop.is_set():
-                    await asyncio.sleep(0.1)
+                while not await asyncio.to_thread(stop.wait, 5.0):
+                    # Else the node controller calls it lost after 50 s, and its pods not ready, on a slow machine.
+                    beat = {**condition, "lastHeartbeatTime": stamp(vtime.now())}
+                    patch = Patch({"status": {"conditions": [beat]}}, "strategic", "status")
+                    with contextlib.suppress(KubeError):
+                        await api.patch(NODES, NODE, patch)
             binding.cancel()
 
     asyncio.run(live())
