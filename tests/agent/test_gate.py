@@ -23,7 +23,7 @@ class Drains:
     def __init__(self, seconds=2.0, error=None):
         self.seconds, self.error, self.lost, self.at_once = seconds, error, [], None
 
-    async def identify(self, ip):
+    async def identify(self, ip, token=""):
         return self.at_once or POD
 
     async def drain(self, pod, container):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tidegate.agent.gating import CannotBeGated, gate_patch
+from tidegate.agent.gating import GATE_TOKEN, CannotBeGated, gate_patch
 
 SLEEPS = [
     {"sleep": {"seconds": 15}},
@@ -77,3 +77,31 @@ def test_what_is_gated_is_left_alone():
 def test_a_pod_in_its_nodes_network_gets_none():
     with pytest.raises(CannotBeGated, match="node's network"):
         gate_patch(workload(None, hostNetwork=True))
+
+
+TOKEN = "0123456789abcdef" * 2
+
+
+def on_host(*hooks, port=8080, annotation="", **pod):
+    made = workload(*hooks, hostNetwork=True, **pod)
+    template = made["spec"]["template"]
+    for one in template["spec"]["containers"]:
+        one["ports"] = [{"containerPort": port}] if port else []
+    if annotation:
+        template["metadata"] = {"annotations": {GATE_TOKEN: annotation}}
+    return made
+
+
+def test_on_the_nodes_network_the_hook_names_the_loopback_and_a_token_that_the_pod_carries():
+    found = gate_patch(on_host(None), TOKEN)
+    call = {**gate("web"), "host": "127.0.0.1", "httpHeaders": [{"name": "X-Tidegate-Gate", "value": TOKEN}]}
+    assert containers_of(found) == {"web": {"httpGet": call}}
+    assert found.patch["spec"]["template"]["metadata"] == {"annotations": {GATE_TOKEN: TOKEN}}
+    again = gate_patch(on_host({"httpGet": call}, annotation=TOKEN, terminationGracePeriodSeconds=60), "f" * 32)
+    assert again.patch == {}, "a token that stands is kept"
+
+
+def test_on_the_nodes_network_a_gate_without_host_is_none_and_a_pod_without_ports_gets_none():
+    assert list(containers_of(gate_patch(on_host({"httpGet": gate("web")}), TOKEN))) == ["web"]
+    with pytest.raises(CannotBeGated, match="declare no port"):
+        gate_patch(on_host(None, port=0), TOKEN)

@@ -107,6 +107,14 @@ def test_a_gate_is_a_patch_with_the_command_that_applies_it(gate_of, golden):
     assert "kubectl -n shop patch deploy web --patch-file gate.yaml" in answer.stdout
 
 
+def test_on_the_nodes_network_the_condition_is_told_and_each_workload_has_a_token_of_its_own(gate_of):
+    spec = {"hostNetwork": True, "containers": [{"name": "app", "ports": [{"containerPort": 8080}]}]}
+    answers = [gate_of(spec) for _ in range(2)]
+    tokens = {re.search(r"tidegate.dev/gate-token: '?([0-9a-f]{32})", one.stdout)[1] for one in answers}
+    assert len(tokens) == 2
+    assert "Security takes a hook that names a host at level privileged only" in re.sub(r"\n# ", " ", answers[0].stdout)
+
+
 def test_a_hook_of_its_own_is_refused_and_nothing_is_printed(gate_of):
     answer = gate_of({"containers": [{"name": "app", "lifecycle": {"preStop": {"exec": {"command": ["quit"]}}}}]})
     assert (answer.exit_code, answer.stdout) == (3, "")

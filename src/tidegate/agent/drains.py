@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 import msgspec
 
 from tidegate import vtime
+from tidegate.agent.gating import GATE_TOKEN
 from tidegate.agent.ground import PodSockets
 from tidegate.agent.holds import HeldPod, Holds
 from tidegate.drain.deadline import DEFAULT_BUDGET, Budget, gate_deadline
@@ -141,13 +142,13 @@ class PodDrains:
 
     # --- who is asking ---
 
-    async def identify(self, ip: str) -> HeldPod | DrainResult:
+    async def identify(self, ip: str, token: str = "") -> HeldPod | DrainResult:
         """Quorum-read, for the kubelet may have heard of the deletion before our watch did."""
         loop = asyncio.get_running_loop()
         give_up_at = loop.time() + self.budget.fallback_sleep_seconds
         while True:
             try:
-                return await self._identify(canonical(ip))
+                return await (self._identify_by(token) if token else self._identify(canonical(ip)))
             except ValueError:
                 return DrainResult(Ending.BYPASSED, f"{ip} is no address of a pod")
             except (KubeError, Malformed) as error:
@@ -174,6 +175,26 @@ class PodDrains:
             return DrainResult(Ending.BYPASSED, "no deletionTimestamp: a liveness restart, or a node shutdown")
         self._seen.setdefault(known.uid, PodSeen(known.uid)).pod = known
         return HeldPod(known.uid, known.namespace, known.name)
+
+    async def _identify_by(self, token: str) -> HeldPod | DrainResult:
+        """A pod on the node's own network, by its annotation: the node's address is everybody's there."""
+        listing = await self.api.list(PODS, Selection(fields=f"spec.nodeName={self.node}"))
+        named = [one for one in listing.items if (one["metadata"].get("annotations") or {}).get(GATE_TOKEN) == token]
+        found = [pod for pod in map(pods.decode, named) if pod.host_network and not pod.is_finished]
+        leaving = [pod for pod in found if pod.is_terminating]
+        if not found:
+            return DrainResult(Ending.BYPASSED, "no pod of this node has this token")
+        if not leaving:
+            return DrainResult(Ending.BYPASSED, "no deletionTimestamp: a liveness restart, or a node shutdown")
+        if len(leaving) > 1:
+            return DrainResult(Ending.BYPASSED, f"{len(leaving)} pods of this node leave with this token")
+        [pod] = leaving
+        if not every_endpoint(pod):
+            return DrainResult(
+                Ending.BYPASSED, "on its node's network, and it declares no port: nothing tells its traffic"
+            )
+        self._seen.setdefault(pod.uid, PodSeen(pod.uid)).pod = pod
+        return HeldPod(pod.uid, pod.namespace, pod.name)
 
     def _at(self, ip: str, objects: list[JsonObject]) -> Pod | None:
         """The pod at an address; of several (one finished, its address used again) the one still to be ended."""

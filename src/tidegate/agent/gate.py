@@ -25,8 +25,9 @@ LINE_BYTES_MAX = 4096
 class Drains(Protocol):
     """Finds out which pod is asking, and drains it (``agent.drains.PodDrains``)."""
 
-    async def identify(self, ip: str) -> HeldPod | DrainResult:
-        """The leaving pod at ``ip``, or why its gate is to be answered at once."""
+    async def identify(self, ip: str, token: str = "") -> HeldPod | DrainResult:
+        """The leaving pod at ``ip``, or on the node's network with this ``token``; or why its gate is to be answered
+        at once."""
         ...
 
     async def drain(self, pod: HeldPod, container: str) -> DrainResult:
@@ -59,7 +60,9 @@ class Gate:
         try:
             async with asyncio.timeout(ASK_SECONDS):
                 hold = json.loads(await reader.readuntil(b"\n"))["hold"]
-            await self._hold(str(hold["ip"]), str(hold["container"]), reader, writer)
+            found = await self.drains.identify(str(hold["ip"]), str(hold.get("token") or ""))
+            asked = (str(hold["ip"]) or "a pod of the node's network", str(hold["container"]))
+            await self._hold(found, asked, reader, writer)
         except (OSError, EOFError, ValueError, KeyError, TypeError, TimeoutError, asyncio.LimitOverrunError) as error:
             self.log(f"not a hold: {error!r}")
         finally:
@@ -69,8 +72,14 @@ class Gate:
             if not self.open:
                 self.idle.set()
 
-    async def _hold(self, ip: str, container: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        pod = await self.drains.identify(ip)
+    async def _hold(
+        self,
+        pod: HeldPod | DrainResult,
+        asked: tuple[str, str],
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> None:
+        ip, container = asked
         if isinstance(pod, DrainResult):
             self.log(f"{ip} {container}: answered at once, {pod}")
             self.holds.journal.record("answered-at-once", ip=ip, container=container, reason=pod.reason)

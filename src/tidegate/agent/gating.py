@@ -17,6 +17,12 @@ _SHELLS = re.compile(r"(?:/usr)?(?:/bin/)?(?:sh|bash|ash|dash)")
 _HANDLERS = ("exec", "httpGet", "sleep", "tcpSocket")
 
 
+GATE_TOKEN = "tidegate.dev/gate-token"
+"""On pods that use their node's network: what the hook sends, for the node's address is no pod's."""
+TOKEN_HEADER = "X-Tidegate-Gate"
+LOOPBACK = "127.0.0.1"
+
+
 class CannotBeGated(ValueError):
     """Says why."""
 
@@ -30,43 +36,60 @@ class GatePatch:
     gated: tuple[str, ...]
     replaced: tuple[str, ...]
     grace_seconds: int
+    is_on_host: bool = False
 
 
-def gate_patch(workload: Mapping[str, Any]) -> GatePatch:
-    """Of a Deployment, StatefulSet or DaemonSet as the API has it. Raises ``CannotBeGated``."""
-    spec = workload["spec"]["template"]["spec"]
-    if spec.get("hostNetwork"):
-        raise CannotBeGated(
-            "its pods use their node's network: the node cannot tell from an address which pod is asking"
-        )
+def gate_patch(workload: Mapping[str, Any], fresh_token: str = "") -> GatePatch:
+    """Of a Deployment, StatefulSet or DaemonSet as the API has it. ``fresh_token``: 32 hexadecimal digits, for pods that
+    use their node's network and have none yet. Raises ``CannotBeGated``."""
+    template = workload["spec"]["template"]
+    spec = template["spec"]
+    is_on_host = bool(spec.get("hostNetwork"))
+    token = ""
+    if is_on_host:
+        told = ((template.get("metadata") or {}).get("annotations") or {}).get(GATE_TOKEN, "")
+        token = told or fresh_token
+        if not token:
+            raise CannotBeGated(
+                "its pods use their node's network: the node cannot tell from an address which pod is asking"
+            )
+        if not any(
+            port.get("containerPort") for one in spec.get("containers") or () for port in one.get("ports") or ()
+        ):
+            raise CannotBeGated("its pods use their node's network and declare no port: nothing tells their traffic")
     found = spec.get("terminationGracePeriodSeconds")
     grace = DEFAULT_GRACE_SECONDS if found is None else int(found)
     hooks = {one["name"]: (one.get("lifecycle") or {}).get("preStop") or {} for one in spec.get("containers") or ()}
-    wanted = {name: hook for name, hook in hooks.items() if not is_gate(name, hook)}
+    wanted = {name: hook for name, hook in hooks.items() if not is_gate(name, hook, token)}
     for name, hook in wanted.items():
-        if hook and not is_plain_sleep(hook):
+        is_other_form = bool(token) and is_gate(name, hook)
+        if hook and not is_plain_sleep(hook) and not is_other_form:
             raise CannotBeGated(
                 f"container {name} has a preStop hook of its own, and a container can have one only: let what it does "
                 "happen on SIGTERM, or keep it without a gate"
             )
     if not wanted and grace >= GRACE_SECONDS:
-        return GatePatch({}, (), (), grace)
-    containers = [{"name": name, "lifecycle": {"preStop": _hook(name, hook)}} for name, hook in wanted.items()]
+        return GatePatch({}, (), (), grace, is_on_host)
+    containers = [{"name": name, "lifecycle": {"preStop": _hook(name, hook, token)}} for name, hook in wanted.items()]
     changed: dict[str, Any] = {"containers": containers} if containers else {}
     if grace < GRACE_SECONDS:
         changed = {"terminationGracePeriodSeconds": GRACE_SECONDS, **changed}
-    patch = {"spec": {"template": {"spec": changed}}}
-    return GatePatch(
-        patch, tuple(wanted), tuple(name for name, hook in wanted.items() if hook), max(grace, GRACE_SECONDS)
-    )
+    patched: dict[str, Any] = {"spec": changed}
+    if token:
+        patched = {"metadata": {"annotations": {GATE_TOKEN: token}}, **patched}
+    replaced = tuple(name for name, hook in wanted.items() if is_plain_sleep(hook))
+    return GatePatch({"spec": {"template": patched}}, tuple(wanted), replaced, max(grace, GRACE_SECONDS), is_on_host)
 
 
-def is_gate(container: str, hook: Mapping[str, Any]) -> bool:
-    """Whether a preStop hook is the gate of ``container``."""
+def is_gate(container: str, hook: Mapping[str, Any], token: str = "") -> bool:
+    """Whether a preStop hook is the gate of ``container``; with ``token``, of a pod on its node's network."""
     call = hook.get("httpGet") or {}
-    return (
-        call.get("path") == GATE_PATH + container and str(call.get("port")) == str(GATE_PORT) and not call.get("host")
-    )
+    if call.get("path") != GATE_PATH + container or str(call.get("port")) != str(GATE_PORT):
+        return False
+    if not token:
+        return not call.get("host")
+    headers = {str(one.get("name")).lower(): one.get("value") for one in call.get("httpHeaders") or ()}
+    return call.get("host") == LOOPBACK and headers.get(TOKEN_HEADER.lower()) == token
 
 
 def is_plain_sleep(hook: Mapping[str, Any]) -> bool:
@@ -79,7 +102,10 @@ def is_plain_sleep(hook: Mapping[str, Any]) -> bool:
     return len(command) == 2 and _SLEEP.fullmatch(" ".join(command)) is not None
 
 
-def _hook(container: str, before: Mapping[str, Any]) -> dict[str, Any]:
+def _hook(container: str, before: Mapping[str, Any], token: str) -> dict[str, Any]:
     """A strategic merge keeps what it does not name, and a hook may have one handler: the one before is named null."""
     gone = {handler: None for handler in _HANDLERS if handler != "httpGet" and before.get(handler)}
-    return {"httpGet": {"path": GATE_PATH + container, "port": GATE_PORT}, **gone}
+    call: dict[str, Any] = {"path": GATE_PATH + container, "port": GATE_PORT}
+    if token:
+        call |= {"host": LOOPBACK, "httpHeaders": [{"name": TOKEN_HEADER, "value": token}]}
+    return {"httpGet": call, **gone}

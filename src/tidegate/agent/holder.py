@@ -5,7 +5,10 @@ once (k8s pkg/kubelet/lifecycle/handlers.go, confirmed on a real kubelet). So th
 library only and does three things: learn which pod is asking, ask the agent over a UNIX socket, hold. When
 the agent is silent or gone it holds for the fallback sleep: a gate is never worse than ``sleep 15``.
 
-Wire to the agent, JSON lines, one connection per hold: ``{"hold": {"ip", "port", "container"}}``, then from
+A pod on its node's network has no address of its own: its call comes straight to 127.0.0.1 and carries a token that is
+in the pod's annotations.
+
+Wire to the agent, JSON lines, one connection per hold: ``{"hold": {"ip", "port", "container", "token"?}}``, then from
 the agent ``{"heartbeat": n}`` each second and at last ``{"release": {...}}``, confirmed by ``{"answered": n}``.
 """
 
@@ -19,6 +22,7 @@ import socket
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -31,6 +35,8 @@ REQUEST_SECONDS = 5.0
 SO_ORIGINAL_DST = 80
 """linux/netfilter_ipv4.h; the same number for IPv6 (IP6T_SO_ORIGINAL_DST)."""
 
+TOKEN_HEADER = "x-tidegate-gate"
+_TOKEN = re.compile(r"[0-9a-f]{32}")
 _CONTAINER = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 Key = tuple[str, str]
@@ -82,13 +88,14 @@ class Hold:
     port: int
     container: str
     asked_at: float
+    token: str = ""
     outcome: str = ""
     waiting: int = 0
     over: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def key(self) -> Key:
-        return (self.ip, self.container)
+        return (self.token or self.ip, self.container)
 
 
 class Holder:
@@ -111,11 +118,13 @@ class Holder:
                 return await _answer(writer, 503, "too many connections")
             try:
                 async with asyncio.timeout(REQUEST_SECONDS):
-                    ip, port = await self._destination(reader, writer)
-                    container = await _read_gate_request(reader)
+                    ip, port, first = await self._destination(reader, writer)
+                    container, token = await _read_gate_request(reader, first)
             except NotAGate as why:
                 return await _answer(writer, 404, str(why))
-            hold = self._join(ip, port, container)
+            if not ip and not token:
+                raise ValueError("not redirected, and no token says whose call it is")
+            hold = self._join(ip, port, container, token)
             await _wait_or_close(hold, reader)
             if hold.over.is_set():
                 await _answer(writer, 200, hold.outcome)
@@ -125,15 +134,21 @@ class Holder:
             self._connections -= 1
             writer.close()
 
-    async def _destination(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> tuple[str, int]:
+    async def _destination(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> tuple[str, int, bytes]:
+        """Where a redirected call was going, "" for one that came straight here; and what was read of it already."""
         if self.settings.original_destination == "proxy":
-            return parse_proxy_line(await reader.readuntil(b"\n"))
-        return original_destination(writer.get_extra_info("socket"))
+            first = await reader.readuntil(b"\n")
+            return (*parse_proxy_line(first), b"") if first.startswith(b"PROXY ") else ("", 0, first)
+        try:
+            ip, port = original_destination(writer.get_extra_info("socket"))
+        except FileNotFoundError:  # ENOENT: conntrack knows of no translation
+            return "", 0, b""
+        return ("" if ip_address(ip).is_loopback else ip), port, b""
 
-    def _join(self, ip: str, port: int, container: str) -> Hold:
-        hold = self.holds.get((ip, container))
+    def _join(self, ip: str, port: int, container: str, token: str) -> Hold:
+        hold = self.holds.get((token or ip, container))
         if hold is None:
-            hold = Hold(ip, port, container, asyncio.get_running_loop().time())
+            hold = Hold("" if token else ip, port, container, asyncio.get_running_loop().time(), token)
             asks = len(self.holds) < self.settings.holds_max
             self.holds[hold.key] = hold
             self.idle.clear()
@@ -166,8 +181,9 @@ class Holder:
         try:
             async with asyncio.timeout(silence):
                 reader, writer = await asyncio.open_unix_connection(self.settings.agent_socket, limit=64 * 1024)
-                question = {"hold": {"ip": hold.ip, "port": hold.port, "container": hold.container}}
-                writer.write(json.dumps(question).encode() + b"\n")
+                question = {"ip": hold.ip, "port": hold.port, "container": hold.container}
+                question |= {"token": hold.token} if hold.token else {}
+                writer.write(json.dumps({"hold": question}).encode() + b"\n")
             while True:
                 async with asyncio.timeout(silence):
                     line = await reader.readuntil(b"\n")
@@ -208,12 +224,18 @@ async def _drained(reader: asyncio.StreamReader) -> None:
         return
 
 
-async def _read_gate_request(reader: asyncio.StreamReader) -> str:
-    """The container named by ``GET /gate/<container>``; raises NotAGate, ValueError, EOFError."""
-    words = (await reader.readuntil(b"\n")).decode("latin-1").split()
+async def _read_gate_request(reader: asyncio.StreamReader, first: bytes = b"") -> tuple[str, str]:
+    """The container named by ``GET /gate/<container>``, and the pod's token where one is sent; raises NotAGate,
+    ValueError, EOFError."""
+    words = (first or await reader.readuntil(b"\n")).decode("latin-1").split()
+    token = ""
     for _ in range(HEADER_LINES_MAX):
-        if not (await reader.readuntil(b"\n")).strip():
+        line = (await reader.readuntil(b"\n")).decode("latin-1").strip()
+        if not line:
             break
+        name, _, value = line.partition(":")
+        if name.lower() == TOKEN_HEADER:
+            token = value.strip()
     else:
         raise ValueError("too many header lines")
     if len(words) != 3 or not words[2].startswith("HTTP/1."):
@@ -222,7 +244,9 @@ async def _read_gate_request(reader: asyncio.StreamReader) -> str:
     container = path.removeprefix("/gate/")
     if words[0] != "GET" or container == path or _CONTAINER.fullmatch(container) is None:
         raise NotAGate("the gate is GET /gate/CONTAINER")
-    return container
+    if token and _TOKEN.fullmatch(token) is None:
+        raise ValueError("no token of ours")
+    return container, token
 
 
 async def _answer(writer: asyncio.StreamWriter, status: int, text: str) -> None:

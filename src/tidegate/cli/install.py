@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import sys
 import textwrap
 from ipaddress import ip_network
@@ -265,7 +266,7 @@ def _print_gate(given: dict[str, Any]) -> None:
     with asking(cluster, namespace):
         workload = asyncio.run(_read(cluster, kind, namespace, name))
     try:
-        found = gate_patch(workload)
+        found = gate_patch(workload, secrets.token_hex(16))
     except CannotBeGated as error:
         fail(f"{kind}/{name} in namespace {namespace} gets no gate: {error}", REFUSED)
     if not found.patch:
@@ -281,6 +282,13 @@ It is a change of the template, so it rolls out: the pods that this rollout ends
 holder (`tidegate doctor`) tell a pod with a gate to stop at once. Put the same into the manifests it comes from, or
 the next apply takes it out.
 """
+    if found.is_on_host:
+        told += f"""
+
+Its pods use their node's network, so the hook names 127.0.0.1 and a token, by which the node tells whose it is. Pod
+Security takes a hook that names a host at level privileged only, where alone such pods are taken too. The pods' traffic
+is told by the ports that their containers declare: what else they listen on is not waited for. Of several pods of this
+workload that leave one node at once, none is held."""
     if found.replaced:
         told += (
             f"\n\nIt takes the place of a plain sleep in {', '.join(found.replaced)}: the holder falls back to 15 s."

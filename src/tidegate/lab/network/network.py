@@ -92,6 +92,8 @@ class LoopbackNode(SharedNetwork):
         """The modelled kernel replaces its table as a whole."""
 
     async def dial_hook(self, host: str, port: int) -> Streams:
+        if host == "127.0.0.1":  # a node's own loopback: here all nodes share one, and a node's is its address
+            return await asyncio.open_connection(self.node_address, port)
         return await egress(self._egress, host, port)
 
     async def serve(self, exchange: Exchange, address: str, port: int) -> wire.Server:
