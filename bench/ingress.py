@@ -43,7 +43,7 @@ BATCH = 8
 CLIENTS = 8
 PAUSE_SECONDS = 0.03
 RETIRE_SECONDS = 1.0
-READ_SECONDS = 5.0
+READ_SECONDS = 20.0
 LATE_SECONDS = 1.5
 """After each batch: what comes late is lost late."""
 READY_SECONDS = 60.0
