@@ -52,8 +52,8 @@ async def connect(
 ) -> tuple[asyncio.BaseTransport, asyncio.BaseProtocol]:
     """``create_connection`` with a non-blocking socket, which is ours from now on. Raises ``OSError``.
 
-    A call that is cancelled half-way leaves uvloop 0.23 with a descriptor that it closes a second time, or polls though
-    it was closed (libuv aborts the process): so the last step, a turn of the loop, is not cancelled but undone.
+    Cancelled in its last step, a turn of the loop, uvloop 0.23 calls ``connection_made`` and never ``connection_lost``:
+    so that step is not cancelled but undone.
     """
     try:
         await _connected(sock, target)
@@ -74,29 +74,12 @@ def _abort(made: asyncio.Future[tuple[asyncio.Transport, asyncio.BaseProtocol]])
 
 
 async def _connected(sock: socket.socket, target: tuple[str, int]) -> None:
-    """Not ``loop.sock_connect``: cancelled, uvloop lets go of the descriptor a turn later, and we close it now."""
     # Loopback has answered by the time connect(2) returns EINPROGRESS, so asking again is cheaper than a
     # round through epoll; where it has not (another namespace, a full backlog), the loop waits for it.
     code = sock.connect_ex(target)
     if code == errno.EINPROGRESS:
         code = sock.connect_ex(target)
     if code == errno.EALREADY:
-        await _writable(sock.fileno())
-        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-    if code:
+        await asyncio.get_running_loop().sock_connect(sock, target)
+    elif code:
         raise OSError(code, f"connect to {target[0]}:{target[1]}: {os.strerror(code)}")
-
-
-async def _writable(descriptor: int) -> None:
-    loop = asyncio.get_running_loop()
-    woken: asyncio.Future[None] = loop.create_future()
-
-    def wake() -> None:
-        if not woken.done():
-            woken.set_result(None)
-
-    loop.add_writer(descriptor, wake)
-    try:
-        await woken
-    finally:
-        loop.remove_writer(descriptor)

@@ -8,7 +8,6 @@ import os
 import socket
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -16,9 +15,6 @@ from tidegate import vtime
 from tidegate.client.verify import VerifyOptions, verify_pod
 from tidegate.kube.api import DEPLOYMENTS, PODS, SERVICES, Deletion, Patch
 from tidegate.lab import boot
-from tidegate.lab.network.kernel import dial
-from tidegate.lab.network.namespaces import Namespace
-from tidegate.lab.network.netlink import Links
 from tidegate.lab.runtime import processes
 from tidegate.rehearse.real import open_stage
 from tidegate.rehearse.settings import Row, Settings
@@ -229,34 +225,3 @@ def test_whatever_is_killed_no_namespace_is_left(role, tmp_path, monkeypatch):
 def links(descriptor: int) -> list[str]:
     with standing(f"/proc/self/fd/{descriptor}"):
         return [name for _, name in socket.if_nameindex()]
-
-
-def test_a_dial_that_is_given_up_takes_nobodys_descriptor(lab):
-    """uvloop closes a cancelled dial's descriptor a second time: by then it may be one that another thread opened."""
-    node, gateway = Namespace.make("dialler"), "10.9.9.1"
-    with node.inside(), Links() as made:
-        made.bridge("br0", gateway)
-        made.address("br0", gateway, 24)
-
-    async def give_up(host: int) -> None:
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.002):
-                await dial(node, f"10.9.9.{host}", 80)
-
-    def open_files(count: int) -> None:
-        for _ in range(count):
-            with open("/proc/self/status", "rb") as file:
-                file.read()
-
-    async def story() -> None:
-        with ThreadPoolExecutor(2) as threads:
-            opening = [asyncio.get_running_loop().run_in_executor(threads, open_files, 4_000) for _ in range(2)]
-            for _ in range(20):
-                await asyncio.gather(*(give_up(host) for host in range(2, 22)))
-            await asyncio.gather(*opening)
-
-    try:
-        with asyncio.Runner(loop_factory=vtime.new_event_loop) as runner:
-            runner.run(story())
-    finally:
-        node.close()
