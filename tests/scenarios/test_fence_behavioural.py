@@ -70,10 +70,10 @@ async def stragglers(stage):
     return [f"{one['node']} {one['verdict']}: {one['detail']}" for drain in drains for one in drain["stragglers"]]
 
 
-def test_where_changes_are_applied_in_order_and_at_once_the_epoch_that_answers_is_proof(tmp_path):
+def test_where_a_sync_is_one_transaction_the_second_epoch_that_answers_is_proof(tmp_path):
     async def story(stage, name):
         result, seconds = await stage.end(name)
-        assert result["result"] == "verified" and seconds < 3, result
+        assert result["result"] == "verified" and seconds < 4, (result, seconds)
 
     without_agent(tmp_path, story, behavioural(atomic=True))
 
@@ -86,7 +86,7 @@ def test_a_data_plane_that_stands_still_answers_by_an_old_epoch_and_is_waited_fo
         told = await stragglers(stage)
         assert len(told) == 1 and told[0].startswith("through/tidegate-prober pending: shows fence"), told
         result, seconds = await deleting
-        assert result["result"] == "verified" and 6 < seconds < 8.5, (result, seconds)
+        assert result["result"] == "verified" and 6 < seconds < 9.5, (result, seconds)
 
     without_agent(tmp_path, story, behavioural(atomic=True))
 

@@ -4,9 +4,11 @@ For nodes without an agent, and for data planes that show nothing. Each replica 
 privileges on its node), or, with ``direct``, a frontend of the data plane itself that routes to the live fence.
 
 What it proves: that whoever forwarded this one connection, out of this one network namespace, had applied everything
-written before that epoch. Not that no rule leads to a pod: routes are not read. So it is believed (`verified`) only
-where the configuration says that the data plane applies changes in order and at once (``atomic``: kube-proxy since
-v1.33 in nftables or iptables mode: 0 of 200 measured cuts contradicted); elsewhere a drain is `assumed`.
+written before that epoch. Not that no rule leads to a pod: routes are not read, so what one dump would show beside the
+epoch goes unseen. Even a kube-proxy of today shows an epoch too early after a new LIST (a restarted API server): it is
+told of the slices one after another, and a sync may begin in between. Hence always a second epoch; and proof
+(`verified`) only where the configuration says that a sync is one transaction (``atomic``: kube-proxy in nftables or
+iptables mode; 0 of 200 measured cuts contradicted even its first epoch). Elsewhere a drain is `assumed`.
 """
 
 from __future__ import annotations
@@ -68,8 +70,8 @@ class Behavioural:
         if self._options.nodes and (self._options.direct or not spec.where.service):
             raise ValueError(f"{spec.path}.nodes: only where the probers are the pods of a service")
         self.covers = self._options.covers
-        self.fencing = Fencing.SINGLE if self._options.atomic else Fencing.DOUBLE
-        self.routes_unread = True
+        self.fencing = Fencing.DOUBLE
+        self.routes_unread = "atomic" if self._options.atomic else "torn"
         self.stands_for = self._options.nodes
         self.live: Live | None = None
         self._positions: dict[str, Epoch | None] = {}

@@ -135,7 +135,7 @@ def _configured(fields: ObserverFields, path: str) -> Configured:
     except ValueError as error:
         raise ConfigError(str(error)) from error
     is_required, is_held = fields.policy == "required", fields.on_unreachable == "hold"
-    unread = bool(getattr(observer, "routes_unread", False))
+    unread = str(getattr(observer, "routes_unread", ""))
     terms = Terms(observer.fencing, is_required, is_held, fields.settle_seconds, unread)
     return Configured(fields.name, fields.kind, observer, terms, fields.timeout_seconds, where.service)
 

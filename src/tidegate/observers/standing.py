@@ -24,14 +24,14 @@ from tidegate.observers.external import Fencing
 @dataclass(frozen=True, slots=True)
 class Terms:
     """What is asked of an observer: ``is_required`` (else it is told and asked, never waited for), whether to ``hold``
-    while it is unreachable, and the settle time of weak evidence in seconds. ``routes_unread``: it shows epochs and no
-    routes; then an epoch is proof by itself where one is enough (``single``), and elsewhere none."""
+    while it is unreachable, and the settle time of weak evidence in seconds. ``routes_unread``: it shows epochs and
+    no routes; then they are proof where its syncs are ``atomic``, and none where they may be ``torn``."""
 
     fencing: Fencing = Fencing.DOUBLE
     is_required: bool = True
     holds_unreachable: bool = True
     settle_seconds: float = 5.0
-    routes_unread: bool = False
+    routes_unread: str = ""
 
 
 @dataclass(slots=True)
@@ -135,9 +135,10 @@ class Standing:
     def _by_behaviour(self, number: str) -> tuple[Verdict, str]:
         """A torn pass may show the second epoch before it takes away a route of the pass before: only who reads routes
         would see that."""
-        if self.terms.fencing is Fencing.SINGLE:
-            return Verdict.CONFIRMED, f"{number} answers a new connection (behavioural: its routes were not read)"
-        return Verdict.ASSUMED, f"{number}, the second, answers; its routes were not read, and it may be torn"
+        what = f"{number}, the second, answers a new connection (behavioural: its routes were not read)"
+        if self.terms.routes_unread == "atomic":
+            return Verdict.CONFIRMED, what
+        return Verdict.ASSUMED, f"{what}, and its syncs may be torn"
 
     def _is_doubled(self, least: Epoch, latest: Epoch | None) -> bool:
         """Whether an epoch shows that was written after one that counts was seen here; and that twice, for what is
