@@ -13,9 +13,9 @@ RUN pip install --no-cache-dir hatchling \
  && pip wheel --no-cache-dir --no-build-isolation --constraint constraints.txt --wheel-dir /wheels '.[cluster]'
 
 FROM python:3.12-slim
-# nftables and iptables (its -nft and -legacy saves) read the node's rules, conntrack its connections.
+# nftables, and iptables with its -legacy saves, read the node's rules; its connections are read over netlink.
 RUN apt-get update \
- && apt-get install -y --no-install-recommends conntrack iptables nftables \
+ && apt-get install -y --no-install-recommends iptables nftables \
  && rm -rf /var/lib/apt/lists/*
 COPY --from=build /wheels /wheels
 RUN pip install --no-cache-dir --no-index --find-links /wheels 'tidegate[cluster]' \

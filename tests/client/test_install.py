@@ -13,6 +13,7 @@ from tidegate.client.install import (
     VERSION,
     carry_out_install,
     named,
+    offered,
     plan_install,
     skew,
     stamped,
@@ -24,6 +25,7 @@ from tidegate.kube.client import KubeClient
 from tidegate.kube.errors import ApiError
 from tidegate.kube.exchange import Request
 from tidegate.model.names import SYSTEM_NAMESPACE
+from tidegate.rehearse.addons import BARE
 
 OURS = "0.1.0"
 OF = Installation("tidegate/echo:v1")
@@ -254,3 +256,32 @@ def test_a_gate_that_is_held_longer_than_the_patience_leaves_everything_as_it_is
         assert result["result"] == "verified"
 
     play(story)
+
+
+# --- a bare lab ---
+
+
+def test_a_bare_lab_offers_its_installation_and_gates_hold_once_it_is_applied():
+    async def story(stage):
+        manifests = stamped(await offered(stage.client), OURS, "")
+        assert {one["kind"] for one in manifests} >= {"Namespace", "Service", "Pod"}
+        _, _, _, missing = await installed(stage, manifests)
+        assert missing == ()
+        await asyncio.sleep(3)
+        result, _ = await stage.end(await first(stage))
+        assert result["result"] == "verified"
+        again = await plan_install(stage.client, manifests, OURS)
+        assert {one.change for one in again.items} == {"unchanged"}, again.items
+        plan = await plan_uninstall(stage.client, await offered(stage.client), True)
+        assert await carry_out_uninstall(stage.client, plan, None, 120, lambda line: None) == ()
+        with pytest.raises(ApiError):
+            await stage.api.get(NAMESPACES, SYSTEM_NAMESPACE)
+
+    play(story, addons=(BARE,))
+
+
+def test_no_other_cluster_offers_one():
+    async def story(stage):
+        return await offered(stage.client)
+
+    assert play(story, addons=()) == play(story) == []

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from tidegate.agent import manifests
 from tidegate.agent.manifests import Installation, pieces
+from tidegate.observers.linux import rules
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "Dockerfile").read_text("utf-8")
 INSTRUCTIONS = {"FROM", "WORKDIR", "COPY", "RUN", "ENV", "USER", "ENTRYPOINT"}
-PACKAGES = {"nft": "nftables", "iptables": "iptables", "ip6tables": "iptables", "conntrack": "conntrack"}
+PACKAGES = {"nft": "nftables", "iptables": "iptables", "ip6tables": "iptables"}
 """Debian's package of each tool."""
 
 
@@ -51,7 +52,8 @@ def test_the_agents_tools_are_in_it_and_nothing_else_is_installed():
     called = set()
     for path in sorted((ROOT / "src/tidegate/observers/linux").glob("*.py")):
         called |= set(re.findall(r'\boutput\(\s*"([a-z0-9]+)"', path.read_text("utf-8")))
-    assert {"nft", "conntrack"} <= called <= PACKAGES.keys()
+    assert {"nft"} <= called <= PACKAGES.keys()
+    assert {"iptables", "ip6tables"} == set(rules._PREFIXES.values())
     _, final = stages()
     [apt] = [rest for word, rest in final if word == "RUN" and "apt-get install" in rest]
     installed = re.search(r"--no-install-recommends ([a-z ]+?) &&", apt)[1].split()

@@ -22,15 +22,21 @@ if TYPE_CHECKING:
     from tidegate.kube.kubeconfig import Cluster
 
 Told = tuple[dict[str, Any], int]
+NO_IMAGE = "--image is missing: no image is published, build one (docs/operating.md) and name it"
 
 
 def install(of: Installation, parts: tuple[str, ...], given: dict[str, Any]) -> NoReturn:
     """Apply these parts and wait until they are ready."""
-    from tidegate.agent.manifests import pieces
+    from tidegate.kube.errors import KubeError
+    from tidegate.kube.kubeconfig import load
 
-    manifests = [one.manifest for one in pieces(of, parts)]
+    if not of.image:  # a bare lab has one of its own
+        try:
+            load(given["kubeconfig"], given["context"])
+        except KubeError:
+            raise click.UsageError(NO_IMAGE) from None
     again = "interrupted: what was applied stands; `tidegate install` with the same options goes on"
-    _run(lambda cluster: installed(cluster, manifests, of.image, given), given, again)
+    _run(lambda cluster: installed(cluster, of, parts, given), given, again)
 
 
 def uninstall(of: Installation, given: dict[str, Any]) -> NoReturn:
@@ -53,16 +59,20 @@ def _run(made: Any, given: dict[str, Any], interrupted: str) -> NoReturn:
     sys.exit(code)
 
 
-async def installed(cluster: Cluster, manifests: list[dict[str, Any]], image: str, given: dict[str, Any]) -> Told:
+async def installed(cluster: Cluster, of: Installation, parts: tuple[str, ...], given: dict[str, Any]) -> Told:
     """The document and the exit code."""
-    from tidegate.client.install import carry_out_install, plan_install, stamped, until_ready
+    from tidegate.agent.manifests import pieces
+    from tidegate.client.install import carry_out_install, offered, plan_install, stamped, until_ready
     from tidegate.kube.connect import open_cluster
 
     is_forced = given["force_conflicts"]
-    wanted = stamped(manifests, __version__, image)
     async with open_cluster(cluster) as client:
+        objects = [one.manifest for one in pieces(of, parts)] if of.image else await offered(client)
+        if not objects:
+            raise click.UsageError(NO_IMAGE)
+        wanted = stamped(objects, __version__, of.image)
         plan = await plan_install(client, wanted, __version__, is_forced)
-        _head(cluster, f"install, image {image}")
+        _head(cluster, f"install, {f'image {of.image}' if of.image else 'as the lab offers it'}")
         for line in install_lines(plan):
             click.echo(line, err=True)
         if plan.refused or given["dry_run"]:
@@ -118,11 +128,12 @@ async def uninstalled(cluster: Cluster, of: Installation, given: dict[str, Any])
     from dataclasses import replace
 
     from tidegate.agent.manifests import pieces, sweep
+    from tidegate.client.install import offered
     from tidegate.client.uninstall import carry_out_uninstall, plan_uninstall
     from tidegate.kube.connect import open_cluster
 
-    manifests = [one.manifest for one in pieces(of)]
     async with open_cluster(cluster) as client:
+        manifests = await offered(client) or [one.manifest for one in pieces(of)]
         plan = await plan_uninstall(client, manifests, given["force"])
         _head(cluster, "uninstall")
         for line in uninstall_lines(plan):

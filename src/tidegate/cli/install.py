@@ -115,8 +115,6 @@ def _apply(given: dict[str, Any]) -> NoReturn:
         raise click.UsageError(f"the namespace is {SYSTEM_NAMESPACE}: it cannot be chosen")
     if given["remove"]:
         applying.uninstall(Installation(given["image"] or "unknown", given["pod_cidr"]), given)
-    if not given["image"]:
-        raise click.UsageError("--image is missing: no image is published, build one (docs/operating.md) and name it")
     applying.install(Installation(given["image"], given["pod_cidr"]), given["only"], given)
 
 
@@ -283,7 +281,7 @@ holder (`tidegate doctor`) tell a pod with a gate to stop at once. Put the same 
 the next apply takes it out.
 """
     if found.is_on_host:
-        told += f"""
+        told += """
 
 Its pods use their node's network, so the hook names 127.0.0.1 and a token, by which the node tells whose it is. Pod
 Security takes a hook that names a host at level privileged only, where alone such pods are taken too. The pods' traffic

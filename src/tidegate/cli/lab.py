@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tidegate.lab.folder import LabFolder, LabRecord
 
 TIDEGATE_ADDON = "tidegate.rehearse.addons:TIDEGATE"
+BARE_ADDON = "tidegate.rehearse.addons:BARE"
 INGRESS_ADDON = "tidegate.rehearse.addons:EDGE"
 
 
@@ -88,7 +89,7 @@ def lab() -> None:
     "--throttle", metavar="DURATION", default="",
     help="Traefik's --providers.providersThrottleDuration, as 500ms.  [default: its own, 2s]",
 )  # fmt: skip
-@click.option("--bare", is_flag=True, help="Without Tidegate's agents, coordinator and fence.")
+@click.option("--bare", is_flag=True, help="Without Tidegate: `tidegate install` brings it.")
 def up(**options: Any) -> None:
     """Boot a lab. In the foreground, Ctrl-C takes it down and leaves nothing behind."""
     from tidegate.lab import boot
@@ -108,7 +109,7 @@ def up(**options: Any) -> None:
         block=options["block"],
         port=options["port"],
         min_sync_seconds=options["min_sync"],
-        addons=() if options["bare"] else (TIDEGATE_ADDON, *([INGRESS_ADDON] if options["ingress"] else [])),
+        addons=(BARE_ADDON,) if options["bare"] else (TIDEGATE_ADDON, *([INGRESS_ADDON] if options["ingress"] else [])),
         zones=options["zones"],
         dual_stack=options["dual_stack"],
         dns=options["dns"],

@@ -11,9 +11,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import msgspec
+
 from tidegate.client.permissions import Deed, review
 from tidegate.engine.owners import KINDS
 from tidegate.kube.api import (
+    CONFIGMAPS,
     DEPLOYMENTS,
     NAMESPACES,
     PODS,
@@ -30,6 +33,8 @@ from tidegate.model.names import SYSTEM_NAMESPACE
 Change = Literal["created", "changed", "unchanged", "refused"]
 VERSION = "tidegate.dev/version"
 """On the namespace of an installation: the command line's that applied it last."""
+OFFER, OFFER_NAMESPACE, OFFER_KEY = "tidegate-offer", "kube-system", "objects.json"
+"""The ConfigMap by which a lab that was brought up bare says what its installation would be."""
 IMAGE = "tidegate.dev/image"
 """Beside it: the image, for the sweep that takes the installation away when nothing else says it any more."""
 LOOK_SECONDS = 1.0
@@ -43,6 +48,7 @@ RESOURCES: dict[str, Resource] = {
         SERVICES,
         DEPLOYMENTS,
         DAEMONSETS,
+        PODS,
         Resource(_RBAC, "v1", "clusterroles", "ClusterRole", namespaced=False),
         Resource(_RBAC, "v1", "clusterrolebindings", "ClusterRoleBinding", namespaced=False),
         Resource(_RBAC, "v1", "roles", "Role"),
@@ -50,6 +56,7 @@ RESOURCES: dict[str, Resource] = {
     )
 }
 """Of every kind that an installation has."""
+RUNNING = ("Deployment", "DaemonSet", "Pod")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +90,15 @@ def named(manifest: JsonObject) -> str:
     resource = RESOURCES[manifest["kind"]]
     group = f".{resource.group}" if resource.group else ""
     return f"{resource.kind.lower()}{group}/{manifest['metadata']['name']}"
+
+
+async def offered(client: KubeClient) -> list[JsonObject]:
+    """What a bare lab says its installation would be; empty for every other cluster. Raises ``KubeError``."""
+    found = await _read(client, CONFIGMAPS, OFFER, OFFER_NAMESPACE)
+    if found is None:
+        return []
+    objects: list[JsonObject] = msgspec.json.decode((found.get("data") or {}).get(OFFER_KEY, "[]"))
+    return objects
 
 
 def stamped(manifests: Iterable[JsonObject], version: str, image: str) -> list[JsonObject]:
@@ -208,10 +224,10 @@ async def carry_out_install(
 async def until_ready(
     client: KubeClient, manifests: Iterable[JsonObject], seconds: float, told: Callable[[tuple[str, ...]], None]
 ) -> tuple[str, ...]:
-    """Wait for every Deployment and DaemonSet; what is not ready at the end, and why. ``told`` of every change."""
+    """Wait for everything that runs; what is not ready at the end, and why. ``told`` of every change."""
     loop = asyncio.get_running_loop()
     until = loop.time() + seconds
-    waiting = [one for one in manifests if one["kind"] in ("Deployment", "DaemonSet")]
+    waiting = [one for one in manifests if one["kind"] in RUNNING]
     last: tuple[str, ...] = ()
     while True:
         try:
@@ -229,6 +245,8 @@ async def until_ready(
 async def _missing(client: KubeClient, manifest: JsonObject) -> list[str]:
     name, space = manifest["metadata"]["name"], manifest["metadata"]["namespace"]
     found = await client.get(RESOURCES[manifest["kind"]], name, space)
+    if manifest["kind"] == "Pod":
+        return [_why(found)] if _why(found) else []
     ready, wanted = _counts(found)
     status = found.get("status") or {}
     if status.get("observedGeneration", 0) < found["metadata"].get("generation", 0):

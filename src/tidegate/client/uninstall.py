@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from tidegate.client.install import DAEMONSETS, IMAGE, RESOURCES, named, until_ready
+from tidegate.client.install import DAEMONSETS, IMAGE, RESOURCES, RUNNING, named, until_ready
 from tidegate.engine.owners import KINDS
 from tidegate.kube.api import DEPLOYMENTS, NAMESPACES, NODES, PODS, SERVICES, Deletion, JsonObject, Resource, Selection
 from tidegate.kube.client import KubeClient
@@ -128,7 +128,7 @@ async def carry_out_uninstall(
     until = asyncio.get_running_loop().time() + seconds
     if left := await _holds_over(client, until, told):
         return left
-    workloads = [one for one in plan.there if one["kind"] in ("Deployment", "DaemonSet")]
+    workloads = [one for one in plan.there if one["kind"] in RUNNING]
     for one in workloads:
         await _delete(client, one)
         told(f"{named(one)} deleted")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 from tidegate.agent import addon
+from tidegate.client.install import OFFER, OFFER_KEY, OFFER_NAMESPACE
 from tidegate.lab.config import Addon, Image, LabFacts
 from tidegate.rehearse import ingress
 
@@ -58,6 +60,16 @@ TIDEGATE = Addon(
     images=tuple(Image(repository, entrypoint) for repository, entrypoint in addon.IMAGES.items()),
     manifests=_manifests,
 )
+
+
+def _offer(facts: LabFacts) -> list[dict[str, Any]]:
+    text = json.dumps(_manifests(facts))
+    where = {"name": OFFER, "namespace": OFFER_NAMESPACE}
+    return [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": where, "data": {OFFER_KEY: text}}]
+
+
+BARE = Addon("bare", images=TIDEGATE.images, manifests=_offer)
+"""A lab without Tidegate: it has the images, and ``tidegate install`` finds what it would have been given."""
 
 
 EDGE = Addon(
