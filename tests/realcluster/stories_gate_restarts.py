@@ -99,7 +99,7 @@ async def test_an_agent_that_dies_in_a_hold_leaves_a_sleep_and_the_pod_bypassed(
             await here.gone(life, 30)
         # Measured 15.0 to 17.0: a kubelet that has just synced a pod calls its gate up to 2 s after the deletion.
         assert FALLBACK_SECONDS - 0.5 < life.held_seconds < FALLBACK_SECONDS + 3
-        assert life.result is not None and life.result.result is Ending.BYPASSED, life.result
+        assert life.result is not None and life.result.result is Ending.BYPASSED, (life.result, log("agent")[-2000:])
         told(here, {"sleep-15": await sleeping_beside})
 
 

@@ -389,6 +389,8 @@ class Server:
         loop = asyncio.get_running_loop()
         if self.terms is not None and self.terms.is_shared:
             where["reuse_port"] = True
+        if self.terms is not None and self.terms.tls is not None and type(loop).__module__.startswith("uvloop"):
+            raise RuntimeError("uvloop 0.23 does not end start_tls on a server's side: use asyncio's own loop for TLS")
         # asyncio accepts as many at once as may wait: for a moment each of them has a descriptor.
         backlog = _BACKLOG if self.terms is None else ACCEPTED_AT_ONCE
         self._listener = await loop.create_server(self._protocol, backlog=backlog, **where)
