@@ -19,6 +19,7 @@ NAMES = (
     "api_rates",
     "watch_decode",
     "kernel_forward",
+    "node_agent",
     "virtual_time",
     "variants",
     "ingress",

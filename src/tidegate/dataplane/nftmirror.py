@@ -151,11 +151,16 @@ class _Chains(dict[str, Chain]):
         return self[name]
 
     def __missing__(self, name: str) -> Chain:
-        if len(self) >= CHAINS_KEPT_MAX:
-            for one in [one for one, chain in self.items() if not chain.hook]:
-                del self[one]
-        self[name] = found = self._read(name)
+        found = self._read(name)
+        self.keep(found)
         return found
+
+    def keep(self, chain: Chain) -> None:
+        """Not more than ``CHAINS_KEPT_MAX``: then all but those that translate are forgotten."""
+        if len(self) >= CHAINS_KEPT_MAX:
+            for one in [one for one, kept in self.items() if not kept.hook]:
+                del self[one]
+        self[chain.name] = chain
 
 
 @dataclass(eq=False)
@@ -202,8 +207,8 @@ class _TableMirror:
 
     # --- what is read
 
-    def index(self, chain: str) -> None:
-        """Read ``chain``, and keep what it leads to."""
+    def index(self, chain: str, is_asked_next: bool = False) -> None:
+        """Read ``chain``, and keep what it leads to; itself too, where a question about it is to be expected."""
         caller = _id(chain)
         rules = self._raw(chain)
         self.rewriting.pop(chain, None)
@@ -211,10 +216,12 @@ class _TableMirror:
             self._look_for_rewrites(chain, rules, 4)
         for family, wiring in self._wirings.items():
             self._look_for_rewrites(chain, rules, family)
-            for rule in rules:
-                steps, _ = wiring.steps_of(rule.expressions)
-                for end in _ends_of(steps, family):
+            made = self._made(chain, rules, wiring)
+            for one in made.rules:
+                for end in _ends_of(one.steps, family):
                     self._ends.add(end, caller)
+            if is_asked_next:
+                self._chains[family].keep(made)
         self.dirty.pop(chain, None)
 
     def index_or_touch(self, chain: str) -> None:
@@ -241,9 +248,13 @@ class _TableMirror:
 
     def _chain(self, family: int, name: str) -> Chain:
         """``name`` as the tracer walks it."""
+        return self._made(name, self._raw(name), self._wirings[family])
+
+    def _made(self, name: str, rules: list[RawRule], wiring: Wiring) -> Chain:
+        """The rules of a chain that do something."""
         made = Chain(name, hook=self.bases.get(name, ""))
-        for raw in self._raw(name):
-            steps, comment = self._wirings[family].steps_of(raw.expressions)
+        for raw in rules:
+            steps, comment = wiring.steps_of(raw.expressions)
             rule = Rule(f"table {self.where}, chain {name}, handle {raw.handle}", steps, raw.comment or comment)
             if not rule.is_inert:
                 made.rules.append(rule)
@@ -411,7 +422,7 @@ class Mirror:
         if kind == NEW_SET:
             table.sets.add(body, is_new=True)
         elif kind == DEL_SET:
-            table.sets.forget(name)
+            table.sets.end(body)
         else:
             table.sets.hear(body)
 
@@ -426,7 +437,7 @@ class Mirror:
             self._read_bases()
         for table in self._tables.values():
             for chain in list(table.dirty):
-                table.index(chain)
+                table.index(chain, is_asked_next=self.touched < CHAINS_KEPT_MAX)
 
     @property
     def served(self) -> frozenset[int]:

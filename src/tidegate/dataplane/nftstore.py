@@ -60,6 +60,14 @@ class SetStore:
         if is_new:
             self._fresh[name] = b""
 
+    def end(self, body: bytes) -> None:
+        """An NFT_MSG_DELSET; not of a set that has its name since. Raises ``Malformed``."""
+        given = attributes(body[4:])
+        name = text(given, _NAME)
+        header = self._headers.get(name)
+        if header is not None and number(given, _HANDLE, header.handle) == header.handle:
+            self.forget(name)
+
     def forget(self, name: str) -> None:
         for of in (self._headers, self._packed, self._fresh, self._named):
             of.pop(name, None)
