@@ -25,13 +25,23 @@ from tidegate.agent.ground import LinuxGround
 from tidegate.agent.manifests import Installation, pieces
 from tidegate.client.permissions import VERBS, Deed, deeds_of, review
 from tidegate.drain import fence
-from tidegate.kube.api import ENDPOINTSLICES, LEASES, NODES, PODS, Patch
+from tidegate.kube import wire
+from tidegate.kube.api import ENDPOINTSLICES, LEASES, NODES, PODS, SECRETS, Patch
 from tidegate.kube.connect import open_api, open_cluster
-from tidegate.kube.errors import ApiError
+from tidegate.kube.errors import ApiError, Unreachable
 from tidegate.kube.exchange import Request
 from tidegate.kube.kubeconfig import Cluster
-from tidegate.model.names import CUT_VALUE, SYSTEM_NAMESPACE, fence_name
-from tidegate.observers.coordinator import LEASE_NAME
+from tidegate.kube.tls import Credentials, unverified_client
+from tidegate.model.names import COORDINATOR_PORT, CUT_VALUE, SYSTEM_NAMESPACE, fence_name
+from tidegate.observers.asking import (
+    ACCOUNT,
+    ASK_ANNOTATION,
+    AUDIENCE,
+    COORDINATOR_ASK_PORT,
+    COORDINATOR_NAME,
+    TOKEN_HEADER,
+)
+from tidegate.observers.coordinator import LEASE_NAME, STATUS_PATH
 from tidegate.observers.discovery import SOURCES
 
 pytestmark = pytest.mark.realcluster
@@ -247,6 +257,56 @@ async def test_the_coordinator_leads_and_writes_the_fence_with_its_own_token(ins
             with contextlib.suppress(asyncio.CancelledError):
                 await running
     assert not [line for line in lines if "forbidden" in line], lines
+
+
+async def test_the_coordinators_process_makes_its_certificates_with_its_own_token(installed, tmp_path):
+    address, folder = "127.0.0.77", tmp_path / "tls"
+    token = run(installed, "create", "token", roles.COORDINATOR, "-n", SYSTEM_NAMESPACE).strip()
+    config = yaml.safe_load(installed.kubeconfig.read_text())
+    config["users"][0]["user"] = {"token": token}
+    own = installed.kubeconfig.with_name("coordinator.yaml")
+    own.write_text(yaml.safe_dump(config))
+    environment = {
+        **os.environ, "KUBECONFIG": str(own), "TIDEGATE_POD": "two", "TIDEGATE_NODE_ADDRESS": address,
+        "TIDEGATE_TLS_DIR": str(folder), "TIDEGATE_TLS_ISSUE": "1",
+    }  # fmt: skip
+    command = [sys.executable, "-m", "tidegate", "agent", "coordinator"]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        try:
+            async with open_api(kubeconfig=str(installed.kubeconfig)) as admin, asyncio.timeout(30):
+                while True:
+                    with contextlib.suppress(ApiError):
+                        lease = await admin.get(LEASES, LEASE_NAME, SYSTEM_NAMESPACE)
+                        if lease["spec"].get("holderIdentity") == "two":
+                            break
+                    await asyncio.sleep(0.1)
+                assert lease["metadata"]["annotations"][ASK_ANNOTATION] == f"https:{COORDINATOR_ASK_PORT}"
+                secret = await admin.get(SECRETS, "tidegate-agent-tls", SYSTEM_NAMESPACE)
+                agent = tmp_path / "agent"
+                agent.mkdir()
+                for name, text in secret["data"].items():
+                    (agent / name).write_bytes(base64.b64decode(text))
+                peer = wire.Peer(
+                    address, COORDINATOR_PORT, tls=Credentials(str(agent)).client(), tls_name=COORDINATOR_NAME
+                )
+                assert (await wire.fetch(peer, Request("GET", "/healthz")))[0] == 200
+                asked = wire.Peer(address, COORDINATOR_ASK_PORT, tls=unverified_client())
+                made = run(
+                    installed, "create", "token", ACCOUNT, "-n", SYSTEM_NAMESPACE, "--audience", AUDIENCE
+                ).strip()
+                for headers, code in (({}, 401), ({TOKEN_HEADER: token}, 401), ({TOKEN_HEADER: made}, 200)):
+                    assert (await wire.fetch(asked, Request("GET", STATUS_PATH, (), headers)))[0] == code
+                with pytest.raises(Unreachable):
+                    await wire.fetch(
+                        wire.Peer(address, COORDINATOR_PORT, tls=unverified_client()), Request("GET", "/healthz")
+                    )
+        finally:
+            process.terminate()
+            said = process.communicate(timeout=20)[0].decode()
+            print(said)
+    assert process.returncode == 0, said
+    assert token not in said and made not in said and "PRIVATE" not in said
+    assert "without a certificate" in said
 
 
 async def test_the_agent_learns_what_it_needs_and_cannot_write_the_fence(installed):
