@@ -9,6 +9,8 @@ from tidegate.engine.flights import Flight, Key
 from tidegate.kube.api import Api, JsonObject, Resource
 from tidegate.kube.errors import ApiError, KubeError
 from tidegate.kube.reflector import Reflector
+from tidegate.model import service
+from tidegate.model.decode import Malformed
 from tidegate.observers.discovery import AMBIENT, DNS, SOURCES, Found, Router, Subject, discover, network_of
 
 LIST_SECONDS = 5.0
@@ -95,7 +97,8 @@ class Suspicion:
         # Where a drain is narrowed to some Services, the others are no concern of its.
         services = flight.services or flight.seen
         keys = [tuple(name.split("/", 1)) for name in services]
-        objects = [found for key in keys if (found := self._services.objects.get((key[0], key[-1]))) is not None]
+        named = (self._services.objects.get((key[0], key[-1])) for key in keys)
+        objects = [found for found in named if found is not None and not _is_draining(found)]
         versions = tuple(one["metadata"].get("resourceVersion") for one in objects)
         containers = (*flight.pod.containers, *flight.pod.sidecars)
         ambient = flight.pod.annotations.get(AMBIENT, "")
@@ -131,3 +134,12 @@ class Suspicion:
         """Forget all drains but these."""
         kept = frozenset(keys)
         self._told = {key: told for key, told in self._told.items() if key in kept}
+
+
+def _is_draining(obj: JsonObject) -> bool:
+    """Whether it is our own, that keeps cut pods scrapeable: a LIST of Services from just before there was one leaves
+    its slice among those of ordinary Services (``Source.seen``)."""
+    try:
+        return service.decode(obj).is_draining
+    except Malformed:
+        return False

@@ -1,0 +1,57 @@
+"""Whom a drain suspects: not our own headless Service of cut pods, whenever it was first seen."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from fake_api import FakeApi
+
+from tidegate import vtime
+from tidegate.agent.suspicion import Suspicion
+from tidegate.drain.state import Mode
+from tidegate.engine.flights import Flights
+from tidegate.kube.api import SERVICES
+from tidegate.kube.reflector import Reflector
+from tidegate.model import pod
+from tidegate.model.endpoint import Endpoint
+from tidegate.observers.coordinator import ask_of
+
+POD = {
+    "metadata": {"name": "web", "namespace": "demo", "uid": "u", "labels": {"tidegate.dev/held": "cut"}},
+    "spec": {"containers": [{"name": "c"}], "nodeName": "node-1"},
+    "status": {"podIP": "127.17.1.2"},
+}
+
+
+def draining(**spec):
+    body = {"clusterIP": "None", "selector": {"tidegate.dev/held": "cut"}, "publishNotReadyAddresses": True, **spec}
+    return {"metadata": {"name": "tidegate-draining", "namespace": "demo", "resourceVersion": "1"}, "spec": body}
+
+
+def suspected_of(service):
+    """By a drain that saw the pod in the slices of ``service``."""
+
+    async def story():
+        api = FakeApi()
+        api.put(SERVICES, service)
+        services = Reflector(api, SERVICES)
+        watching = asyncio.ensure_future(services.run())
+        await services.synced()
+        suspicion = Suspicion(api, services, lambda: None)
+        await suspicion.list_now()
+        flight = Flights().touch(ask_of(("u", "demo", "web"), (Endpoint("127.17.1.2"),), Mode.LABEL), 0.0)
+        flight.pod, flight.seen = pod.decode(POD), ("demo/tidegate-draining",)
+        watching.cancel()
+        return suspicion.sentences(flight, ())
+
+    return vtime.run(story(), limit_seconds=10)
+
+
+def test_the_service_that_keeps_cut_pods_scrapeable_is_nobodys_route():
+    assert suspected_of(draining()) == ()
+
+
+@pytest.mark.parametrize("spec", [{"selector": {"app": "web"}}, {"ports": [{"name": "http", "port": 80}]}])
+def test_another_of_its_name_is_suspected_like_any(spec):
+    assert any("tidegate-draining" in one for one in suspected_of(draining(**spec)))
