@@ -92,7 +92,7 @@ def agent(folder):
     try:
         while not (told := log.read_text()).endswith("\n"):
             assert process.poll() is None, told
-            time.sleep(0.02)
+            time.sleep(0.02)  # realtime: a real process boots
         peers, ask = map(int, told.split()[1:3])
         yield Agent(process, peers, ask, Credentials(str(folder / "coordinator")), log)
         assert process.poll() is None, log.read_text()
