@@ -117,8 +117,7 @@ class _Incarnation:
         self._slices: dict[Key, JsonObject] = {}
         self._lists_missing = 3
         self._shape = SHAPES[proxy.config.proxy]
-        rng = proxy.rng if self._shape.queues_by_object else None
-        self._stream, self._handling = stream(proxy.node_name, proxy.faults, rng)
+        self._stream, self._handling = stream(proxy.node_name, proxy.faults, self._shape, proxy.rng)
         self._due_since: float | None = None
         self._synced_at = 0.0
         tells = self._shape.tells_families

@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine, Hashable
 from typing import Any
 
 from tidegate.lab.faults import Faults
+from tidegate.lab.proxy.shapes import Shape
 
 _PAUSES_AFTER, _PAUSE_SECONDS = 0.3, 0.001
 """Handlers run one after another while syncs go on: after so many of its events a busy proxy's handler is interrupted,
@@ -39,7 +40,7 @@ class DelayedStream:
             while not self._waiting:
                 self._pushed.clear()
                 await self._pushed.wait()
-            await self._faults.thawed(self._node)
+            await self._may_run()
             arrived, about, deliver = self._waiting[0]
             due = arrived + self._faults.of(self._node).lag_seconds
             if due > loop.time():
@@ -47,6 +48,9 @@ class DelayedStream:
                 continue
             self._waiting.popleft()
             self._arrived(about, deliver)
+
+    async def _may_run(self) -> None:
+        await self._faults.thawed(self._node)
 
     def _arrived(self, about: Hashable, deliver: Deliver) -> None:
         del about
@@ -85,10 +89,33 @@ class StreamByObject(DelayedStream):
                     await asyncio.sleep(self._rng.uniform(0.0, _PAUSE_SECONDS))
 
 
-def stream(node: str, faults: Faults, rng: random.Random | None) -> tuple[DelayedStream, tuple[Runs, ...]]:
-    """A proxy's stream, and what must run for it. ``rng``: where it queues by object."""
-    if rng is None:
+class StreamListingAnew(StreamByObject):
+    """In order; but whoever stood still finds its watch too old and lists anew. Then its handlers are told the last
+    state of each object, one after another in the order of a list, and a sync may begin in between (client-go 1.36
+    controller.go ``processReplacedAllInfo``)."""
+
+    def __init__(self, node: str, faults: Faults, rng: random.Random) -> None:
+        super().__init__(node, faults, rng)
+        self._count = 0
+
+    async def _may_run(self) -> None:
+        was_frozen = self._faults.of(self._node).is_frozen(asyncio.get_running_loop().time())
+        await super()._may_run()
+        if was_frozen:
+            last = {about: one for one in self._waiting if isinstance(about := one[1], tuple)}
+            listed = sorted(last.items(), key=lambda one: (one[0][0], str(one[0][1])))
+            others = [one for one in self._waiting if not isinstance(one[1], tuple)]
+            self._waiting = deque([*(one for _, one in listed), *others])
+
+    def _arrived(self, about: Hashable, deliver: Deliver) -> None:
+        self._count += 1
+        super()._arrived(None if about is None else (about, self._count), deliver)
+
+
+def stream(node: str, faults: Faults, shape: Shape, rng: random.Random) -> tuple[DelayedStream, tuple[Runs, ...]]:
+    """The stream of a proxy of ``shape``, and what must run for it."""
+    if not (shape.queues_by_object or shape.lists_anew):
         ordered = DelayedStream(node, faults)
         return ordered, (ordered.run,)
-    queued = StreamByObject(node, faults, rng)
+    queued = (StreamListingAnew if shape.lists_anew else StreamByObject)(node, faults, rng)
     return queued, (queued.run, queued.handle)

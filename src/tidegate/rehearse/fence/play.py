@@ -42,9 +42,11 @@ def needs_second(shape: str) -> bool:
 
 
 def violations(shape: str, signs: Signs) -> int:
-    """What must be 0: where one epoch is believed, any table with it and a route, and any word taken back; where two
-    are asked for, any word taken back after the second."""
-    return signs.second if needs_second(shape) else signs.shown_first + signs.first
+    """What must be 0: any table with the epoch and a route, and any word taken back. Where two epochs are asked for any
+    word taken back after the second; and where a new list may show the epoch too early, any word taken back."""
+    if needs_second(shape):
+        return signs.second
+    return signs.first if SHAPES[shape].lists_anew else signs.shown_first + signs.first
 
 
 def play(shape: str, seed: int, count: int = SEQUENCES_MAX) -> Outcome:
