@@ -53,7 +53,9 @@ _HOOKS = {0: "prerouting", 3: "output"}
 _TRANSLATING = b"nat\0"
 CALLERS_MAX = 64
 """A chain that more chains jump to (the one that sets a mark) has no list of them."""
-CHAINS_KEPT_MAX = 4096
+CHAINS_KEPT_MAX = 2048
+ASKED_NEXT_MAX = 1024
+"""Of so many chains that a commit touched each is kept as it was read: the next question is about them."""
 HEAR_EVERY = 256
 _PROBLEM, _ANYWHERE, _FENCE = 1, 2, 3
 _ID_BITS = (1 << 60) - 1
@@ -435,9 +437,10 @@ class Mirror:
         """Read what was touched again. Raises ``Changed`` where more was meanwhile."""
         if not self._are_bases_known:
             self._read_bases()
+        is_asked_next = self.touched <= ASKED_NEXT_MAX
         for table in self._tables.values():
             for chain in list(table.dirty):
-                table.index(chain, is_asked_next=self.touched < CHAINS_KEPT_MAX)
+                table.index(chain, is_asked_next)
 
     @property
     def served(self) -> frozenset[int]:
