@@ -132,7 +132,7 @@ async def test_ten_thousand_callers_are_borne_and_the_coordinator_is_answered(tm
     assert after[1] <= before[1] + 4
     assert one.peak[0] - before[0] < RSS_MIB_MAX
     assert len(lines) < 30, "a flood is a few lines"
-    assert "to make room" in " ".join(lines) and "without a certificate" in " ".join(lines)
+    assert "to make room" in " ".join(lines)
     assert not [line for line in lines if "Traceback" in line or "good" in line or "forged" in line]
 
 
