@@ -1,0 +1,94 @@
+"""Bytes nobody's kernel wrote: they end in ``Malformed``, ``NotUnderstood`` or an Opaque step, and never in a crash."""
+
+from __future__ import annotations
+
+import contextlib
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tidegate.dataplane import ctnetlink, rules
+from tidegate.dataplane.netlink import Malformed, attribute, messages
+from tidegate.dataplane.nftsets import KernelSet, listed_elements, set_of
+from tidegate.dataplane.nftwire import Wiring, rewrites, rule_of
+from tidegate.dataplane.rules import DADDR, Dnat, NotUnderstood, Opaque, Target, point
+
+
+def number(kind, value):
+    return attribute(kind, value.to_bytes(4, "big"))
+
+
+def expression(name, *given):
+    return attribute(1, attribute(1, name.encode() + b"\0") + attribute(2, b"".join(given)))
+
+
+def value(kind, data):
+    return attribute(kind, attribute(1, data))
+
+
+LOAD = expression("payload", number(1, 1), number(2, 1), number(3, 16), number(4, 4))
+COMPARE = expression("cmp", number(1, 1), number(2, 0), value(3, bytes((10, 96, 0, 1))))
+TO = expression("immediate", number(1, 1), value(2, bytes((10, 244, 0, 1))))
+NAT = expression("nat", number(1, 1), number(2, 2), number(3, 1), number(4, 1))
+LOOKUP = expression("lookup", attribute(1, b"m\0"), number(2, 1), number(3, 1))
+RULES = [
+    LOAD + COMPARE + TO + NAT,
+    LOAD + LOOKUP + NAT,
+    LOAD + COMPARE,
+    expression("numgen", number(1, 1), number(2, 5)),
+]
+ROW = attribute(1, value(1, bytes((10, 96, 0, 1))) + value(2, bytes((10, 244, 0, 1))))
+KNOWN = KernelSet("m", 8, 4, tuple(listed_elements(ROW)))
+
+
+def steps(expressions, found=KNOWN):
+    return Wiring(4, lambda name: found).steps_of(expressions)[0]
+
+
+def test_a_rule_is_read_as_the_kernel_wrote_it():
+    target = Target(0x0AF40001, 0x0AF40001, None)
+    assert steps(RULES[0]) == (rules.Test(DADDR, point(0x0A600001)), Dnat((target,)))
+    assert steps(LOAD + COMPARE + expression("unheard-of"))[1] == Opaque("unheard-of: an expression nobody here knows")
+
+
+def damaged(whole):
+    at = st.integers(0, len(whole) - 1)
+    return st.one_of(
+        at.map(lambda cut: whole[:cut]),
+        st.tuples(at, st.integers(1, 255)).map(
+            lambda hit: whole[: hit[0]] + bytes((whole[hit[0]] ^ hit[1],)) + whole[hit[0] + 1 :]
+        ),
+        st.binary(max_size=80),
+    )
+
+
+@settings(max_examples=1500)
+@given(st.sampled_from(RULES).flatmap(damaged), damaged(ROW))
+def test_a_damaged_rule_or_map_is_steps_all_the_same(expressions, row):
+    found = KNOWN
+    with contextlib.suppress(Malformed, NotUnderstood):
+        found = KernelSet("m", 8, 4, tuple(listed_elements(row)))
+    assert isinstance(steps(expressions, found), tuple)
+    with contextlib.suppress(Malformed):
+        rewrites(expressions, 4)
+
+
+@settings(max_examples=1000)
+@given(st.integers(1, len(RULES[0]) - 1))
+def test_a_rule_that_is_cut_short_never_reads_as_one_that_sends_nowhere_for_certain(cut):
+    left = steps(RULES[0][:cut])
+    whole = [len(LOAD), len(LOAD + COMPARE), len(LOAD + COMPARE + TO)]
+    assert cut in whole or any(isinstance(step, Opaque) for step in left)
+
+
+@settings(max_examples=1000)
+@given(st.binary(max_size=120), st.booleans())
+def test_bytes_of_any_kind_are_malformed_or_nothing(data, is_any):
+    for read in (
+        rule_of,
+        lambda raw: set_of(raw, ()),
+        lambda raw: list(messages(raw)),
+        lambda raw: ctnetlink.tracked(raw, None if is_any else frozenset([b"\n\x01\x01\x01"])),
+    ):
+        with contextlib.suppress(Malformed, NotUnderstood):
+            read(data)
