@@ -340,6 +340,26 @@ def test_one_that_nobody_asks_loses_requests(tmp_path, fake):
     assert lost
 
 
+def test_a_load_balancer_of_a_service_that_the_observer_does_not_ask_about_is_suspected_not_covered(tmp_path):
+    """It answers for other Services' target groups: covering AWS as a whole made this drain `verified`."""
+    other = {**AWS_OBSERVER, "options": {"targetGroups": {ARN: f"{NS}/other"}}}
+    file = tmp_path / "observers.yaml"
+    file.write_text(yaml.safe_dump({"observers": [other]}))
+
+    async def story(stage):
+        vtime.hosted()[AWS] = FakeAws("TCP").exchange
+        note = {"metadata": {"annotations": {"service.beta.kubernetes.io/aws-load-balancer-nlb-target-type": "ip"}}}
+        await stage.api.patch(SERVICES, "echo", Patch({**note, "spec": {"type": "LoadBalancer"}}), NS)
+        await asyncio.sleep(5.0)
+        name = await first(stage)
+        await stage.delete(name)
+        await stage.gone(name, within=60.0)
+        return stage.result(name)
+
+    result = play(story, deployment(grace=60), limit=300, addon_options=(("observers", str(file)),))
+    assert result["result"] == "assumed" and "an AWS load balancer has the pods of" in result["reason"]
+
+
 def test_one_that_throttles_to_the_end_is_named(tmp_path):
     fake = FakeAws("HTTP")
     fake.fails = "Throttling"

@@ -386,8 +386,9 @@ class Coordinator:
 
     def _suspects(self, flight: Flight) -> tuple[str, ...]:
         """Who may route to its pod and is not asked; servers of DNS are, where an observer covers them."""
-        by_dns = () if DNS in self._externals.covers else flight.suspected
-        return (*by_dns, *self._suspicion.sentences(flight, self._externals.covers))
+        covers = self._externals.covers_for(flight)
+        by_dns = () if DNS in covers else flight.suspected
+        return (*by_dns, *self._suspicion.sentences(flight, covers))
 
     async def _look_again(self) -> bool:
         """A new list of slices and nodes, then a new dump of every node, all begun after this call.
@@ -426,6 +427,7 @@ class Coordinator:
         for flight in self.flights:
             view = self._view(flight, False)
             letting_go = {verdict.value for verdict in LETTING_GO}
+            found = self._suspicion.of(flight, self._externals.covers_for(flight))
             drains.append(
                 {
                     "uid": flight.uid, "namespace": flight.namespace, "pod": flight.name, "mode": flight.mode.value,
@@ -439,7 +441,7 @@ class Coordinator:
                         {"node": one.node, "detail": one.detail}
                         for one in view.nodes if one.verdict == Verdict.EXCEPTED.value
                     ],
-                    "known": [one.sentence for one in self._suspicion.of(flight, self._externals.covers).known],
+                    "known": [one.sentence for one in found.known],
                     "suspected": list(view.suspected),
                     "seconds": round(asyncio.get_running_loop().time() - flight.began_at, 3),
                 }

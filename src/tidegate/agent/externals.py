@@ -109,6 +109,17 @@ class Externals:
         """Which routers (``observers.discovery``) are asked."""
         return tuple(one for configured in self.configured for one in configured.observer.covers)
 
+    def covers_for(self, flight: Flight) -> tuple[str, ...]:
+        """The same, about one drain's pod. One that chooses its pods answers for those it is asked about: a target
+        group of another Service says nothing about this one's load balancer."""
+        asked = {self._asked[name].configured.name for name in self.names_for(flight)}
+        return tuple(
+            router
+            for one in self.configured
+            if one.name in asked or not isinstance(one.observer, Selective)
+            for router in one.observer.covers
+        )
+
     # --- who there is ---
 
     def saw_slice(self, old: JsonObject | None, new: JsonObject | None) -> None:

@@ -91,7 +91,7 @@ class Suspicion:
         )
 
     def of(self, flight: Flight, covers: tuple[str, ...]) -> Found:
-        """Told anew when the lists, the pod or its Services changed."""
+        """Told anew when the lists, the pod, its Services or ``covers`` changed."""
         if flight.pod is None:
             return Found()
         # Where a drain is narrowed to some Services, the others are no concern of its.
@@ -103,7 +103,7 @@ class Suspicion:
         containers = (*flight.pod.containers, *flight.pod.sidecars)
         ambient = flight.pod.annotations.get(AMBIENT, "")
         subject = Subject(services, containers, {AMBIENT: ambient})
-        about = (self._round, services, versions, containers, ambient)
+        about = (self._round, services, versions, containers, ambient, covers)
         known = self._told.get(flight.key)
         if known is None or known[0] != about:
             known = self._told[flight.key] = (about, self._tell(subject, objects, covers))
