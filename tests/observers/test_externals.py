@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from tidegate import vtime
 from tidegate.agent.externals import Externals
 from tidegate.agent.suspicion import Suspicion
@@ -90,6 +92,29 @@ def test_every_replica_is_asked_once_for_all_drains_together():
         assert verdicts(externals, flight()) == verdicts(externals, flight(OTHER)) == {"edge/a": "confirmed"}
 
     told(story)
+
+
+@pytest.mark.parametrize(
+    ("ports", "verdict"),
+    [([{"port": 80}], "confirmed"), ([{"port": 80}, {"port": 53, "protocol": "UDP"}], "assumed"), (None, "assumed")],
+    ids=["tcp", "udp", "not-known"],
+)
+def test_a_new_connection_tells_nothing_of_datagrams_that_go_on_to_the_pod(ports, verdict):
+    """Flows of UDP keep their endpoint in conntrack after its rule is gone: only who reads conntrack sees them."""
+
+    async def story():
+        terms = Terms(Fencing.SINGLE, routes_unread="atomic")
+        configured = Configured("edge", "behavioural", Edge(), terms, 2.0, "edge/edge")
+        services = {} if ports is None else {("demo", "web"): {"spec": {"ports": ports}}}
+        externals = Externals((configured,), "main", lambda name: None, services)
+        externals.saw_slice(None, edge_slice())
+        externals.set_endpoints((POD,), ("demo/web",))
+        await asyncio.sleep(0.1)
+        one = flight()
+        one.seen = ("demo/web",)
+        assert verdicts(externals, one) == {"edge/a": verdict}
+
+    vtime.run(story(), limit_seconds=60)
 
 
 def test_an_answer_that_was_asked_for_before_the_epoch_counts_for_nothing():

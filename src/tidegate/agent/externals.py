@@ -316,7 +316,19 @@ class Externals:
         if not (reading.endpoints.issuperset(flight.endpoints) and reading.services.issuperset(services)):
             return standing.unasked()
         facts = reading.facts.about(flight.services)
-        return standing.take(facts, flight.endpoints, reading.sent_at, self.latest)
+        verdict, why = standing.take(facts, flight.endpoints, reading.sent_at, self.latest)
+        if verdict is Verdict.CONFIRMED and standing.terms.routes_unread and not self._are_all_tcp(services):
+            return Verdict.ASSUMED, f"{why}; and nobody reads whether flows of datagrams go on to the pod"
+        return verdict, why
+
+    def _are_all_tcp(self, services: Iterable[str]) -> bool:
+        """A flow of UDP keeps its endpoint after the rule is gone (conntrack), and what connects anew does not meet it.
+        Of a Service that is not known nobody can say."""
+        found = [self._service_objects.get(_key_of(name)) for name in services]
+        return all(
+            one is not None and all(port.get("protocol", "TCP") == "TCP" for port in one["spec"].get("ports") or ())
+            for one in found
+        )
 
     def views(self, flight: Flight) -> tuple[NodeView, ...]:
         """Every replica's answer, up to date; none before there is an epoch."""
