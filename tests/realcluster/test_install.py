@@ -196,8 +196,12 @@ async def test_the_roles_of_a_verb_allow_all_its_deeds(installed, verb):
         beyond = [Deed("delete", "pods", SHOP), Deed("patch", "nodes", ""), Deed("create", "services", SHOP)]
         may = {deed.resource for deed, is_allowed in (await review(api, beyond)).items() if is_allowed}
         assert may == {
-            "vouch": {"nodes"}, "drain": {"pods"}, "restore": {"pods"}, "drain node": {"pods", "nodes"}, "prepare": {"services"},
-        }.get(verb, set())  # fmt: skip
+            "vouch": {"nodes"},
+            "drain": {"pods"},
+            "restore": {"pods"},
+            "drain node": {"pods", "nodes"},
+            "prepare": {"services"},
+        }.get(verb, set())
 
 
 async def test_status_cut_and_drain_are_done_with_the_roles_token(installed):

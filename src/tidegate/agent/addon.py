@@ -32,8 +32,8 @@ GRACE_SECONDS = 30
 @dataclass(frozen=True, slots=True)
 class Site:
     """The cluster the objects are for. ``nodes`` are (name, address); folders exist on every node. ``observers``: the
-    coordinator's file of observers, empty for none. ``pod_networks``: by node, where each node has a real kernel's network
-    to itself; then ``kernel_socket`` is empty."""
+    coordinator's file of observers, empty for none. ``pod_networks``: by node, where each node has a real kernel's
+    network to itself; then ``kernel_socket`` is empty."""
 
     server: str
     nodes: tuple[tuple[str, str], ...]

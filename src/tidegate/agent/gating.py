@@ -40,8 +40,8 @@ class GatePatch:
 
 
 def gate_patch(workload: Mapping[str, Any], fresh_token: str = "") -> GatePatch:
-    """Of a Deployment, StatefulSet or DaemonSet as the API has it. ``fresh_token``: 32 hexadecimal digits, for pods that
-    use their node's network and have none yet. Raises ``CannotBeGated``."""
+    """Of a Deployment, StatefulSet or DaemonSet as the API has it. ``fresh_token``: 32 hexadecimal digits, for pods
+    that use their node's network and have none yet. Raises ``CannotBeGated``."""
     template = workload["spec"]["template"]
     spec = template["spec"]
     is_on_host = bool(spec.get("hostNetwork"))

@@ -422,7 +422,7 @@ async def serve(exchange: Exchange, host: str, port: int = 0, terms: Terms | Non
 
 
 async def serve_on(exchange: Exchange, listening: socket.socket) -> Server:
-    """Serve ``exchange`` on a bound socket, which may be of another network namespace. It is the server's from now on."""
+    """Serve ``exchange`` on a bound socket, which may be of another network namespace. It is the server's now."""
     server = Server(exchange)
     await server.listen_on(listening)
     return server
