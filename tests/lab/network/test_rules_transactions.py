@@ -150,6 +150,22 @@ async def test_a_sync_that_failed_never_cleans_up_after_its_changes(node):
     assert [command[0] for command, _ in node.runs] == ["nft", "nft"]
 
 
+async def test_a_flow_that_ended_meanwhile_keeps_no_other_from_being_forgotten():
+    """`conntrack -D` exits 1 where it finds nothing."""
+    listing = (GOLDEN / "v1.36.2-nftables-g-udp-conntrack.txt").read_text()
+    listing += listing.replace("10.244.1.21", "10.244.1.29")
+    tried = []
+
+    async def run(command, given):
+        if "-L" in command:
+            return listing.encode()
+        tried.append(command[command.index("--reply-src") + 1])
+        raise KernelError("conntrack: exit 1: 0 flow entries have been deleted")
+
+    await conntrack.UdpFlows(run).clean(golden_entries("v1.36.2-nftables-g2-udp-1left"))
+    assert tried == ["10.244.1.21", "10.244.1.29"]
+
+
 def test_of_the_flows_of_a_real_node_those_to_the_endpoint_that_left_are_stale():
     listing = (GOLDEN / "v1.36.2-nftables-g-udp-conntrack.txt").read_text()
     left = conntrack.stale(listing, golden_entries("v1.36.2-nftables-g2-udp-1left"))

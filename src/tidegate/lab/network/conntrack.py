@@ -88,8 +88,15 @@ class UdpFlows:
         return changed(seen, entries)
 
     async def clean(self, entries: Iterable[ServiceEntry]) -> None:
-        """List once, delete once. What went wrong is the agents' to see: the real one logs it and goes on."""
-        with contextlib.suppress(KernelError):
+        """List once, delete once. What went wrong is the agents' to see: the real one logs it and goes on.
+
+        ``conntrack -D`` exits 1 where it finds nothing: the flow ended meanwhile. The real one walks the table with a
+        filter, to which that is no error, so one such flow keeps no other.
+        """
+        try:
             listing = await self._run(_LIST, b"")
-            for flows in stale(listing.decode(), entries):
+        except KernelError:
+            return
+        for flows in stale(listing.decode(), entries):
+            with contextlib.suppress(KernelError):
                 await self._run(flows.deletion, b"")
