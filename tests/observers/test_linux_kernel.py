@@ -18,6 +18,7 @@ import pytest
 from tidegate.agent import holder
 from tidegate.dataplane.conntrack import parse as parse_conntrack
 from tidegate.drain.acknowledgement import Verdict, acknowledge
+from tidegate.drain.stranded import stranded
 from tidegate.model.endpoint import Endpoint
 from tidegate.model.epoch import Epoch
 from tidegate.observers.linux import LinuxKernel, NamespacedSockets, commands, conntrack, gate, rules
@@ -36,11 +37,12 @@ TOOLS = ("unshare", "ip", "nft", "conntrack", "iptables-nft")
 POD, POD6 = Endpoint("10.244.9.11", 8080), Endpoint("fd00:10:244::b", 8080)
 EPOCH = Epoch("main", 41)
 FENCES = {"10.96.0.7": "main", "fd00:10:96::7": "main"}
+FENCED = f"ip daddr 10.96.0.7 tcp dport 1 dnat to {EPOCH.endpoint4()}"
 FOUR = f"""
 table ip kube-proxy {{
   chain dispatch {{
     ip daddr 10.96.0.80 tcp dport 80 dnat to 10.244.9.11:8080
-    ip daddr 10.96.0.7 tcp dport 1 dnat to {EPOCH.endpoint4()}
+    {FENCED}
   }}
   chain out {{ type nat hook output priority -100; jump dispatch; }}
   chain in {{ type nat hook prerouting priority -100; jump dispatch; }}
@@ -73,7 +75,7 @@ def test_the_stories_of_a_real_kernel_hold_in_a_network_namespace_of_their_own()
         [*apart, *command], env={**os.environ, INSIDE: "1"}, capture_output=True, text=True, timeout=60
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert "19 passed" in ran.stdout, ran.stdout
+    assert "20 passed" in ran.stdout, ran.stdout
 
 
 @pytest.fixture
@@ -203,6 +205,44 @@ async def test_connections_are_told_as_conntrack_prints_them_and_of_many_endpoin
             }
             many = (here, *(Endpoint(f"10.244.8.{last}") for last in range(9)))
             assert [one.protocol for one in conntrack.read(many)[0]] == ["UDP"]
+    commit("flush chain ip kube-proxy dispatch\n")
+
+
+def udp_to(port):
+    rule = f"ip daddr 10.96.0.53 udp dport 53 dnat to 192.0.2.1:{port}"
+    return f"table ip kube-proxy {{\nchain dispatch {{\n{FENCED}\n{rule}\n}}\n}}\n"
+
+
+@inside
+async def test_a_udp_flow_that_its_rules_have_left_goes_on_until_the_agent_moves_it_and_no_other_does(kernel):
+    """The one entry, by its id: what was dialled at the pod itself stays, and what was routed anew since."""
+    commit(f"{FOUR}flush chain ip kube-proxy dispatch\n{udp_to(5300)}")
+    with contextlib.ExitStack() as stack:
+        made = [stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) for _ in range(4)]
+        old, new, client, direct = made
+        for one, port in ((old, 5300), (new, 5301)):
+            one.bind(("192.0.2.1", port))
+        for one in made:
+            one.settimeout(2.0)
+        client.connect(("10.96.0.53", 53))
+        direct.connect(("192.0.2.1", 5300))
+        client.send(b"1")
+        direct.send(b"direct")
+        assert {old.recv(9), old.recv(9)} == {b"1", b"direct"}
+        asked = Endpoint("192.0.2.1", 5300, "UDP")
+        assert stranded((await kernel.read((asked,))).facts, (asked,), EPOCH) == (), "it is still routed"
+        commit(f"flush chain ip kube-proxy dispatch\n{udp_to(5301)}")
+        client.send(b"2")
+        assert old.recv(9) == b"2"
+
+        found = stranded((await kernel.read((asked,))).facts, (asked,), EPOCH)
+        assert [str(one.destination) for one in found] == ["10.96.0.53:53"]
+        assert await kernel.forget(found) == 1
+        client.send(b"3")
+        assert new.recv(9) == b"3"
+        assert await kernel.forget(found) == 0, "what it is now is another entry"
+        left = {(str(one.destination), one.endpoint.port) for one in conntrack.read((Endpoint("192.0.2.1"),))[0]}
+        assert left == {("10.96.0.53:53", 5301), ("192.0.2.1:5300", 5300)}
     commit("flush chain ip kube-proxy dispatch\n")
 
 

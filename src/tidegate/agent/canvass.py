@@ -20,8 +20,9 @@ from tidegate.kube.wire import Peer
 from tidegate.model.endpoint import Endpoint
 from tidegate.model.epoch import Epoch
 from tidegate.model.names import AGENT_PORT
-from tidegate.observers import witness
+from tidegate.observers import moving, witness
 from tidegate.observers.asking import AGENT_NAME
+from tidegate.observers.moving import Cut, Moved
 from tidegate.observers.witness import Question
 
 if TYPE_CHECKING:
@@ -120,6 +121,19 @@ class Canvass:
         nodes = sorted(self._addresses)
         await asyncio.gather(*(self._ask(node, self._endpoints, "", 0.0) for node in nodes))
 
+    async def move(self, node: str, cuts: tuple[Cut, ...]) -> Moved:
+        """Have the agent of ``node`` move UDP flows off cut pods. Raises ``Unreachable``, ``NoCertificate``."""
+        return await moving.ask(self._peer(node, ANSWER_SECONDS), node, cuts)
+
+    def _peer(self, node: str, seconds: float) -> Peer:
+        """Raises ``Unreachable``, ``NoCertificate``."""
+        address = self._addresses.get(node, "")
+        if not address:
+            raise Unreachable(f"{node} has no InternalIP")
+        if self._credentials is not None and self._tls is None:
+            self._tls = self._credentials.client()
+        return Peer(address, AGENT_PORT, "", seconds, self._tls, AGENT_NAME)
+
     def close(self) -> None:
         for node in sorted(self._followers):
             self._stop(node)
@@ -156,11 +170,7 @@ class Canvass:
         sent_at = loop.time()
         address = self._addresses.get(node, "")
         try:
-            if not address:
-                raise Unreachable(f"{node} has no InternalIP")
-            if self._credentials is not None and self._tls is None:
-                self._tls = self._credentials.client()
-            peer = Peer(address, AGENT_PORT, "", wait_seconds + ANSWER_SECONDS, self._tls, AGENT_NAME)
+            peer = self._peer(node, wait_seconds + ANSWER_SECONDS)
             answer = await witness.ask(peer, node, Question(endpoints, since, wait_seconds))
         except (Unreachable, NoCertificate) as error:
             failed = Reading(

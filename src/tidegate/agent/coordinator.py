@@ -27,6 +27,7 @@ from tidegate.agent.livefence import LiveFence
 from tidegate.agent.localhealth import SETTLE_SECONDS, LocalHealth
 from tidegate.agent.ports import Doors, Ports, credentials_in
 from tidegate.agent.proxies import FRESH_SECONDS, Proxies
+from tidegate.agent.stranded import LOOK_SECONDS, Stranded
 from tidegate.agent.suspicion import Suspicion
 from tidegate.agent.tally import Tally
 from tidegate.drain.acknowledgement import LETTING_GO, Verdict
@@ -110,6 +111,7 @@ class Coordinator:
         self._observers: dict[str, str] = {}
         self._tallies: dict[Key, Tally] = {}
         self._canvass = Canvass(self._node_spoke, log, settings.credentials)
+        self._stranded = Stranded(self._canvass.move, log)
         self._excuses = Excuses(settings.standing, log)
         self._local = LocalHealth(
             settings.load_balancer_settle_seconds, lambda: self._observers, lambda: self.flights.tell()
@@ -144,6 +146,7 @@ class Coordinator:
             nursery.start(self._follow_flights(), name="flights")
             nursery.start(self._know_proxies(), name="proxies")
             nursery.start(self._suspect(), name="suspicion")
+            nursery.start(self._move_udp(), name="stranded flows")
             if any(one.kind == "dns" for one in self.settings.observers):
                 nursery.start(self._dns_fence.run(), name="headless fence")
             if any(one.kind == "behavioural" for one in self.settings.observers):
@@ -222,6 +225,7 @@ class Coordinator:
             self._externals.keep(self.flights.by_key)
             self._suspicion.keep(tuple(self.flights.by_key))
             self._excuses.keep(tuple(self.flights.by_key))
+            self._stranded.keep(self.flights.by_key)
             self._local.keep(self.flights)
             try:
                 async with asyncio.timeout(TIDY_SECONDS):
@@ -241,6 +245,17 @@ class Coordinator:
                     await changed.wait()
             except TimeoutError:
                 continue
+
+    async def _move_udp(self) -> None:
+        """For as long as pods are being drained, see whether UDP flows keep them."""
+        while True:
+            changed = self.flights.changed
+            if not len(self.flights):
+                await changed.wait()
+                continue
+            if self.lease.is_held:
+                await self._stranded.look(self.flights, self._canvass.readings)
+            await asyncio.sleep(LOOK_SECONDS)
 
     async def _suspect(self) -> None:
         """Look who else may route to pods, for as long as some are being drained."""
@@ -376,7 +391,12 @@ class Coordinator:
             serving=spell(flight.serving),
             exception=flight.exception,
             nodes=(
-                *self._excuses.apply(flight, self._tally(flight).views(flight, nodes or (), self._canvass.readings)),
+                *self._excuses.apply(
+                    flight,
+                    self._stranded.apply(
+                        flight, self._tally(flight).views(flight, nodes or (), self._canvass.readings)
+                    ),
+                ),
                 *self._externals.views(flight),
                 *(self._local.views(flight) if flight.write is not None else ()),
             ),

@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from tidegate.agent.moving import Flows
 from tidegate.dataplane.sockets import Quiet
 from tidegate.kube.api import NODES, SERVICES, Api, Selection
 from tidegate.kube.errors import KubeError
@@ -50,12 +51,13 @@ class OwnSockets:
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """``follow`` keeps what the kernel cannot tell current, for ever."""
+    """``follow`` keeps what the kernel cannot tell current, for ever. ``flows`` None: the kernel tracks no UDP."""
 
     tables: Tables
     redirects: Redirects
     sockets: PodSockets
     follow: Callable[[], Coroutine[None, None, None]] | None = None
+    flows: Flows | None = None
 
 
 def in_lab(node: str, kernel_socket: str, kubelet_pid: int) -> Ground:
@@ -83,7 +85,8 @@ class LinuxGround:
 
     @property
     def ground(self) -> Ground:
-        return Ground(self.kernel, self.kernel, NamespacedSockets(KubeletProcess(self.kubelet_pid)), self.follow)
+        sockets_of_pods = NamespacedSockets(KubeletProcess(self.kubelet_pid))
+        return Ground(self.kernel, self.kernel, sockets_of_pods, self.follow, self.kernel)
 
     def fences(self) -> Mapping[str, str] | None:
         """ClusterIP -> install of each fence: iptables' rules of a large cluster name no Service, and a family that

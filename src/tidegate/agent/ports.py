@@ -45,13 +45,15 @@ class Doors:
 
 @dataclass(slots=True)
 class Ports:
-    """Both ports of ``exchange``. ``credentials`` None: no TLS."""
+    """Both ports of ``exchange``. ``credentials`` None: no TLS. ``for_peers``: what peers reach instead, who may ask
+    more than command lines."""
 
     doors: Doors
     exchange: Exchange
     callers: Callers
     log: Callable[[str], None]
     credentials: Credentials | None = None
+    for_peers: Exchange | None = None
     _servers: list[wire.Server] = field(default_factory=list)
 
     async def open(self) -> None:
@@ -61,7 +63,9 @@ class Ports:
         terms = wire.Terms(
             tls=mutual, peers=doors.peers if mutual else (), is_shared=doors.is_shared, log=self._say("peers' port")
         )
-        self._servers.append(await wire.serve(_vouched(self.exchange), doors.host, doors.peer_port, terms))
+        self._servers.append(
+            await wire.serve(_vouched(self.for_peers or self.exchange), doors.host, doors.peer_port, terms)
+        )
         terms = wire.Terms(tls=under_tls, is_shared=doors.is_shared, log=self._say("port for command lines"))
         self._servers.append(await wire.serve(self.callers.guarded(self.exchange), doors.host, doors.ask_port, terms))
 

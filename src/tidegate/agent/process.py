@@ -4,8 +4,9 @@ Environment: TIDEGATE_NODE, TIDEGATE_NODE_ADDRESS, TIDEGATE_SERVER (URL; empty: 
 (a lab's kernel; without one the kernel is this machine's own, in our network namespace), TIDEGATE_AGENT_SOCKET (the
 holder asks there), TIDEGATE_STATE_DIR, TIDEGATE_KUBELET_PID (without it the process is looked for), TIDEGATE_HOLDER
 ("ip:port" the gate is redirected to), TIDEGATE_POD_NETWORKS (of this node's pods, by commas; without them those of its
-Node object), TIDEGATE_TLS_DIR (our certificate; without it ports are plain HTTP), TIDEGATE_READY_FILE
-(made once we listen), TIDEGATE_SEED.
+Node object), TIDEGATE_MOVE_UDP (yes, the default, or no: whether UDP flows that stay bound to cut pods are moved),
+TIDEGATE_TLS_DIR (our certificate; without it ports are plain HTTP), TIDEGATE_READY_FILE (made once we listen),
+TIDEGATE_SEED.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from tidegate.agent.ground import Ground, LinuxGround, Redirects, in_lab
 from tidegate.agent.holds import DIED, DeadHold, Holds
 from tidegate.agent.journals import Journals
 from tidegate.agent.leader import Leader
+from tidegate.agent.moving import IS_OFF, Mover
 from tidegate.agent.ports import Doors, Ports, credentials_in
 from tidegate.agent.questions import Questions
 from tidegate.agent.witness import NodeWitness
@@ -66,6 +68,7 @@ class AgentSettings:
     pod_networks: tuple[str, ...] = ()
     tls_folder: str = ""
     ready_file: str = ""
+    moves_udp: bool = True
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> AgentSettings:
@@ -84,6 +87,7 @@ class AgentSettings:
             pod_networks=tuple(filter(None, env.get("TIDEGATE_POD_NETWORKS", "").split(","))),
             tls_folder=env.get("TIDEGATE_TLS_DIR", ""),
             ready_file=env.get("TIDEGATE_READY_FILE", ""),
+            moves_udp=env.get("TIDEGATE_MOVE_UDP", "yes") == "yes",  # what is misspelt changes nothing
         )
 
     def ground(self, api: Api) -> Ground:
@@ -116,12 +120,15 @@ async def _serve(program: Program, settings: AgentSettings, journals: Journals) 
         gate = Gate(drains, holds, program.log)
         questions = Questions(NodeWitness(ground.tables, settings.node), ground.sockets, api, settings.address)
         questions.ledger = ledger
+        questions.mover = Mover(ground.tables, settings.node, ground.flows, program.log)
+        if not settings.moves_udp:
+            questions.mover = Mover(ground.tables, settings.node, None, program.log, IS_OFF)
         dead = holds.restore()
         # Listening before anything slow: the holder falls back when it cannot connect. From here on it asks us and not
         # the agent before us, which keeps what it holds.
         listening = await _listen(settings.agent_socket, gate)
         doors = Doors(settings.address, AGENT_PORT, AGENT_ASK_PORT, (COORDINATOR_NAME,), is_shared=True)
-        ports = Ports(doors, questions.exchange, Callers(api), program.log, credentials)
+        ports = Ports(doors, questions.exchange, Callers(api), program.log, credentials, questions.peers_exchange)
         async with Nursery() as nursery:
             nursery.start(_serve_questions(ports, settings.ready_file), name="ports")
             nursery.start(drains.watch.run(), name="pods")

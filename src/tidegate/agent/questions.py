@@ -11,6 +11,7 @@ import msgspec
 
 from tidegate import __version__
 from tidegate.agent.ground import PodSockets
+from tidegate.agent.moving import Mover
 from tidegate.agent.probing import Prober, TooManyProbes
 from tidegate.agent.witness import NodeWitness
 from tidegate.engine.ledger import Ledger
@@ -19,7 +20,7 @@ from tidegate.kube.errors import KubeError
 from tidegate.kube.exchange import Request, Response, whole
 from tidegate.model import pod as pods
 from tidegate.model.decode import Malformed
-from tidegate.observers import activity, ledger, probe, sockets, witness
+from tidegate.observers import activity, ledger, moving, probe, sockets, witness
 from tidegate.observers.coordinator import read
 
 QUESTIONS_MAX = 32
@@ -40,6 +41,8 @@ class Questions:
         self._open = 0
         self.ledger = Ledger()
         """What was kept of this node's drains."""
+        self.mover: Mover | None = None
+        """Asked on the port for peers alone: ``exchange`` of who asks with a token never gets there."""
 
     async def exchange(self, request: Request) -> Response:
         """POST /v1/question, GET /v1/connections?endpoint=IP:PORT, GET /v1/ledger?since=, GET /v1/about,
@@ -64,6 +67,19 @@ class Questions:
                 return self._close(request)
             case _:
                 return _refusal(404, f"{request.method} {request.path} is not asked here")
+
+    async def peers_exchange(self, request: Request) -> Response:
+        """The coordinator's: POST /v1/move beside all that anybody may ask."""
+        if (request.method, request.path) != ("POST", moving.MOVE_PATH) or self.mover is None:
+            return await self.exchange(request)
+        try:
+            asked = moving.decode_move(request.body)
+        except ValueError as error:
+            return _refusal(400, str(error))
+        return await self._counted(self._move(self.mover, asked))
+
+    async def _move(self, mover: Mover, asked: moving.Move) -> Response:
+        return whole(200, msgspec.json.encode(await mover.move(asked)))
 
     async def _question(self, request: Request) -> Response:
         try:

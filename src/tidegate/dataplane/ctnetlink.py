@@ -13,9 +13,10 @@ from tidegate.dataplane.netlink import Malformed, attribute, attributes, number
 from tidegate.model.endpoint import Endpoint
 
 SUBSYSTEM = 1 << 8
-GET, NEW = 1, 0
+NEW, GET, DELETE = 0, 1, 2
 _NESTED = 0x8000
 _ORIGINAL, _REPLY, _STATUS, _PROTOCOL_FACTS, _FILTER, _STATUS_MASK = 1, 2, 3, 4, 25, 26
+_IDENTITY, _ZONE = 12, 18
 _ADDRESSES, _PORTS = 1, 2
 _SOURCE = {2: 1, 10: 3}
 _NUMBER = 1
@@ -53,6 +54,16 @@ def of_no_answer_yet() -> bytes:
     alone, every one that is being opened is among them."""
     mask = attribute(_STATUS_MASK, _ASSURED.to_bytes(4, "big"))
     return attribute(_STATUS, bytes(4)) + mask
+
+
+def forgetting(body: bytes) -> bytes:
+    """From an IPCTNL_MSG_CT_NEW, the body of the IPCTNL_MSG_CT_DELETE of this entry and of no later one: the kernel
+    compares its id (ctnetlink_del_conntrack). Raises ``Malformed``."""
+    given = attributes(body[4:])
+    if _ORIGINAL not in given or _IDENTITY not in given:
+        raise Malformed("an entry that cannot be named")
+    named = attribute(_ORIGINAL | _NESTED, given[_ORIGINAL]) + attribute(_IDENTITY, given[_IDENTITY])
+    return body[:1] + bytes(3) + named + (attribute(_ZONE, given[_ZONE]) if _ZONE in given else b"")
 
 
 def _filtered(reply_flags: int) -> bytes:

@@ -31,6 +31,8 @@ ENTRIES_MAX = 1 << 20
 _FAMILIES = {4: 2, 6: 10}
 _NETLINK_NETFILTER = 12
 _DUMP = 0x301
+_ACKNOWLEDGED = 0x5
+"""NLM_F_REQUEST | NLM_F_ACK."""
 _CHUNK_BYTES = 1 << 16
 _WHERE = "conntrack"
 
@@ -44,9 +46,43 @@ def read(endpoints: tuple[Endpoint, ...] | None) -> tuple[tuple[Tracked, ...], t
         return (), (Unreadable(f"tracked connections: {error}", _WHERE),)
 
 
+def forget(flows: tuple[Tracked, ...]) -> int:
+    """Make the kernel forget these UDP flows, and no other; how many were still there. Raises ``OSError``,
+    ``Malformed``."""
+    count, kept = 0, frozenset(flows)
+    with _opened() as netlink:
+        for version, family in _FAMILIES.items():
+            wanted = frozenset(
+                ip_address(one.endpoint.address).packed
+                for one in flows
+                if (":" in one.endpoint.address) == (version == 6)
+            )
+            if not wanted:
+                continue
+            only = ctnetlink.of_protocol(ctnetlink.UDP)
+            bodies = [one for one in _bodies(netlink, family, only) if ctnetlink.tracked(one, wanted) in kept]
+            count += sum([_forget(netlink, body) for body in bodies])
+    return count
+
+
+def _forget(netlink: socket.socket, body: bytes) -> bool:
+    kind = ctnetlink.SUBSYSTEM | ctnetlink.DELETE
+    netlink.send(request(kind, _ACKNOWLEDGED, 2, ctnetlink.forgetting(body)))
+    [answer] = messages(netlink.recv(_CHUNK_BYTES))
+    error = error_of(answer)
+    if error not in (0, errno.ENOENT):  # ENOENT: it has ended, or another entry has its place
+        raise OSError(error, f"a flow is not forgotten: {errno.errorcode.get(error, error)}")
+    return not error
+
+
+def _opened() -> socket.socket:
+    netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER)
+    netlink.settimeout(SECONDS)
+    return netlink
+
+
 def _entries(endpoints: tuple[Endpoint, ...] | None) -> Iterator[Tracked]:
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER) as netlink:
-        netlink.settimeout(SECONDS)
+    with _opened() as netlink:
         seen: dict[Tracked, None] = {}
         for version, family in _FAMILIES.items():
             if endpoints is None:
@@ -64,6 +100,12 @@ def _entries(endpoints: tuple[Endpoint, ...] | None) -> Iterator[Tracked]:
 
 
 def _dump(netlink: socket.socket, family: int, only: bytes, wanted: frozenset[bytes] | None) -> Iterator[Tracked]:
+    for body in _bodies(netlink, family, only):
+        if (found := ctnetlink.tracked(body, wanted)) is not None:
+            yield found
+
+
+def _bodies(netlink: socket.socket, family: int, only: bytes) -> Iterator[bytes]:
     """One pass through the table. A table that grows meanwhile is told again from where the pass stood: an entry may
     stand twice, and none is left out. Raises ``OSError``, ``Malformed``."""
     netlink.send(request(ctnetlink.SUBSYSTEM | ctnetlink.GET, _DUMP, 1, bytes((family, 0, 0, 0)) + only))
@@ -79,5 +121,4 @@ def _dump(netlink: socket.socket, family: int, only: bytes, wanted: frozenset[by
             count += 1
             if message.kind != ctnetlink.SUBSYSTEM | ctnetlink.NEW or count > ENTRIES_MAX:
                 raise Malformed(f"a message of type {message.kind}, or more than {ENTRIES_MAX} entries")
-            if (found := ctnetlink.tracked(message.body, wanted)) is not None:
-                yield found
+            yield message.body

@@ -10,7 +10,8 @@ from contextlib import suppress
 from dataclasses import replace
 
 from tidegate import vtime
-from tidegate.dataplane.facts import Facts, Unreadable
+from tidegate.dataplane.facts import Facts, Tracked, Unreadable
+from tidegate.dataplane.netlink import Malformed
 from tidegate.model.endpoint import Endpoint
 from tidegate.observers.kernel import KernelUnreachable, Reading
 from tidegate.observers.linux import conntrack, gate, rules
@@ -115,6 +116,13 @@ class LinuxKernel:
             await asyncio.to_thread(self._follow)
         except (CommandFailed, OSError) as error:
             raise KernelUnreachable(f"the gate's redirect: {error}") from error
+
+    async def forget(self, flows: tuple[Tracked, ...]) -> int:
+        """Forget exactly these UDP flows; how many were still there. Raises ``KernelUnreachable``."""
+        try:
+            return await asyncio.to_thread(conntrack.forget, flows)
+        except (OSError, Malformed) as error:
+            raise KernelUnreachable(f"tracked connections: {error}") from error
 
     def _follow(self) -> None:
         """Keep what is known of the rules current while nobody asks: the first question is the urgent one."""
