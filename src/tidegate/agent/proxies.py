@@ -25,6 +25,9 @@ HEALTHZ_PORT = 10256
 TIMEOUT_SECONDS = 1.0
 FRESH_SECONDS = 10.0
 """A kube-proxy that is replaced by an older one lists anew, which takes longer than it takes us to notice."""
+STALE_SECONDS = 60.0
+"""Between drains nobody asks. A word this old is none: what runs there now may be older. Not sooner, for one round of
+questions in a large cluster, where many do not answer, takes longer than ``FRESH_SECONDS``."""
 AT_ONCE_MAX = 64
 
 
@@ -57,7 +60,9 @@ class Proxies:
 
     def word(self, node: str) -> Word:
         known = self._words.get(node)
-        return UNHEARD if known is None else known[2]
+        if known is None or asyncio.get_running_loop().time() > known[1] + STALE_SECONDS - FRESH_SECONDS:
+            return UNHEARD
+        return known[2]
 
     async def look(self, addresses: Mapping[str, str]) -> None:
         """Ask the nodes whose word is missing or old."""
