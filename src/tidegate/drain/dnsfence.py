@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from tidegate.drain.epochslice import Place, epoch_slice
 from tidegate.model.dns import DNS_FENCE_PORT, dns_fence_name
 from tidegate.model.epoch import Epoch
-from tidegate.model.names import FENCE_INSTALL, FENCE_PORT, LATEST_EPOCH, SYSTEM_NAMESPACE
+from tidegate.model.names import FENCE_PORT, SYSTEM_NAMESPACE
 
 
 def headless_service(install: str) -> dict[str, Any]:
@@ -39,25 +40,12 @@ def headless_slice(epoch: Epoch, family: str, resource_version: str = "") -> dic
 
     Labelled as the slices of headless Services are: kube-proxy asks for none of them, so it costs nodes nothing.
     """
+    place = Place(
+        service=dns_fence_name(epoch.install),
+        name=headless_slice_name(epoch.install, family),
+        family=family,
+        port_name=DNS_FENCE_PORT,
+        labels={"service.kubernetes.io/headless": ""},
+    )
     endpoint = epoch.endpoint4() if family == "IPv4" else epoch.endpoint6()
-    metadata: dict[str, Any] = {
-        "name": headless_slice_name(epoch.install, family),
-        "namespace": SYSTEM_NAMESPACE,
-        "labels": {
-            "kubernetes.io/service-name": dns_fence_name(epoch.install),
-            "endpointslice.kubernetes.io/managed-by": "tidegate.dev",
-            "service.kubernetes.io/headless": "",
-            FENCE_INSTALL: epoch.install,
-        },
-        "annotations": {LATEST_EPOCH: str(epoch)},
-    }
-    if resource_version:
-        metadata["resourceVersion"] = resource_version
-    return {
-        "apiVersion": "discovery.k8s.io/v1",
-        "kind": "EndpointSlice",
-        "metadata": metadata,
-        "addressType": family,
-        "endpoints": [{"addresses": [endpoint.address], "conditions": {"ready": True}}],
-        "ports": [{"name": DNS_FENCE_PORT, "port": endpoint.port, "protocol": "TCP"}],
-    }
+    return epoch_slice(epoch, place, endpoint, resource_version)

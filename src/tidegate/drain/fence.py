@@ -13,15 +13,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from tidegate.drain.epochslice import Place, epoch_slice
 from tidegate.model.endpoint import Endpoint
 from tidegate.model.epoch import Epoch, earliest
-from tidegate.model.names import FENCE_INSTALL, FENCE_PORT, LATEST_EPOCH, SYSTEM_NAMESPACE, fence_name
+from tidegate.model.names import FENCE_INSTALL, FENCE_PORT, SYSTEM_NAMESPACE, fence_name
 
 __all__ = [
     "COALESCE_SECONDS", "Epoch", "FenceWrite", "Second", "earliest", "families_of", "fence_service", "fence_slice",
     "first_epoch", "next_epoch", "read_slice", "slice_name",
 ]  # fmt: skip
 
+PORT_NAME = "fence"
 COALESCE_SECONDS = 0.1
 """At most one write in this time: a write makes every kube-proxy sync once."""
 
@@ -93,7 +95,7 @@ def fence_service(install: str) -> dict[str, Any]:
         "spec": {
             "type": "ClusterIP",
             "ipFamilyPolicy": "PreferDualStack",
-            "ports": [{"name": "fence", "port": FENCE_PORT, "protocol": "TCP"}],
+            "ports": [{"name": PORT_NAME, "port": FENCE_PORT, "protocol": "TCP"}],
         },
     }
 
@@ -114,27 +116,8 @@ def fence_slice(epoch: Epoch, resource_version: str = "", family: str = "IPv4") 
     ``resource_version`` of the slice it replaces makes the write lose, not overwrite, when another writer was first.
     """
     endpoint = epoch.endpoint4() if family == "IPv4" else epoch.endpoint6()
-    name = fence_name(epoch.install)
-    metadata: dict[str, Any] = {
-        "name": slice_name(epoch.install, family),
-        "namespace": SYSTEM_NAMESPACE,
-        "labels": {
-            "kubernetes.io/service-name": name,
-            "endpointslice.kubernetes.io/managed-by": "tidegate.dev",
-            FENCE_INSTALL: epoch.install,
-        },
-        "annotations": {LATEST_EPOCH: str(epoch)},
-    }
-    if resource_version:
-        metadata["resourceVersion"] = resource_version
-    return {
-        "apiVersion": "discovery.k8s.io/v1",
-        "kind": "EndpointSlice",
-        "metadata": metadata,
-        "addressType": family,
-        "endpoints": [{"addresses": [endpoint.address], "conditions": {"ready": True}}],
-        "ports": [{"name": "fence", "port": endpoint.port, "protocol": "TCP"}],
-    }
+    place = Place(fence_name(epoch.install), slice_name(epoch.install, family), family, PORT_NAME)
+    return epoch_slice(epoch, place, endpoint, resource_version)
 
 
 def read_slice(slice_: dict[str, Any]) -> Epoch:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from tidegate.drain.epochslice import Place, epoch_slice
+from tidegate.model.endpoint import Endpoint
 from tidegate.model.epoch import Epoch
 from tidegate.model.livefence import LIVE_PORT, live_name, port_of, slot_of
-from tidegate.model.names import FENCE_INSTALL, LATEST_EPOCH, SYSTEM_NAMESPACE
+from tidegate.model.names import SYSTEM_NAMESPACE
 
 PORT_NAME = "fence"
 
@@ -28,23 +30,6 @@ def live_service(install: str) -> dict[str, Any]:
 def live_slice(epoch: Epoch, address: str, resource_version: str = "") -> dict[str, Any]:
     """The slice that leads to ``address`` (the responder's) at the port of ``epoch``. A ``resource_version`` makes a
     later writer lose, not overwrite."""
-    metadata: dict[str, Any] = {
-        "name": live_name(epoch.install),
-        "namespace": SYSTEM_NAMESPACE,
-        "labels": {
-            "kubernetes.io/service-name": live_name(epoch.install),
-            "endpointslice.kubernetes.io/managed-by": "tidegate.dev",
-            FENCE_INSTALL: epoch.install,
-        },
-        "annotations": {LATEST_EPOCH: str(epoch)},
-    }
-    if resource_version:
-        metadata["resourceVersion"] = resource_version
-    return {
-        "apiVersion": "discovery.k8s.io/v1",
-        "kind": "EndpointSlice",
-        "metadata": metadata,
-        "addressType": "IPv6" if ":" in address else "IPv4",
-        "endpoints": [{"addresses": [address], "conditions": {"ready": True}}],
-        "ports": [{"name": PORT_NAME, "port": port_of(slot_of(epoch)), "protocol": "TCP"}],
-    }
+    name = live_name(epoch.install)
+    place = Place(service=name, name=name, family="IPv6" if ":" in address else "IPv4", port_name=PORT_NAME)
+    return epoch_slice(epoch, place, Endpoint(address, port_of(slot_of(epoch))), resource_version)
