@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 
 import golden_dumps as dumps
 import pytest
@@ -157,6 +158,34 @@ def same_as_iptables(followed, tool):
         assert [route.endpoints for route in read(followed, asking).routes_to(endpoint)] == [(endpoint,)] * len(
             known.routes_to(endpoint)
         )
+
+
+OWNED = """table ip o { flags owner; chain end { dnat to 10.6.0.1; }; chain far { tcp dport 80 dnat to 10.6.0.2; }; \
+chain pre { type nat hook prerouting priority 0; ip daddr 1.2.3.4 tcp dport 80 goto end; tcp dport 81 goto far; }; }
+"""
+
+
+@inside
+def test_a_table_that_goes_with_its_owner_goes_without_a_word_and_is_not_waited_for(followed):
+    """The kernel takes it away when its owner's socket closes: no commit, no message, the generation stays."""
+    owner = subprocess.Popen(["nft", "-i"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        owner.stdin.write(OWNED)
+        owner.stdin.flush()
+        until = time.monotonic() + 5
+        while "10.6.0.1" not in printed().decode() and time.monotonic() < until:
+            time.sleep(0.02)
+        asking = Asking((Endpoint("10.6.0.1"),))
+        assert read(followed, asking).routes_to(Endpoint("10.6.0.1"))
+    finally:
+        owner.kill()
+        owner.wait()
+    while "10.6.0.1" in printed().decode():
+        time.sleep(0.02)
+    for address in ("10.6.0.1", "10.6.0.2"):
+        facts = read(followed, Asking((Endpoint(address),)))
+        assert not facts.routes and not facts.unreadable
+    same(followed)
 
 
 def commit(objects):

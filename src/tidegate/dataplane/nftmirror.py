@@ -51,6 +51,7 @@ FAMILIES = {
 }
 _HOOKS = {0: "prerouting", 3: "output"}
 _TRANSLATING = b"nat\0"
+_FLAGS, _OWNED, _PERSISTS = 2, 2, 4
 CALLERS_MAX = 64
 """A chain that more chains jump to (the one that sets a mark) has no list of them."""
 CHAINS_KEPT_MAX = 2048
@@ -336,19 +337,15 @@ class Mirror:
     """The last commit of which every message was heard."""
     _tables: dict[tuple[int, str], _TableMirror] = field(default_factory=dict)
     _are_bases_known: bool = False
+    _has_owned: bool = False
+    """Whether some table goes with the process that made it: without a commit, and without a word (NFT_TABLE_F_OWNER,
+    nf_tables_api.c, ``nft_rcv_nl_event``)."""
 
     def begin(self, generation: int, between: Callable[[], None] = lambda: None) -> None:
         """Read everything; what is heard from now on is read again. ``between`` is called now and then, to hear."""
-        self._tables = {}
         self.is_whole = False
         self.generation = generation
-        for body in self.source.tables():
-            given = attributes(body[4:])
-            key = body[0], text(given, 1)
-            if key not in self.passed_over:
-                if body[0] not in FAMILIES:
-                    raise Malformed(f"a table of family {body[0]}")
-                self._tables[key] = _TableMirror(self.source, *key)
+        self._tables = {key: _TableMirror(self.source, *key) for key in self._listed_tables()}
         self._read_sets()
         listed = {table: bytearray() for table in self._tables.values()}
         self._read_bases(listed)
@@ -358,6 +355,20 @@ class Mirror:
                 if not count % HEAR_EVERY:
                     between()
         self.is_whole = True
+
+    def _listed_tables(self) -> list[tuple[int, str]]:
+        found = []
+        self._has_owned = False
+        for body in self.source.tables():
+            given = attributes(body[4:])
+            key = body[0], text(given, 1)
+            if key in self.passed_over:
+                continue
+            if body[0] not in FAMILIES:
+                raise Malformed(f"a table of family {body[0]}")
+            self._has_owned |= number(given, _FLAGS, 0) & (_OWNED | _PERSISTS) == _OWNED
+            found.append(key)
+        return found
 
     def _read_sets(self) -> None:
         for body in self.source.sets():
@@ -434,7 +445,10 @@ class Mirror:
         return sum(len(table.dirty) for table in self._tables.values())
 
     def refresh(self) -> None:
-        """Read what was touched again. Raises ``Changed`` where more was meanwhile."""
+        """Read what was touched again. Raises ``Changed`` where more was meanwhile, and ``Malformed`` where a table is
+        gone unheard."""
+        if self._has_owned and self._listed_tables() != list(self._tables):
+            raise Malformed("a table went with its owner")
         if not self._are_bases_known:
             self._read_bases()
         is_asked_next = self.touched <= ASKED_NEXT_MAX

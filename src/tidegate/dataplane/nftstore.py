@@ -57,7 +57,7 @@ class SetStore:
         if shape.is_anonymous:
             shape = _unnamed(shape.flags, shape.key_bytes)
         self._headers[name] = _Header(shape, handle, size)
-        if is_new:
+        if is_new and shape.is_anonymous:  # of a named one each commit of its elements would be added for ever
             self._fresh[name] = b""
 
     def end(self, body: bytes) -> None:
