@@ -20,6 +20,7 @@ from tidegate.dataplane.rules import (
     DPORT,
     PROTO,
     PROTOCOLS,
+    TARGETS_MAX,
     Chain,
     Dnat,
     Maybe,
@@ -40,7 +41,6 @@ from tidegate.dataplane.rules import (
     region_of,
 )
 
-TARGETS_MAX = 256
 _TABLE = re.compile(r"\*(nat|filter|mangle|raw|security)")
 _CHAIN = re.compile(r":(\S+) (ACCEPT|DROP|QUEUE|RETURN|-)(?: \[\d+:\d+\])?")
 _COUNTERS = re.compile(r"\[\d+:\d+\] ")

@@ -13,8 +13,10 @@ from typing import Any
 from tidegate.dataplane.rules import (
     DADDR,
     DPORT,
+    NEVER,
     PROTO,
     PROTOCOLS,
+    TARGETS_MAX,
     Dnat,
     Lookup,
     Maybe,
@@ -35,8 +37,6 @@ from tidegate.dataplane.rules import (
     the_point,
 )
 
-TARGETS_MAX = 256
-NEVER: Region = ()
 READ_IPTABLES_SAVE = "read iptables-save"
 
 _META_FREE = frozenset([

@@ -42,7 +42,9 @@ from tidegate.dataplane.nftsets import (
     verdict_of,
 )
 from tidegate.dataplane.rules import (
+    NEVER,
     PROTO,
+    TARGETS_MAX,
     Dnat,
     Lookup,
     Maybe,
@@ -58,8 +60,6 @@ from tidegate.dataplane.rules import (
 )
 from tidegate.dataplane.xtables import Extension, comment_of, match_steps, target_steps
 
-TARGETS_MAX = 256
-NEVER: Region = ()
 _TABLE, _CHAIN, _HANDLE, _EXPRESSIONS, _USERDATA = 1, 2, 3, 4, 7
 _EQ, _NEQ, _LT, _LTE, _GT, _GTE = range(6)
 _META_NFPROTO, _META_L4PROTO = 15, 16

@@ -21,6 +21,10 @@ Region = tuple[tuple[int, int], ...] | None
 """Sorted, disjoint, inclusive ranges; None is every value."""
 Box = tuple[Region, Region, Region]
 ANY: Box = (None, None, None)
+NEVER: Region = ()
+"""No value at all."""
+TARGETS_MAX = 256
+"""More addresses or ports than this in one translation are no endpoints of a Service: not understood."""
 
 PROTOCOLS = {
     "tcp": 6, "udp": 17, "sctp": 132, "icmp": 1, "icmpv6": 58, "ipv6-icmp": 58, "dccp": 33, "udplite": 136, "esp": 50,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from tidegate.dataplane.iptables import FREE_MATCHES, PASSING_TARGETS
 from tidegate.dataplane.rules import (
     DPORT,
+    TARGETS_MAX,
     Dnat,
     Maybe,
     NotUnderstood,
@@ -23,7 +24,6 @@ from tidegate.dataplane.rules import (
     region_of,
 )
 
-TARGETS_MAX = 256
 _MAP_IPS, _PROTO_SPECIFIED, _HARMLESS = 1, 2, 4 | 8 | 0x10
 """NF_NAT_RANGE_*: PROTO_RANDOM, PERSISTENT and PROTO_RANDOM_FULLY choose the source port or the endpoint."""
 _OLD_RANGE = struct.Struct("=II4s4s2s2s")
