@@ -198,13 +198,21 @@ async def tidegate_installed(api: Api, address: str, folder: str = "") -> AsyncI
             await _node_at(api, [])
 
 
+async def callers_installed(api: Api) -> None:
+    """The account whose tokens command lines show, and its leave to ask, as they are printed."""
+    for piece in roles.callers():
+        try:
+            await api.create(KINDS[piece.manifest["kind"]], piece.manifest)
+        except ApiError as error:
+            if not error.is_conflict:  # there from the test before
+                raise
+
+
 async def _under_tls(
     api: Api, address: str, folder: str, questions: Questions, coordinator: Coordinator
 ) -> list[Ports]:
     """Certificates as the coordinator makes them and agents mount them; accounts and roles as they are printed."""
-    for piece in roles.callers():
-        with contextlib.suppress(ApiError):
-            await api.create(KINDS[piece.manifest["kind"]], piece.manifest)
+    await callers_installed(api)
     await Issuer(api, f"{folder}/coordinator", "main", lambda line: None).issue(vtime.now())
     mounted = Path(folder, "agent")
     mounted.mkdir(exist_ok=True)

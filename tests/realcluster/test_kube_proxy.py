@@ -26,7 +26,7 @@ from tests.realcluster.objects import deployment, service
 from tests.realcluster.real_node import POD_CIDR, kube_proxy, missing
 from tests.realcluster.real_pods import join, node_kubelet
 from tests.realcluster.scene import Scene
-from tests.realcluster.stand_in import NAMESPACE_ADDRESS, own_address
+from tests.realcluster.stand_in import NAMESPACE_ADDRESS, callers_installed, own_address
 
 from tidegate.agent import addon
 from tidegate.agent.fencing import Fencing
@@ -58,7 +58,7 @@ CAPABILITIES = ("net_admin", "sys_ptrace", "sys_admin")
 MODES = ("nftables", "iptables")
 ROUNDS = 100
 SECONDS = 3.0
-IN_BETWEEN = re.compile("no epoch is shown|the rules changed during each of")
+IN_BETWEEN = re.compile("no epoch is shown|the rules changed during each of|came or went")
 """What is true of a kube-proxy that is just starting."""
 FIGURES = "TIDEGATE_TEST_FIGURES"
 
@@ -194,6 +194,7 @@ async def tidegate_running(api, plane):
         "TIDEGATE_POD": "tidegate-coordinator",
     }
     pods = [one for one in addon.manifests(addon.Site("", ((NODE, ADDRESS),), "", "", "")) if one["kind"] == "Pod"]
+    await callers_installed(api)
     async with fake_kubelet(api, SYSTEM_NAMESPACE) as kubelet:
         kubelet.node_address = ADDRESS
         for one in pods:
