@@ -11,11 +11,10 @@ import msgspec
 
 from tidegate.dataplane import envoy
 from tidegate.dataplane.facts import Facts
-from tidegate.kube import wire
-from tidegate.kube.errors import Unreachable
 from tidegate.kube.exchange import Request, parse_target
 from tidegate.model.endpointslice import EndpointSlice
-from tidegate.observers.external import Fencing, Question, Replica, Spec, host_and_port, replicas_of
+from tidegate.observers.admin import fetched
+from tidegate.observers.external import Fencing, Question, Replica, Spec, replicas_of
 from tidegate.observers.options import decode_options
 
 CONTROLLERS = ("controller/gateway.envoyproxy.io/gatewayclass-controller",)
@@ -45,13 +44,10 @@ class Envoy:
 
     async def ask(self, replica: Replica, question: Question) -> Facts:
         """Raises ``Unreachable``."""
-        host, port = host_and_port(replica.address)
-        peer = wire.Peer(host, port, timeout_seconds=question.timeout_seconds)
         bodies: dict[str, str] = {}
         for path in envoy.PATHS:
-            status, _, body = await wire.fetch(peer, Request("GET", *parse_target(path)))
-            if status != 200:
-                raise Unreachable(f"{replica.address}{path} answered {status}: is that its admin interface?")
+            request = Request("GET", *parse_target(path))
+            _, body = await fetched(replica, question, request, "is that its admin interface?")
             bodies[path] = body.decode(errors="replace")
         return envoy.parse(
             bodies,

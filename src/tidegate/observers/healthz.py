@@ -14,12 +14,11 @@ from datetime import datetime
 import msgspec
 
 from tidegate.dataplane.facts import Facts, Route, Unreadable
-from tidegate.kube import wire
-from tidegate.kube.errors import Unreachable
 from tidegate.kube.exchange import Request
 from tidegate.model.endpoint import Endpoint
 from tidegate.model.endpointslice import EndpointSlice
-from tidegate.observers.external import Fencing, Question, Replica, Spec, host_and_port, replicas_of
+from tidegate.observers.admin import fetched
+from tidegate.observers.external import Fencing, Question, Replica, Spec, replicas_of
 from tidegate.observers.options import decode_options
 
 QUIET_SECONDS = 10.0
@@ -72,11 +71,7 @@ class Healthz:
 
     async def ask(self, replica: Replica, question: Question) -> Facts:
         """Raises ``Unreachable``: also where it is unhealthy, for then it says itself that something is overdue."""
-        host, port = host_and_port(replica.address)
-        peer = wire.Peer(host, port, timeout_seconds=question.timeout_seconds)
-        status, _, body = await wire.fetch(peer, Request("GET", "/livez"))
-        if status != 200:
-            raise Unreachable(f"{replica.address}/livez answered {status}: a sync is overdue")
+        _, body = await fetched(replica, question, Request("GET", "/livez"), "a sync is overdue")
         try:
             told = msgspec.json.decode(body, type=_Told)
         except msgspec.DecodeError as error:

@@ -13,12 +13,11 @@ import msgspec
 
 from tidegate.dataplane import ingress_nginx
 from tidegate.dataplane.facts import Facts, Route
-from tidegate.kube import wire
-from tidegate.kube.errors import Unreachable
 from tidegate.kube.exchange import Request
 from tidegate.model.endpoint import Endpoint
 from tidegate.model.endpointslice import EndpointSlice
-from tidegate.observers.external import Fencing, Question, Replica, Spec, host_and_port, replicas_of
+from tidegate.observers.admin import fetched
+from tidegate.observers.external import Fencing, Question, Replica, Spec, replicas_of
 from tidegate.observers.options import decode_options
 
 LAG_SECONDS = 2.0
@@ -51,11 +50,7 @@ class IngressNginx:
 
     async def ask(self, replica: Replica, question: Question) -> Facts:
         """Raises ``Unreachable``."""
-        host, port = host_and_port(replica.address)
-        peer = wire.Peer(host, port, timeout_seconds=question.timeout_seconds)
-        status, _, body = await wire.fetch(peer, Request("GET", ingress_nginx.PATH))
-        if status != 200:
-            raise Unreachable(f"{replica.address}{ingress_nginx.PATH} answered {status}: is that its status server?")
+        _, body = await fetched(replica, question, Request("GET", ingress_nginx.PATH), "is that its status server?")
         text = body.decode(errors="replace")
         facts = ingress_nginx.parse(text, source=replica.name, ignore_names=self._options.ignore_names)
         return self._remembering(replica, facts, asyncio.get_running_loop().time())

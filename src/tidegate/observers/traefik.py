@@ -8,11 +8,10 @@ import msgspec
 
 from tidegate.dataplane import traefik
 from tidegate.dataplane.facts import Facts, Unreadable
-from tidegate.kube import wire
-from tidegate.kube.errors import Unreachable
 from tidegate.kube.exchange import Request
 from tidegate.model.endpointslice import EndpointSlice
-from tidegate.observers.external import Fencing, Question, Replica, Spec, host_and_port, replicas_of
+from tidegate.observers.admin import fetched
+from tidegate.observers.external import Fencing, Question, Replica, Spec, replicas_of
 from tidegate.observers.options import decode_options
 
 CONTROLLERS = ("controller/traefik.io/ingress-controller", "controller/traefik.io/gateway-controller", "crd/traefik.io")
@@ -42,14 +41,10 @@ class Traefik:
 
     async def ask(self, replica: Replica, question: Question) -> Facts:
         """Raises ``Unreachable``. HTTP is read first: the fence is there, and what is read later is no older."""
-        host, port = host_and_port(replica.address)
-        peer = wire.Peer(host, port, timeout_seconds=question.timeout_seconds)
         bodies: dict[str, str] = {}
         for protocol in traefik.PROTOCOLS:
             request = Request("GET", f"/api/{protocol}/services", (("per_page", str(PER_PAGE)),))
-            status, headers, body = await wire.fetch(peer, request)
-            if status != 200:
-                raise Unreachable(f"{replica.address}{request.path} answered {status}: is its API on (--api)?")
+            headers, body = await fetched(replica, question, request, "is its API on (--api)?")
             bodies[protocol] = body.decode(errors="replace")
             if headers.get("x-next-page", "1") != "1":
                 why = Unreadable(f"more than {PER_PAGE} services", request.path)
