@@ -24,8 +24,6 @@ from tidegate.kube.errors import ApiError, KubeError
 from tidegate.model.names import DrainRecord, decode_drain
 from tidegate.model.pod import Pod
 
-_DONE = {"isolate": "isolated", "drain": "drained", "restore": "restored"}
-
 
 class HeldByOther(Exception):
     """Somebody else holds the pod now. ``record`` is theirs, None where they took ours off and left none."""

@@ -14,10 +14,6 @@ def dns_fence_name(install: str) -> str:
     return DNS_FENCE_PREFIX + install
 
 
-def is_dns_fence(namespace: str, name: str) -> bool:
-    return namespace == SYSTEM_NAMESPACE and name.startswith(DNS_FENCE_PREFIX)
-
-
 def service_domain(service: str, zone: str) -> str:
     """Of a Service (namespace/name) in a cluster's ``zone``: ``name.namespace.svc.zone.``, lower case."""
     namespace, _, name = service.partition("/")

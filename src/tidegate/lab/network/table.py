@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 TABLE = "kube-proxy"
-MAPS = ("firewall-ips", "no-endpoint-nodeports", "no-endpoint-services", "service-ips", "service-nodeports")
 
 
 @dataclass(frozen=True, slots=True)
