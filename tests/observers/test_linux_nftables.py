@@ -188,6 +188,24 @@ def test_a_table_that_goes_with_its_owner_goes_without_a_word_and_is_not_waited_
     same(followed)
 
 
+RENAMED = """table ip r { chain a { ip saddr 9.9.9.9 return; }; chain b { tcp dport 81 dnat to 10.7.0.9; };
+ chain pre { type nat hook prerouting priority 0; ip daddr 1.2.3.4 jump a; jump b; }; }
+"""
+
+
+@inside
+def test_a_chain_that_is_renamed_leads_where_it_led_and_where_it_leads_since(followed):
+    """The kernel tells its new name, and nothing of the rules that jump to it: they name it by that from now on."""
+    commands.output("nft", "-f", "-", text=RENAMED)
+    same(followed)
+    commands.output("nft", "-f", "-", text="rename chain ip r a c\n")
+    commands.output("nft", "-f", "-", text="rename chain ip r b a\n")
+    same(followed)
+    commands.output("nft", "-f", "-", text="add rule ip r c tcp dport 80 dnat to 10.7.0.1\n")
+    assert read(followed, Asking((Endpoint("10.7.0.1"),))).routes
+    same(followed)
+
+
 def commit(objects):
     commands.output("nft", "-j", "-f", "-", text=json.dumps({"nftables": objects}))
 

@@ -52,6 +52,8 @@ FAMILIES = {
 _HOOKS = {0: "prerouting", 3: "output"}
 _TRANSLATING = b"nat\0"
 _FLAGS, _OWNED, _PERSISTS = 2, 2, 4
+_MADE = 0x600
+"""NLM_F_CREATE, NLM_F_EXCL: of a chain that was made, or asked for where it was. Without them it got another name."""
 CALLERS_MAX = 64
 """A chain that more chains jump to (the one that sets a mark) has no list of them."""
 CHAINS_KEPT_MAX = 2048
@@ -333,6 +335,8 @@ class Mirror:
     source: Source
     passed_over: frozenset[tuple[int, str]] = frozenset()
     is_whole: bool = False
+    tells_renames: bool = True
+    """Whether the kernel tells with which flags something was made (Linux 5.15)."""
     generation: int = 0
     """The last commit of which every message was heard."""
     _tables: dict[tuple[int, str], _TableMirror] = field(default_factory=dict)
@@ -419,6 +423,8 @@ class Mirror:
             table.touch_chain(text(given, 2))
         elif kind in (NEW_CHAIN, DEL_CHAIN):
             name = text(given, 3)
+            if kind == NEW_CHAIN and self.tells_renames and 4 not in given and not message.flags & _MADE:
+                raise Malformed(f"a chain is called {name} since: what jumps there is not told")
             table.touch_chain(name)
             if 4 in given or name in table.bases:
                 self._are_bases_known = False

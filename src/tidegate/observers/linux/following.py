@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import select
 from contextlib import suppress
 
@@ -109,7 +110,7 @@ class Followed:
         self.close()
         self._commits = Commits()
         self._questions = Questions()
-        mirror = Mirror(self._questions, frozenset([OWN_TABLE]))
+        mirror = Mirror(self._questions, frozenset([OWN_TABLE]), tells_renames=_is_since(5, 15))
         mirror.begin(self._generations.now(), lambda: self._take_down(mirror))
         self._mirror = mirror
         return mirror
@@ -125,3 +126,9 @@ class Followed:
             if not select.select([self._commits], [], [], TOLD_SECONDS)[0]:
                 raise Malformed(f"nothing was told of generation {generation}")
             self._take_down(mirror)
+
+
+def _is_since(*wanted: int) -> bool:
+    """Whether this machine's Linux is of that version or later."""
+    told = platform.release().split("-")[0].split(".")[: len(wanted)]
+    return all(part.isdigit() for part in told) and tuple(map(int, told)) >= wanted
