@@ -75,7 +75,7 @@ def test_the_stories_of_a_real_kernel_hold_in_a_network_namespace_of_their_own()
         [*apart, *command], env={**os.environ, INSIDE: "1"}, capture_output=True, text=True, timeout=60
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert "20 passed" in ran.stdout, ran.stdout
+    assert "21 passed" in ran.stdout, ran.stdout
 
 
 @pytest.fixture
@@ -130,6 +130,17 @@ async def test_a_family_that_is_served_and_shows_no_fence_blocks_by_name(kernel)
 async def test_a_family_in_which_nothing_translates_needs_no_fence(kernel):
     commit(FOUR)
     assert (await verdict(kernel, Endpoint("10.244.9.99"), Endpoint("fd00:10:244::99"))).verdict is Verdict.CONFIRMED
+
+
+@inside
+async def test_a_family_that_the_fence_does_not_have_is_not_vouched_for_by_the_other(kernel):
+    """A cluster that became dual-stack: Services that were there keep their one family until somebody writes them."""
+    with contextlib.closing(LinuxKernel("node-1", "192.0.2.1", lambda: {"10.96.0.7": "main"})) as of_one_family:
+        commit(FOUR + SIX.format(fence=""))
+        said = await verdict(of_one_family, Endpoint("fd00:10:244::99"))
+        assert said.verdict is Verdict.UNREADABLE, said
+        assert "the fence of main: it has no IPv6 address, and IPv6 is routed here" in str(said)
+        assert (await verdict(of_one_family, Endpoint("10.244.9.99"))).verdict is Verdict.CONFIRMED
 
 
 @inside

@@ -74,7 +74,9 @@ def _together(
         unreadable.append(Unreadable(why, _IPVS))
     routes = tuple(route for part in parts for route in part.routes)
     fence = tuple(epoch for part in parts for epoch in part.fence)
-    unreadable += [] if unreadable else _unfenced(routes_at(routes), asking.fences, frozenset(served))
+    if not unreadable:
+        unreadable = _unfenced(routes_at(routes), asking.fences, frozenset(served))
+        unreadable += _without_fence(asking, frozenset(served))
     named = ", ".join(dict.fromkeys(kinds)) or "no rules"
     facts = Facts("", f"linux {named}", 0.0, routes, fence, (), tuple(dict.fromkeys(unreadable)))
     return facts, found[1] if found else 0, beside
@@ -96,6 +98,20 @@ def _unfenced(shown: frozenset[str], fences: Mapping[str, str], served: frozense
         others = [one for one, name in fences.items() if name == install and one != address]
         if family in served and address not in shown and not shown.isdisjoint(others):
             found.append(Unreadable(f"no epoch is shown at {address}", f"the IPv{family} fence of {install}"))
+    return found
+
+
+def _without_fence(asking: Asking, served: frozenset[int]) -> list[Unreadable]:
+    """Families that are asked about, that the node serves, and in which a fence has no address at all: its Service was
+    made before the cluster had two, and keeps its one until somebody writes it (KEP-563)."""
+    asked = {6 if ":" in one.address else 4 for one in asking.endpoints or ()}
+    found = []
+    for install in dict.fromkeys(asking.fences.values()):
+        fenced = {ip_address(address).version for address, name in asking.fences.items() if name == install}
+        for family in (4, 6):
+            if family in asked and family in served and family not in fenced:
+                why = f"it has no IPv{family} address, and IPv{family} is routed here: write its Service anew"
+                found.append(Unreadable(why, f"the fence of {install}"))
     return found
 
 
