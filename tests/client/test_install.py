@@ -223,6 +223,21 @@ def test_a_workload_with_a_gate_and_a_pod_that_is_held_refuse_it():
     play(story)
 
 
+def test_a_pod_with_a_gate_that_no_template_shows_refuses_it_too():
+    """Of a controller that nobody here knows, a bare one, or from before its template lost the gate."""
+
+    async def story(stage):
+        spec = deployment()["spec"]["template"]["spec"]
+        bare = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "bare", "namespace": NS}, "spec": spec}
+        await stage.api.create(PODS, bare)
+        await asyncio.sleep(5)
+        plan = await plan_uninstall(stage.client, echoing(), False)
+        assert plan.refused == ("pod/demo/bare has a gate: without a holder it is told to stop at once; it goes first",)
+        assert not (await plan_uninstall(stage.client, echoing(), True)).refused
+
+    play(story, deployment(gate=False))
+
+
 def test_a_gate_that_is_held_is_waited_for_before_anything_is_deleted():
     async def story(stage):
         name = await first(stage)

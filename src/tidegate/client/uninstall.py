@@ -39,7 +39,8 @@ class UninstallPlan:
 
 
 async def plan_uninstall(client: KubeClient, manifests: Iterable[JsonObject], is_forced: bool) -> UninstallPlan:
-    """Look at everything; changes nothing. ``is_forced``: templates with gates do not refuse. Raises ``KubeError``."""
+    """Look at everything; changes nothing. ``is_forced``: templates and pods with gates do not refuse. Raises
+    ``KubeError``."""
     there = [one for one in reversed(list(manifests)) if await _is_there(client, one)]
     pods = (await client.list(PODS)).items
     held = [_name(pod) for pod in pods if HELD in (pod["metadata"].get("labels") or {})]
@@ -52,6 +53,12 @@ async def plan_uninstall(client: KubeClient, manifests: Iterable[JsonObject], is
                 refused.append(
                     f"{what} has a gate: without a holder its pods are told to stop at once; take it out first"
                 )
+        if not any(_has_gate(one["spec"]["template"]["spec"]) for _, one in gated):
+            refused += [
+                f"pod/{_name(pod)} has a gate: without a holder it is told to stop at once; it goes first"
+                for pod in pods
+                if _has_gate(pod["spec"]) and not _is_leaving(pod)
+            ]
     return UninstallPlan(
         tuple(there), await _image(client), tuple(_holding(pods)), tuple(refused), tuple(await _staying(client, pods))
     )
@@ -73,7 +80,7 @@ def _name(obj: JsonObject) -> str:
 
 
 def _has_gate(spec: JsonObject) -> bool:
-    for container in spec.get("containers") or ():
+    for container in (*(spec.get("containers") or ()), *(spec.get("initContainers") or ())):
         call = ((container.get("lifecycle") or {}).get("preStop") or {}).get("httpGet") or {}
         if call.get("port") == GATE_PORT and str(call.get("path", "")).startswith(GATE_PATH):
             return True
@@ -83,6 +90,12 @@ def _has_gate(spec: JsonObject) -> bool:
 def _holding(pods: Iterable[JsonObject]) -> list[str]:
     """Pods that are on their way out and have a gate: it is held, or was."""
     return sorted(_name(pod) for pod in pods if pod["metadata"].get("deletionTimestamp") and _has_gate(pod["spec"]))
+
+
+def _is_leaving(pod: JsonObject) -> bool:
+    """Whether its gate was opened or is held: that is waited for."""
+    is_finished = (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
+    return is_finished or bool(pod["metadata"].get("deletionTimestamp"))
 
 
 async def _image(client: KubeClient) -> str:
