@@ -39,6 +39,8 @@ from tidegate.traffic.listing import every_endpoint
 
 RETRY_SECONDS = 0.3
 AFTERMATH_SECONDS_MAX = 60.0
+REMEMBERED_SECONDS = 10.0
+"""How long after a pod's end its line may still be amended: the holder has 2 s to confirm an answer."""
 RECORD_LATE_SECONDS = 1.0
 """How long past the deadline a record may still be tried: the kubelet keeps 2 s of its own."""
 
@@ -365,6 +367,7 @@ class PodDrains:
             if running is not None:
                 running.keeper.wake()
         if new is None:
-            self._chronicles.pop(uid, None)
+            # Its hold may be found dead after its end was seen: that amends its line, and is no second one.
+            asyncio.get_running_loop().call_later(REMEMBERED_SECONDS, self._chronicles.pop, uid, None)
             self._recording.pop(uid, None)
             self._seen.pop(uid, None)
