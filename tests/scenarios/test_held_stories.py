@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import copy
+from dataclasses import replace
 
 import pytest
 from scene import ask, asked_of, play
-from stage import NS, SERVICE, deployment, first
+from stage import NS, SERVICE, deployment, first, other_node
 from under_load import Floor, Load
 
 from tidegate import vtime
@@ -18,7 +19,7 @@ from tidegate.client.restore import restore_pod
 from tidegate.kube.api import ENDPOINTSLICES, PODS, SERVICES, Patch, Selection
 from tidegate.kube.client import KubeClient
 from tidegate.kube.errors import ApiError
-from tidegate.model.names import DRAINING_SERVICE, Ending
+from tidegate.model.names import DRAINING_SERVICE, Ending, decode_drain
 
 OPTIONS = VerbOptions(timeout_seconds=60, seed=0, identity=Identity("ann@desk", "one"))
 UNGATED = deployment(gate=False)
@@ -193,3 +194,25 @@ def test_who_may_not_write_services_gets_everything_else():
         assert any(one.startswith(note) for one in plan.consequences), plan.consequences
 
     play(story, UNGATED)
+
+
+def test_a_gate_that_is_asked_after_a_cut_by_label_keeps_who_cut_the_pod_and_its_labels():
+    """Somebody deletes by hand what was cut: the gate says nothing of that in the record's place."""
+
+    async def story(stage):
+        name = await first(stage)
+        options = replace(OPTIONS, reason="slow answers")
+        assert (await cut_pod(stage.client, NS, name, options)).result is Ending.VERIFIED
+        stage.fault("proxy-freeze", await other_node(stage, name), 4)
+        before = decode_drain((await stage.api.get(PODS, name, NS))["metadata"]["annotations"])
+        await stage.delete(name)
+        await asyncio.sleep(2)
+        leaving = (await stage.api.get(PODS, name, NS))["metadata"]
+        record = decode_drain(leaving["annotations"])
+        assert leaving["deletionTimestamp"], "its gate holds it"
+        assert record == before and (record.mode, record.reason) == ("label", "slow answers")
+        assert record.labels and record.owner and record.by and record.seen
+        await stage.gone(name)
+        assert stage.result(name)["result"] == "verified"
+
+    play(story)

@@ -35,6 +35,7 @@ from tidegate.model.names import ACTIVITY, DrainRecord, DrainResult, Ending
 from tidegate.model.pod import Pod
 from tidegate.observers import activity
 from tidegate.observers.coordinator import Coordinator, ask_of
+from tidegate.traffic.held import held
 from tidegate.traffic.listing import every_endpoint
 
 RETRY_SECONDS = 0.3
@@ -293,6 +294,11 @@ class PodDrains:
         """Say on the pod that it is being drained: for people, and for whoever comes after us."""
         pod = keeper.pod.pod
         if pod is None or pod.deletion_timestamp is None:
+            return
+        by_label = held(pod)
+        if by_label is not None and by_label.record is not None:
+            # It says what nobody could say again: the labels before, who asked and why, whose pod it was. That the gate
+            # is asked as well, the deletionTimestamp says; our token is in our ledger.
             return
         record = DrainRecord(
             token=token,

@@ -158,10 +158,10 @@ def killing_seen(event: JsonObject, now: datetime) -> tuple[datetime, float] | N
 def _dying(pod: JsonObject, events: list[JsonObject]) -> Iterator[Moment | None]:
     meta, status = pod["metadata"], pod.get("status") or {}
     if meta.get("deletionTimestamp"):
-        until = _instant(meta["deletionTimestamp"])
         grace = int(meta.get("deletionGracePeriodSeconds") or 0)
-        at = None if until is None else until - timedelta(seconds=grace)
-        yield _at("deleted", at, "metadata.deletionTimestamp less its grace period", f"grace period {grace} s")
+        yield _at(
+            "deleted", _deleted(meta), "metadata.deletionTimestamp less its grace period", f"grace period {grace} s"
+        )
         yield from stopping(pod, killed_at(events))
     yield from _told(pod)
     for name, container in _by_name(status).items():
@@ -182,14 +182,23 @@ def _told(pod: JsonObject) -> Iterator[Moment | None]:
     at = _instant(record.at)
     if record.mode == "label":
         yield _at("cut", at, f"annotation {DRAIN}", f"{record.verb} by {record.by or 'somebody'}")
+    is_by_gate = is_gated(pod) and (record.mode == "gate" or bool(pod["metadata"].get("deletionTimestamp")))
+    if is_by_gate and record.mode == "label":
+        at = _deleted(pod["metadata"])  # the gate was asked last: the result is its own, counted from the deletion
     if result is None or at is None:
         return
     ended = at + timedelta(seconds=result.seconds)
     yield _at("drained", ended, f"annotation {DRAIN_RESULT}", str(result))
-    if record.mode == "gate" and is_gated(pod):
+    if is_by_gate:
         yield _at(
             "sigterm", ended, f"annotation {DRAIN_RESULT}", "not before: the gate is answered once this is written"
         )
+
+
+def _deleted(meta: JsonObject) -> datetime | None:
+    """When the end was asked for: the deletionTimestamp is the end of the grace period."""
+    until = _instant(meta["deletionTimestamp"])
+    return None if until is None else until - timedelta(seconds=int(meta.get("deletionGracePeriodSeconds") or 0))
 
 
 def _recorded(old: JsonObject, new: JsonObject, at: datetime) -> list[Moment]:
