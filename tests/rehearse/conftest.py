@@ -14,9 +14,9 @@ from tidegate.rehearse import timeline, verdict
 from tidegate.rehearse.footage import Focus, develop
 from tidegate.rehearse.samples import Sample, tally
 from tidegate.rehearse.settings import ROWS, Row, Settings
+from tidegate.rehearse.spectator import PodSeen
 from tidegate.rehearse.timeline import Update
 from tidegate.rehearse.verdict import Rehearsal, Run
-from tidegate.rehearse.witness import PodSeen
 
 BASE = 1_767_225_600.0  # 2026-01-01T00:00:00Z
 NODES = ("node-1", "node-2", "node-3")

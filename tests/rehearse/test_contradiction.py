@@ -12,8 +12,8 @@ from tidegate.rehearse import verdict
 from tidegate.rehearse.contradiction import contradictions
 from tidegate.rehearse.footage import Focus, Footage, develop
 from tidegate.rehearse.settings import ROWS
+from tidegate.rehearse.spectator import PodSeen
 from tidegate.rehearse.timeline import PodTrack
-from tidegate.rehearse.witness import PodSeen
 
 POD = "127.17.1.2:8080"
 TRACK = PodTrack(

@@ -12,8 +12,8 @@ from tidegate.model.epoch import Epoch
 from tidegate.model.names import DrainResult, Ending
 from tidegate.rehearse.footage import Focus, develop, live_area, merged
 from tidegate.rehearse.samples import Sample
+from tidegate.rehearse.spectator import PodSeen
 from tidegate.rehearse.timeline import Span, Timeline, Update, draw
-from tidegate.rehearse.witness import PodSeen
 
 FOCUS = Focus("shop", "shop/echo:")
 UPDATE = Update(started_at=0.0, patched_at=1.0, ended_at=20.0, replicas=1, nodes=("node-1", "node-2"))

@@ -10,8 +10,8 @@ from inline_snapshot import snapshot
 from tidegate.model.names import DrainResult, Ending, encode_result
 from tidegate.rehearse.samples import tally
 from tidegate.rehearse.settings import ROWS, Row, Settings
+from tidegate.rehearse.spectator import read_result
 from tidegate.rehearse.verdict import Rehearsal, Run, as_json, judge, why_invalid
-from tidegate.rehearse.witness import read_result
 
 PLAIN, TIDEGATE = ROWS[0], ROWS[3]
 SMALL: dict[str, Any] = {"requests_min": 400, "new_per_second": 20.0, "pool_per_second": 20.0}

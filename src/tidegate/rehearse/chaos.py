@@ -20,10 +20,10 @@ from tidegate.lab.virtual import VirtualLab
 from tidegate.model.names import NO_RECORD, Ending
 from tidegate.rehearse.addons import TIDEGATE
 from tidegate.rehearse.settings import Row, Settings
+from tidegate.rehearse.spectator import is_ready
 from tidegate.rehearse.story import rehearse
 from tidegate.rehearse.verdict import Run, digest
 from tidegate.rehearse.virtual import VirtualStage
-from tidegate.rehearse.witness import is_ready
 
 PAUSE_SECONDS = (0.1, 2.0)
 """Between two faults."""

@@ -1,7 +1,7 @@
 """What the lab's own journal shows of one row: processes, tables, connections. Pure: entries in, facts out.
 
-The journal is the camera above the stage (it sees processes and kernels), the witness is a spectator in front
-of it (he sees the API). The timeline needs both.
+The journal is the camera above the stage (it sees processes and kernels), the spectator in front of it
+sees the API. The timeline needs both.
 """
 
 from __future__ import annotations

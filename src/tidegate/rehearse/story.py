@@ -30,10 +30,10 @@ from tidegate.rehearse.footage import Film, Focus, Footage
 from tidegate.rehearse.loadspec import LoadSpec
 from tidegate.rehearse.samples import tally
 from tidegate.rehearse.settings import Row, Settings
+from tidegate.rehearse.spectator import Spectator
 from tidegate.rehearse.stage import RunningLoad, Stage
 from tidegate.rehearse.timeline import Update
 from tidegate.rehearse.verdict import Rehearsal, Run
-from tidegate.rehearse.witness import Witness
 
 POLL_SECONDS = 0.05
 """How often a condition that no watch shows (a node's table, a process) is looked at."""
@@ -90,7 +90,7 @@ class _Scene:
         self.api: Api = stage.api
         self.tell = tell
         self.film = Film(Focus(row.namespace, f"{row.namespace}/{manifests.NAME}:"))
-        self.witness = Witness(stage.api, row.namespace)
+        self.spectator = Spectator(stage.api, row.namespace)
         self.nodes = tuple(source.node for source in stage.sources)
         self.loop = asyncio.get_running_loop()
         self.began = self.loop.time()
@@ -104,7 +104,7 @@ class _Scene:
         """From creating the namespace to its result; leaves nothing behind."""
         try:
             async with vtime.Nursery() as nursery:
-                nursery.start(self.witness.run(), name=f"witness {self.row.name}")
+                nursery.start(self.spectator.run(), name=f"spectator {self.row.name}")
                 nursery.start(self._report(), name=f"progress {self.row.name}")
                 run = await self._act()
                 await self._clear()
@@ -136,7 +136,7 @@ class _Scene:
         )
         ordered = tuple(sorted(samples, key=lambda sample: sample.number))
         footage = self._footage()
-        drawn = timeline.draw(update, self.witness.pods(), footage, ordered)
+        drawn = timeline.draw(update, self.spectator.pods(), footage, ordered)
         invalid = verdict.why_invalid(self.settings, drawn, tally(ordered))
         against = contradictions(drawn.tracks, footage, is_exact=vtime.is_virtual())
         return Run(self.row, drawn, ordered, invalid, against)
@@ -215,7 +215,7 @@ class _Scene:
 
     def _is_routed_only(self, version: str) -> bool:
         """Does every node forward to all the pods of one version, and to no other?"""
-        pods = [pod for pod in self.witness.pods(version) if pod.ready_at and not pod.deleted_at]
+        pods = [pod for pod in self.spectator.pods(version) if pod.ready_at and not pod.deleted_at]
         if len(pods) != self.settings.replicas:
             return False
         wanted = frozenset(timeline.endpoint(pod) for pod in pods)
@@ -224,8 +224,8 @@ class _Scene:
 
     def _is_updated(self) -> bool:
         """All new pods ready, no old one left in the API, no old process left."""
-        new = [pod for pod in self.witness.pods(manifests.NEW) if pod.ready_at and not pod.gone_at]
-        old = self.witness.pods(manifests.OLD)
+        new = [pod for pod in self.spectator.pods(manifests.NEW) if pod.ready_at and not pod.gone_at]
+        old = self.spectator.pods(manifests.OLD)
         if len(new) < self.settings.replicas or any(pod.gone_at is None for pod in old):
             return False
         lives = self._footage().lives
@@ -258,7 +258,7 @@ class _Scene:
     def _enter(self, phase: Phase, run: Run | None = None) -> None:
         """Tell where the row is."""
         self.phase = phase
-        new = [pod for pod in self.witness.pods(manifests.NEW) if pod.ready_at and not pod.deleted_at]
+        new = [pod for pod in self.spectator.pods(manifests.NEW) if pod.ready_at and not pod.deleted_at]
         self._count()
         self.tell(
             Progress(
@@ -267,7 +267,7 @@ class _Scene:
                 elapsed_seconds=self.loop.time() - self.began,
                 requests=self.samples_counted,
                 dropped=self.dropped,
-                old_pods=sum(1 for pod in self.witness.pods(manifests.OLD) if pod.gone_at is None),
+                old_pods=sum(1 for pod in self.spectator.pods(manifests.OLD) if pod.gone_at is None),
                 new_ready=len(new),
                 run=run,
             )

@@ -1,4 +1,4 @@
-"""One rolling update as it happened, pod by pod, and its figures. Pure: footage, witness and samples in.
+"""One rolling update as it happened, pod by pod, and its figures. Pure: footage, spectator and samples in.
 
 A pod's states: *starting* until Ready; *ready* until its DELETE; *cut* until no node forwards to it any more;
 *draining* until its process has exited; then *gone*. A pod that exits while some node still forwards to it has
@@ -16,7 +16,7 @@ from tidegate.model.epoch import Epoch
 from tidegate.rehearse import manifests
 from tidegate.rehearse.footage import Footage, Interval, Life, live_area, merged
 from tidegate.rehearse.samples import Sample, quantile
-from tidegate.rehearse.witness import PodSeen
+from tidegate.rehearse.spectator import PodSeen
 
 State = Literal["starting", "ready", "cut", "draining", "gone"]
 

@@ -8,8 +8,8 @@ from tidegate import vtime
 from tidegate.kube.api import PODS, SERVICES, Api, JsonObject, Selection
 from tidegate.kube.reflector import Reflector
 from tidegate.model.names import HELD, DrainResult
+from tidegate.rehearse.spectator import is_ready, read_result
 from tidegate.rehearse.verbs.scene import NS
-from tidegate.rehearse.witness import is_ready, read_result
 from tidegate.vtime import Nursery
 
 

@@ -18,12 +18,12 @@ from tidegate.model.names import HELD_CUT, Ending
 from tidegate.rehearse.contradiction import contradictions
 from tidegate.rehearse.footage import Focus, Footage, develop
 from tidegate.rehearse.samples import Sample
+from tidegate.rehearse.spectator import PodSeen
 from tidegate.rehearse.stage import Entry
 from tidegate.rehearse.timeline import PodTrack
 from tidegate.rehearse.verbs.camera import Camera, Filmed
 from tidegate.rehearse.verbs.deeds import Deed
 from tidegate.rehearse.verbs.scene import NS, PORT, Scene
-from tidegate.rehearse.witness import PodSeen
 
 RECENT_SECONDS = 15.0
 """What left a Service so shortly before a cut, by no verb, may not have been seen when the floor was counted."""

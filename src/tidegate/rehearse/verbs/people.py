@@ -11,9 +11,9 @@ from tidegate.client import VerbOptions
 from tidegate.kube.api import DEPLOYMENTS, NODES, PODS, SERVICES, Api, JsonObject, Patch, Selection
 from tidegate.kube.errors import ApiError
 from tidegate.model.names import HELD, PREPARED
+from tidegate.rehearse.spectator import is_ready
 from tidegate.rehearse.verbs.deeds import End, Shell, Wish
 from tidegate.rehearse.verbs.scene import NS, Scene
-from tidegate.rehearse.witness import is_ready
 
 PAUSE_SECONDS = (0.1, 5.0)
 

@@ -19,6 +19,7 @@ from tidegate.model.names import SYSTEM_NAMESPACE
 from tidegate.rehearse.addons import TIDEGATE
 from tidegate.rehearse.loadspec import LoadSpec
 from tidegate.rehearse.samples import Sample
+from tidegate.rehearse.spectator import is_ready
 from tidegate.rehearse.stage import RunningLoad
 from tidegate.rehearse.verbs import scene as scenes
 from tidegate.rehearse.verbs.camera import Camera
@@ -29,7 +30,6 @@ from tidegate.rehearse.verbs.scene import NS, PORT, Scene
 from tidegate.rehearse.verbs.tidying import tidy
 from tidegate.rehearse.verbs.weather import KINDS, Sky
 from tidegate.rehearse.virtual import VirtualStage
-from tidegate.rehearse.witness import is_ready
 
 LIMIT_SECONDS = 3600.0
 PAUSE_SECONDS = (0.5, 6.0)

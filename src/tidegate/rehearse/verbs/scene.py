@@ -7,7 +7,7 @@ import random
 from dataclasses import dataclass
 
 from tidegate.kube.api import DEPLOYMENTS, NAMESPACES, PODS, SERVICES, Api, JsonObject, Selection
-from tidegate.rehearse.witness import is_ready
+from tidegate.rehearse.spectator import is_ready
 
 NS = "verbs"
 PORT = 8080

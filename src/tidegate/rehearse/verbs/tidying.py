@@ -20,10 +20,10 @@ from tidegate.model.names import (
     decode_drain,
     decode_prepare,
 )
+from tidegate.rehearse.spectator import is_ready
 from tidegate.rehearse.verbs.deeds import Shell, Wish
 from tidegate.rehearse.verbs.people import People
 from tidegate.rehearse.verbs.scene import NS, Scene
-from tidegate.rehearse.witness import is_ready
 
 ROUNDS = 6
 REST_SECONDS = 20.0

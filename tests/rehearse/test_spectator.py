@@ -11,7 +11,7 @@ from tidegate.lab.config import LabConfig
 from tidegate.lab.virtual import VirtualLab
 from tidegate.rehearse import manifests
 from tidegate.rehearse.settings import Row, Settings
-from tidegate.rehearse.witness import PodSeen, Witness, advance
+from tidegate.rehearse.spectator import PodSeen, Spectator, advance
 
 POD: dict[str, Any] = {
     "metadata": {"name": "a", "uid": "u", "namespace": "n"},
@@ -33,8 +33,8 @@ def test_a_pods_life_is_seen_in_order() -> None:
 
     async def story() -> PodSeen:
         async with VirtualLab(LabConfig()) as lab, vtime.Nursery() as nursery:
-            witness = Witness(lab.api, "default")
-            nursery.start(witness.run())
+            spectator = Spectator(lab.api, "default")
+            nursery.start(spectator.run())
             template = manifests.deployment(row, Settings())["spec"]["template"]
             pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a", "namespace": "default"}}
             await lab.api.create(PODS, {**pod, "spec": template["spec"]}, "default")
@@ -44,7 +44,7 @@ def test_a_pods_life_is_seen_in_order() -> None:
             await lab.api.delete(PODS, "a", "default", Deletion())
             await asyncio.sleep(4.0)
             nursery.cancel()
-            return witness.pods("v1")[0]
+            return spectator.pods("v1")[0]
 
     seen = vtime.run(story())
     instants = (seen.created_at, seen.ready_at, seen.deleted_at, seen.gone_at)

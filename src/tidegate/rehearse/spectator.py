@@ -65,7 +65,7 @@ def advance(seen: PodSeen, pod: JsonObject, at: float) -> PodSeen:
 
 
 @dataclass(slots=True)
-class Witness:
+class Spectator:
     """Watches the pods of one namespace. ``await run()`` for as long as the row lasts."""
 
     api: Api
