@@ -8,7 +8,7 @@ import tempfile
 import threading
 
 SECONDS = 10.0
-"""`nft -j list ruleset` of 10,000 Services takes about one; a machine under load takes several."""
+"""iptables-save of 10,000 Services takes about one; a machine under load takes several."""
 BYTES_MAX = 128 << 20
 _ERROR_BYTES = 300
 
