@@ -174,14 +174,14 @@ def test_a_table_that_goes_with_its_owner_goes_without_a_word_and_is_not_waited_
         owner.stdin.flush()
         until = time.monotonic() + 5
         while "10.6.0.1" not in printed().decode() and time.monotonic() < until:
-            time.sleep(0.02)
+            time.sleep(0.02)  # realtime: nft's own process makes it
         asking = Asking((Endpoint("10.6.0.1"),))
         assert read(followed, asking).routes_to(Endpoint("10.6.0.1"))
     finally:
         owner.kill()
         owner.wait()
     while "10.6.0.1" in printed().decode():
-        time.sleep(0.02)
+        time.sleep(0.02)  # realtime: the kernel notices when that process is gone
     for address in ("10.6.0.1", "10.6.0.2"):
         facts = read(followed, Asking((Endpoint(address),)))
         assert not facts.routes and not facts.unreadable
