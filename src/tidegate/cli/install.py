@@ -89,6 +89,10 @@ def install(**given: Any) -> None:
     tidegate install --print --image registry.example/tidegate:1 > tidegate.yaml
     tidegate install --print --gate deploy/web -n shop > gate.yaml
     tidegate install --print --uninstall
+
+    \b
+    Exit codes: 0 done, everything is ready     2 usage
+                1 failed, or not ready in time  3 refused, nothing was changed
     """
     if not given["is_print"]:
         _apply(given)

@@ -37,12 +37,14 @@ lab_option = click.option(
 
 @click.group(short_help="A Kubernetes-compatible cluster on this machine.")
 def lab() -> None:
-    """A Kubernetes-compatible cluster on this machine: no Docker, no root, Linux loopback addresses.
+    """A Kubernetes-compatible cluster on this machine: no Docker, no root, Linux loopback addresses; or, as root,
+    network namespaces with real netfilter (--network kernel).
 
     \b
     tidegate lab up --detach
     export KUBECONFIG=$(tidegate lab kubeconfig --path)
     kubectl create deployment web --image=tidegate/echo:1
+    tidegate lab down
     """
 
 
@@ -91,7 +93,14 @@ def lab() -> None:
 )  # fmt: skip
 @click.option("--bare", is_flag=True, help="Without Tidegate: `tidegate install` brings it.")
 def up(**options: Any) -> None:
-    """Boot a lab. In the foreground, Ctrl-C takes it down and leaves nothing behind."""
+    """Boot a lab. In the foreground, Ctrl-C takes it down and leaves nothing behind.
+
+    \b
+    tidegate lab up
+    tidegate lab up --detach --lab other --nodes 5 --zones 3
+    tidegate lab up --network kernel --proxy iptables-1.36
+    tidegate lab up --ingress traefik
+    """
     from tidegate.lab import boot
     from tidegate.lab.settings import LabSettings
 
@@ -419,6 +428,10 @@ def fault(kind: str, node: str, seconds: float, name: str) -> None:
     proxy-restart  started anew: it lists everything again
     dns-*          the same of the node's DNS server, where the lab has them
     clear          end every fault of the node
+
+    \b
+    tidegate lab fault proxy-freeze --node node-2 --seconds 20
+    tidegate lab fault clear --node node-2
     """
     from tidegate.kube.connect import open_api
     from tidegate.kube.errors import ApiError

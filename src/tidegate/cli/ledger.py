@@ -47,6 +47,10 @@ def ledger(pod: tuple[str, str] | None, path: str, **given: Any) -> None:
 
     With pod/NAME the whole story: each acknowledgement with its latency and its evidence, connections at the cut and
     at the end, and what was seen to contradict it later.
+
+    \b
+    tidegate ledger --since 1h
+    tidegate ledger pod/web-7d9c5-x2x8k
     """
     from tidegate import vtime
     from tidegate.client.ledger import Wanted

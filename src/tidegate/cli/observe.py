@@ -30,6 +30,10 @@ def observe(subject: tuple[str, str] | None, seconds: float, **given: Any) -> No
 
     Ends with what preStop sleep would have been enough, and what a gate would have cost instead. Ctrl-C ends it early
     and loses nothing. Without agents only the EndpointSlices are seen, and the report says so.
+
+    \b
+    tidegate observe deploy/web --for 10m
+    tidegate observe -A -o json
     """
     from tidegate.client.observe import Subject
     from tidegate.kube.kubeconfig import load

@@ -39,7 +39,14 @@ def sim(**options: Any) -> None:
     One line per seed: what each row lost, whether Tidegate's drains were verified, and the run's digest. The same
     seed gives the same digest. Exit 0 only if every seed's Tidegate rows lost nothing and verified every drain;
     with --chaos only if nothing contradicts what was called verified, with --verbs if no promise was broken, with
-    --fence if no kind of proxy showed the epochs it is believed by and a route to what was cut before them.
+    --fence if no kind of proxy showed the epochs it is believed by and a route to what was cut before them. Else 1.
+
+    \b
+    tidegate sim --seeds 50
+    tidegate sim --chaos --seeds 100
+    tidegate sim --chaos --verbs --seeds 40
+    tidegate sim --fence 2000
+    tidegate sim --fence 200 --network kernel      # as root, about 6 minutes
     """
     if options["fence"]:
         if options["chaos"]:

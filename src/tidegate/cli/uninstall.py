@@ -24,6 +24,10 @@ def uninstall(**given: Any) -> None:
     to stop at once. Gates that are held now are waited for first. What stays on your own objects is listed.
 
     \b
+    tidegate uninstall --dry-run
+    tidegate uninstall
+
+    \b
     Exit codes: 0 gone          3 refused, nothing was changed
                 1 something is left, or failed: run it again
     """

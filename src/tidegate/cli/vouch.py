@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @cluster_options
 def vouch(node: tuple[str, str], **given: Any) -> None:
-    """Drains wait for every node, NotReady ones too: a dead kubelet's kernel goes on forwarding.
+    """Say that one node need not be waited for, on your word.
+
+    Drains wait for every node, NotReady ones too: a dead kubelet's kernel goes on forwarding.
 
     With --dead you say that this one does not. Drains then end `verified-except`, naming the node and you. With
     --no-agent they wait 15 s for it and end `assumed`. Either counts only while the node's agent is silent, is written
