@@ -12,7 +12,7 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -191,6 +191,16 @@ async def last_of_all(stall: Stall) -> list[Figure]:
     return [result_is("4 last of all", entries, "verified"), *load.figures("4 last of all")]
 
 
+async def roll(stall: Stall, workload: str, old: Iterable[str], seconds: float) -> None:
+    """Until none of the ``old`` pods is left and as many new ones are ready. Raises ``TimeoutError``."""
+    left = set(old)
+    await stall.kubectl("set", "env", workload, "ROLLED=yes")
+    async with asyncio.timeout(seconds):
+        while left & {one["metadata"]["name"] for one in (await stall.get("pods"))["items"]}:
+            await asyncio.sleep(0.2)
+    await stall.ready("app=web", len(left))
+
+
 async def daemonset(stall: Stall) -> list[Figure]:
     """5. A DaemonSet without surge, under Local, rolled."""
     made = web(3)
@@ -199,11 +209,7 @@ async def daemonset(stall: Stall) -> list[Figure]:
     await stall.apply(made, service("web", {"app": "web"}, **LOCAL))
     old = await stall.ready("app=web", 3)
     async with stall.balanced() as load:
-        await stall.kubectl("set", "env", "daemonset/web", "ROLLED=yes")
-        async with asyncio.timeout(150):
-            while set(old) & {one["metadata"]["name"] for one in (await stall.get("pods"))["items"]}:
-                await asyncio.sleep(0.5)
-        await stall.ready("app=web", 3)
+        await roll(stall, "daemonset/web", old, 150)
     entries = await stall.ledger(*old)
     nodes = {one["node"] for one in entries}
     return [
@@ -218,11 +224,7 @@ async def recreate(stall: Stall) -> list[Figure]:
     await stall.apply(web(3, type="Recreate"), service("web", {"app": "web"}, type="NodePort"))
     old = await stall.ready("app=web", 3)
     async with stall.balanced() as load:
-        await stall.kubectl("set", "env", "deployment/web", "ROLLED=yes")
-        async with asyncio.timeout(60):
-            while set(old) & {one["metadata"]["name"] for one in (await stall.get("pods"))["items"]}:
-                await asyncio.sleep(0.2)
-        await stall.ready("app=web", 3)
+        await roll(stall, "deployment/web", old, 60)
     entries = await stall.ledger(*old)
     longest = max((one["seconds"] for one in entries), default=99.0)
     return [

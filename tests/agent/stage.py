@@ -12,6 +12,7 @@ import json
 import signal
 
 from tidegate import vtime
+from tidegate.agent import coordinator, process
 from tidegate.kube.api import DEPLOYMENTS, NAMESPACES, PODS, SERVICES, Deletion, Patch, Selection
 from tidegate.kube.client import KubeClient
 from tidegate.kube.errors import ApiError, Unreachable
@@ -77,6 +78,33 @@ class Switch:
         if self.is_off:
             raise Unreachable("the API is down")
         return await self.exchange(request)
+
+
+@contextlib.contextmanager
+def switched(monkeypatch, kind=Switch):
+    """``with switched(monkeypatch) as turn: turn(True)`` turns off the API as agents and coordinator reach it."""
+    made = []
+
+    def opened(module):
+        original = module.open_api
+
+        @contextlib.asynccontextmanager
+        async def through(server=""):
+            async with original(server) as api:
+                one = kind(api._exchange)
+                made.append(one)
+                yield KubeClient(one, server)
+
+        monkeypatch.setattr(module, "open_api", through)
+
+    opened(process)
+    opened(coordinator)
+
+    def turn(is_off):
+        for one in made:
+            one.is_off = is_off
+
+    yield turn
 
 
 class Stage:
@@ -156,8 +184,8 @@ class Stage:
         """End a container's process, named "pod/container"."""
         found = [p for p in self.lab.lab.ground.runtime._processes if p.name == name and p.alive]
         assert found, name
-        for process in found:
-            process.signal(number)
+        for one in found:
+            one.signal(number)
 
     async def scale(self, replicas):
         await self.api.patch(DEPLOYMENTS, "echo", Patch({"spec": {"replicas": replicas}}), NS)

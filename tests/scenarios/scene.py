@@ -7,15 +7,12 @@ connection after it was told to stop, or told to stop with one open?
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 
-from stage import NS, Switch
+from stage import NS, Switch, switched
 from stage import play as play_on_stage
 
-from tidegate.agent import coordinator, process
 from tidegate.kube.api import PODS, SERVICES
-from tidegate.kube.client import KubeClient
 from tidegate.kube.errors import ApiError
 
 NODES = {f"node-{index}": f"127.16.0.{10 + index}" for index in (1, 2, 3)}
@@ -91,31 +88,9 @@ class Weather(Switch):
         return await self.exchange(request)
 
 
-@contextlib.contextmanager
 def weather(monkeypatch):
     """``with weather(monkeypatch) as turn: turn(answer)`` changes the API for agents and coordinator; None: clear."""
-    made = []
-
-    def opened(module):
-        original = module.open_api
-
-        @contextlib.asynccontextmanager
-        async def switched(server=""):
-            async with original(server) as api:
-                one = Weather(api._exchange)
-                made.append(one)
-                yield KubeClient(one, server)
-
-        monkeypatch.setattr(module, "open_api", switched)
-
-    opened(process)
-    opened(coordinator)
-
-    def turn(answer):
-        for one in made:
-            one.is_off = answer
-
-    yield turn
+    return switched(monkeypatch, Weather)
 
 
 class Mortal:
