@@ -6,7 +6,7 @@ import asyncio
 import json
 
 from tidegate import vtime
-from tidegate.agent.witness import NodeWitness
+from tidegate.agent.witness import SLIGHT_SECONDS, NodeWitness
 from tidegate.model.endpoint import Endpoint
 from tidegate.observers.kernel import KernelUnreachable, LabTables
 from tidegate.observers.witness import Question, decode_answer, encode_answer
@@ -139,5 +139,30 @@ def test_an_idle_poll_costs_two_dumps():
         known = await witness.answer(Question(ASKED))
         await witness.answer(Question(ASKED, known.digest, 2))
         assert kernel.dumps == 3
+
+    play(story)
+
+
+def test_connections_being_opened_to_what_is_still_routed_are_no_hurried_news():
+    async def story(kernel, witness):
+        loop = asyncio.get_running_loop()
+        known = await witness.answer(Question(ASKED))
+        kernel.opening = [POD]
+        answer = await witness.answer(Question(ASKED, known.digest, 5))
+        assert len(answer.facts.tracked) == 1 and loop.time() == SLIGHT_SECONDS
+        assert kernel.dumps < 5
+
+    play(story)
+
+
+def test_a_commit_is_told_at_once_while_connections_are_opened_all_the_time():
+    async def story(kernel, witness):
+        loop = asyncio.get_running_loop()
+        known = await witness.answer(Question(ASKED))
+        kernel.opening = [POD]
+        loop.call_later(0.1, kernel.commit, OTHER)
+        answer = await witness.answer(Question(ASKED, known.digest, 5))
+        assert answer.facts.routes == () and len(answer.facts.tracked) == 1
+        assert abs(loop.time() - 0.1) < 0.001
 
     play(story)

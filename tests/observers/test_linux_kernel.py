@@ -200,7 +200,7 @@ async def test_what_the_kernel_does_not_tell_is_unreadable_by_its_name(kernel, m
 
 
 @inside
-async def test_connections_are_told_as_conntrack_prints_them_and_of_many_endpoints_those_that_open(kernel):
+async def test_connections_are_told_as_conntrack_prints_them_and_of_endpoints_those_that_open(kernel):
     commit(FOUR)
     here = Endpoint("192.0.2.1")
     listening = socket.create_server((here.address, 8080))
@@ -210,10 +210,7 @@ async def test_connections_are_told_as_conntrack_prints_them_and_of_many_endpoin
             printed = parse_conntrack(commands.output("conntrack", "-L").decode()).tracked
             everything = conntrack.read(None)[0]
             assert sorted(map(str, everything)) == sorted(map(str, printed)) and len(everything) == 2
-            assert {one.protocol: one.state for one in conntrack.read((here,))[0]} == {
-                "TCP": "ESTABLISHED",
-                "UDP": "NONE",
-            }
+            assert [one.protocol for one in conntrack.read((here,))[0]] == ["UDP"], "nothing of TCP is being opened"
             many = (here, *(Endpoint(f"10.244.8.{last}") for last in range(9)))
             assert [one.protocol for one in conntrack.read(many)[0]] == ["UDP"]
     commit("flush chain ip kube-proxy dispatch\n")

@@ -38,8 +38,7 @@ _WHERE = "conntrack"
 
 
 def read(endpoints: tuple[Endpoint, ...] | None) -> tuple[tuple[Tracked, ...], tuple[Unreadable, ...]]:
-    """What is bound to ``endpoints`` (of many: what is being opened towards them), or everything for None. Never
-    raises."""
+    """What is being opened towards ``endpoints``, and all of UDP and SCTP; or everything for None. Never raises."""
     try:
         return tuple(_entries(endpoints)), ()
     except (OSError, Malformed) as error:

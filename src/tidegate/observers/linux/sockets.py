@@ -47,7 +47,9 @@ class NamespacedSockets:
             tables = [read_in(path, family) for path in dict.fromkeys(places.values()) for family in _FAMILIES]
         except (NotFound, OSError) as error:
             return Quiet(unreadable=(Unreadable(str(error), "network namespaces"),))
-        return sockets.quiet(tables, endpoints, self._kubelets())
+        found = sockets.quiet(tables, endpoints)
+        # The kubelet's own are looked for only where something is in flight at all.
+        return sockets.quiet(tables, endpoints, self._kubelets()) if found.live else found
 
     def _kubelets(self) -> tuple[Socket, ...]:
         """The kubelet's end of its connections is in the node's network."""
