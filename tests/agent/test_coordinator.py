@@ -94,7 +94,7 @@ def play(story):
     async def all_of_it():
         world = World()
         coordinator = Coordinator(world.api, CoordinatorSettings("c", "127.16.0.11"), lambda line: None)
-        async with wire.serving(world.agent, "127.16.0.11", 15200):
+        async with wire.serving(lambda request: world.agent(request), "127.16.0.11", 15200):
             running = asyncio.create_task(coordinator.run())
             await asyncio.sleep(0.5)
             try:
@@ -180,6 +180,27 @@ def test_a_fresh_look_lists_and_asks_every_node_anew():
         assert [question.wait_seconds for question in world.questions[asked:]].count(0.0) == 1
         listed_now = {call[1] for call in world.api.calls[listed:] if call[0] == "list"}
         assert listed_now >= {"endpointslices", "services", "nodes"}
+
+    play(story)
+
+
+def test_a_fresh_look_asks_api_and_nodes_at_once():
+    async def story(world, coordinator):
+        await until(coordinator, lambda view: "confirmed" in verdicts(view).values())
+        list_, answer = world.api.list, world.answer
+
+        async def slow(*asked, **more):
+            await asyncio.sleep(0.1)
+            return await list_(*asked, **more)
+
+        async def slow_agent(request):
+            await asyncio.sleep(0.1)
+            return whole(200, witness.encode_answer(answer()))
+
+        world.api.list, world.agent = slow, slow_agent
+        began = asyncio.get_running_loop().time()
+        assert (await coordinator.acknowledge(asking(fresh=True, wait_seconds=0.0))).is_fresh
+        assert asyncio.get_running_loop().time() - began < 0.15
 
     play(story)
 

@@ -8,14 +8,16 @@ import pytest
 from fake_api import FakeApi
 
 from tidegate import vtime
-from tidegate.agent.suspicion import Suspicion
+from tidegate.agent.suspicion import ABSENT_SECONDS, Suspicion
 from tidegate.drain.state import Mode
 from tidegate.engine.flights import Flights
-from tidegate.kube.api import SERVICES
+from tidegate.kube.api import SERVICES, Listing
+from tidegate.kube.errors import ApiError
 from tidegate.kube.reflector import Reflector
 from tidegate.model import pod
 from tidegate.model.endpoint import Endpoint
 from tidegate.observers.coordinator import ask_of
+from tidegate.observers.discovery import SOURCES
 
 POD = {
     "metadata": {"name": "web", "namespace": "demo", "uid": "u", "labels": {"tidegate.dev/held": "cut"}},
@@ -55,3 +57,34 @@ def test_the_service_that_keeps_cut_pods_scrapeable_is_nobodys_route():
 @pytest.mark.parametrize("spec", [{"selector": {"app": "web"}}, {"ports": [{"name": "http", "port": 80}]}])
 def test_another_of_its_name_is_suspected_like_any(spec):
     assert any("tidegate-draining" in one for one in suspected_of(draining(**spec)))
+
+
+def test_the_last_look_leaves_out_kinds_that_were_absent_a_moment_ago_and_no_others():
+    async def story():
+        api = FakeApi()
+        asked, there = [], {"ingresses"}
+
+        async def list_(resource, select=None, resource_version=""):
+            asked.append(resource.plural)
+            if resource.plural in there:
+                return Listing([], "1")
+            raise ApiError(404, "NotFound", "no such kind")
+
+        api.list = list_
+        suspicion = Suspicion(api, Reflector(api, SERVICES), lambda: None)
+
+        async def looked(look):
+            asked.clear()
+            await look()
+            return list(asked)
+
+        await asyncio.sleep(1)
+        assert len(await looked(suspicion.look_again)) == len(SOURCES), "nothing is known yet"
+        assert await looked(suspicion.look_again) == ["ingresses"]
+        assert len(await looked(suspicion.list_now)) == len(SOURCES)
+        there.clear()
+        assert await looked(suspicion.look_again) == ["ingresses"]
+        await asyncio.sleep(ABSENT_SECONDS)
+        assert len(await looked(suspicion.look_again)) == len(SOURCES)
+
+    vtime.run(story(), limit_seconds=100)

@@ -423,21 +423,35 @@ class Coordinator:
         if running is not None:
             await asyncio.wait((running,))
         self._this_pass, self._next_pass = self._next_pass, None
+        # At once: no answer leans on another, each says what was true at some instant after this call. One after the
+        # other they took most of what a drain took above its floor.
+        listed, is_listed, are_asked, *_ = await asyncio.gather(
+            self._listed_nodes(),
+            self._sourcing.list_now(),
+            self._ask_externals(),
+            self._canvass.ask_all_now(),
+            self._suspicion.look_again(),
+            self._local.ask_all_now(),
+        )
+        # A node that the watch has not shown yet was not asked: the next look will.
+        is_whole = listed is not None and all(("", name) in self._nodes.objects for name in listed)
+        return is_whole and is_listed and are_asked
+
+    async def _listed_nodes(self) -> frozenset[str] | None:
         try:
-            listed = {key_of(obj)[1] for obj in (await self._api.list(NODES)).items}
+            return frozenset(key_of(obj)[1] for obj in (await self._api.list(NODES)).items)
         except KubeError:
-            return False
-        if not await self._sourcing.list_now():
-            return False
+            return None
+
+    async def _ask_externals(self) -> bool:
+        """Those there are now: a list first, then each of them."""
         if self._externals.reads_objects:
             await self._suspicion.list_now()
             self._externals.saw_objects(self._suspicion.listed)
         if not await self._externals.list_now(self._api):
             return False
-        await asyncio.gather(self._canvass.ask_all_now(), self._externals.ask_all_now(), self._suspicion.list_now())
-        await self._local.ask_all_now()
-        # A node that the watch has not shown yet was not asked: the next look will.
-        return all(("", name) in self._nodes.objects for name in listed)
+        await self._externals.ask_all_now()
+        return True
 
     def status(self, routers: Iterable[dict[str, object]] = ()) -> bytes:
         """``{"instance", "holding", "drains", "observers", "routers", "nodes"}``: what keeps each drain waiting, by

@@ -15,6 +15,9 @@ from tidegate.observers.discovery import AMBIENT, DNS, SOURCES, Found, Router, S
 
 LIST_SECONDS = 5.0
 """How old the lists may be while drains are in flight; the last look lists anew."""
+ABSENT_SECONDS = 10.0
+"""How long a kind that the cluster did not have is taken to be absent by the last look: a dozen refusals are no small
+part of it, and who was just installed routes to no pod that is out of its slices."""
 
 
 class Suspicion:
@@ -33,6 +36,7 @@ class Suspicion:
         self._problems: tuple[str, ...] = ("what else may route to it was not listed yet",)
         self._listed_at = float("-inf")
         self._round = 0
+        self._absent_at: dict[str, float] = {}
         self._told: dict[Key, tuple[tuple[object, ...], Found]] = {}
 
     async def list_if_due(self) -> None:
@@ -40,10 +44,20 @@ class Suspicion:
         if asyncio.get_running_loop().time() - self._listed_at >= LIST_SECONDS:
             await self.list_now()
 
+    async def look_again(self) -> None:
+        """List every kind anew but those that the cluster did not have a moment ago."""
+        now = asyncio.get_running_loop().time()
+        await self._list_all(frozenset(one for one, at in self._absent_at.items() if now - at < ABSENT_SECONDS))
+
     async def list_now(self) -> None:
         """List everything. Kinds that the cluster does not have are nobody; what may not be read stays in doubt."""
+        await self._list_all(frozenset())
+
+    async def _list_all(self, absent: frozenset[str]) -> None:
         listed_at = asyncio.get_running_loop().time()
-        answers = await asyncio.gather(*(self._list(plural) for plural in SOURCES))
+        asked = [plural for plural in SOURCES if plural not in absent]
+        found = dict(zip(asked, await asyncio.gather(*map(self._list, asked)), strict=True))
+        answers = [found.get(plural, []) for plural in SOURCES]
         if listed_at < self._listed_at:
             return
         self._listed_at = listed_at
@@ -74,10 +88,14 @@ class Suspicion:
         group, version, kind, is_namespaced = SOURCES[plural]
         resource = Resource(group, version, plural.partition(".")[0], kind, is_namespaced)
         try:
-            return (await self._api.list(resource)).items
+            items = (await self._api.list(resource)).items
+            self._absent_at.pop(plural, None)
+            return items
         except ApiError as error:
             if error.is_not_found:
+                self._absent_at[plural] = asyncio.get_running_loop().time()
                 return []
+            self._absent_at.pop(plural, None)
             return f"{plural} cannot be listed, so who routes by them is not known: {error}"
         except KubeError as error:
             return f"{plural} cannot be listed, so who routes by them is not known: {error}"

@@ -135,8 +135,10 @@ class Sourcing:
         asked = [(flight, flight.round) for flight in self._flights]
         try:
             await asyncio.gather(*(self._read_pod(flight) for flight, _ in asked))
-            listed_services = await self._api.list(SERVICES)
-            listed_slices = await self._api.list(ENDPOINTSLICES)
+            # A Service that only one of the two has is in doubt either way: no slice of its own, or one of nobody's.
+            listed_services, listed_slices = await asyncio.gather(
+                self._api.list(SERVICES), self._api.list(ENDPOINTSLICES)
+            )
             at = asyncio.get_running_loop().time()
             services, slices = self._listed
             lists = Lists(
