@@ -16,6 +16,7 @@ NAMES = (
     *MUST_SHOW,
     "verbs",
     "policies",
+    "witness",
     "api_rates",
     "watch_decode",
     "kernel_forward",
@@ -34,7 +35,7 @@ def measure(name: str, runs: int, drains: int = 100) -> list[Figure]:
     title: str = (module.__doc__ or name).splitlines()[0]
     ground = machine()
     print(f"{name}: {ground}", flush=True)
-    counts = {"ratios": (runs,), "ingress": (drains,)}
+    counts = {"ratios": (runs,), "ingress": (drains,), "witness": (2 * drains,)}
     figures: list[Figure] = module.run(*counts.get(name, ()))
     print("\n".join(lines(title, figures)))
     print(f"  (load afterwards {load()})\n", flush=True)
@@ -49,7 +50,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(known)}; all without one")
     parser.add_argument("--runs", type=int, default=10, help="how often `ratios` plays the demo's rows")
-    parser.add_argument("--drains", type=int, default=100, help="how many drains `ingress` plays through each proxy")
+    drains_help = "how many drains `ingress` plays through each proxy, and `witness` for every two over all kernels"
+    parser.add_argument("--drains", type=int, default=100, help=drains_help)
     given = parser.parse_args()
     unknown = [name for name in given.names if name not in known]
     if unknown:
