@@ -89,6 +89,8 @@ class Grip:
     def __init__(self):
         self.recorded, self.deadline, self.fails = [], 30.0, 0
         self.while_recording = lambda: None
+        self.record_seconds = [0.05]
+        """Of each try, the last of all that follow."""
 
     def is_cut(self, seen):
         return True
@@ -114,7 +116,8 @@ class Grip:
             raise Unreachable("no API")
         self.recorded.append(result)
         self.while_recording()
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(self.record_seconds[0])
+        self.record_seconds = self.record_seconds[1:] or self.record_seconds
         return True
 
     async def release(self, drain, result):
@@ -334,6 +337,19 @@ def test_a_route_that_comes_back_while_the_record_is_written_takes_the_proof_bac
     assert result.result is Ending.TIMED_OUT
     assert seconds >= 30
     assert stage.grip.recorded[-1] == result, "what was recorded is corrected"
+
+
+@pytest.mark.parametrize(("seconds", "looks"), [(0.9, 1), (8.0, 2)])
+def test_a_proof_of_before_we_stood_still_is_taken_once_more(seconds, looks):
+    """The holder waits for an agent that is not run; its word must not be of before."""
+
+    def slow(stage):
+        stage.grip.record_seconds = [seconds, 0.05]
+        stage.coordinator.all_let_go()
+
+    result, _, stage = play((1, slow))
+    assert result.result is Ending.VERIFIED
+    assert (stage.coordinator.fresh_looks, len(stage.grip.recorded)) == (looks, looks)
 
 
 def test_a_deadline_that_is_moved_is_kept():

@@ -39,6 +39,8 @@ LOOK_AGAIN_SECONDS = 0.1
 LOOK_SECONDS_MIN = 0.05
 LOOK_COUNTS_SECONDS = 1.0
 """How old the last look may be when the pod is told to stop: an API that is slow to take the record costs another."""
+LOOK_STALE_SECONDS = 3.0
+"""How old it may be when a gate is answered. Its record takes a second at most: more is a process that was not run."""
 DENIED_SECONDS = 10.0
 """How long an act may be forbidden before a person is told: RBAC of a starting API server takes a moment."""
 AFTERMATH_SECONDS = 0.2
@@ -283,7 +285,7 @@ class Keeper:
         self._step(event)
 
     async def _look_again(self) -> None:
-        """Steps source, fence, acknowledgements and quiet once more in one pass, each begun after the last."""
+        """Source, fence and acknowledgements once more, at once and all begun after this call; quiet after them."""
         loop = asyncio.get_running_loop()
         try:  # the deadline does not wait for somebody who hangs: what is left after it belongs to the app
             async with asyncio.timeout(max(self._until_deadline(), LOOK_SECONDS_MIN)):
@@ -310,6 +312,12 @@ class Keeper:
         looked_at = self._looked_at
         return looked_at is not None and asyncio.get_running_loop().time() - looked_at < LOOK_COUNTS_SECONDS
 
+    def _is_stale(self) -> bool:
+        """Whether a gate's proof is of before we stood still: its holder waits for us, and news may be read late."""
+        if self.drain.mode is not Mode.GATE or self.drain.state is not State.DRAINED or self._looked_at is None:
+            return False
+        return asyncio.get_running_loop().time() - self._looked_at > LOOK_STALE_SECONDS
+
     async def _conclude(self) -> bool:
         result = self.drain.result
         assert result is not None
@@ -319,7 +327,7 @@ class Keeper:
         # What came in while the record was written may have taken the proof back.
         before = self.drain.state
         self._observe()
-        if self.drain.state is not before:
+        if self.drain.state is not before or self._is_stale():
             return False
         event = await self.grip.release(self.drain, result)
         if event is None:
