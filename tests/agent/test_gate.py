@@ -8,7 +8,7 @@ import json
 import pytest
 
 from tidegate import vtime
-from tidegate.agent.gate import Gate
+from tidegate.agent.gate import CONFIRM_SECONDS, Gate
 from tidegate.agent.holds import HeldPod, Holds
 from tidegate.agent.journals import SLOTS, Journals, NoSlot
 from tidegate.model.names import DrainResult, Ending
@@ -85,6 +85,7 @@ def test_a_release_that_reached_nobody_is_bypassed(tmp_path, confirmation):
 def test_a_holder_that_is_silent_after_the_release_is_bypassed(tmp_path):
     async def story(reader, writer):
         await released(reader)
+        await asyncio.sleep(CONFIRM_SECONDS)
 
     [ended] = play(story, Drains(), tmp_path)
     assert ended["result"] == "bypassed"

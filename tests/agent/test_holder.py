@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import signal
 import socket
 import struct
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -93,6 +95,70 @@ def test_without_an_agent_the_hold_lasts_the_fallback_sleep():
 def test_an_agent_that_stops_making_sense_costs_the_fallback_sleep_and_no_more(agent):
     _, seconds = run(lambda _: ask(), agent)
     assert 15 <= seconds < 15.1
+
+
+class Stalled(Agent):
+    """One that is silent for a while, its connection open, and then goes on."""
+
+    def __init__(self, at, seconds, release_after):
+        super().__init__(release_after)
+        self.at, self.seconds = at, seconds
+
+    async def serve(self, reader, writer):
+        began = asyncio.get_running_loop().time()
+        self.asked.append(json.loads(await reader.readline())["hold"])
+        while (held := asyncio.get_running_loop().time() - began) < self.release_after:
+            writer.write(b'{"heartbeat": 1}\n')
+            await asyncio.sleep(self.seconds if self.at <= held < self.at + 1 else min(1, self.release_after - held))
+        writer.write(b'{"release": {"result": "verified"}}\n')
+        with contextlib.suppress(ValueError):
+            self.answered.append(json.loads(await reader.readline())["answered"])
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    ("stalled", "until", "answered"),
+    [
+        (Stalled(4, 9, 13.5), 13.5, [1]),  # it was back in time: its word counts
+        (Stalled(4, 9, 30), 30, [1]),
+        (Stalled(4, 20, 30), 15, []),  # not by the end of the sleep
+        (Stalled(13, 3.5, 30), 30, [1]),  # three heartbeats are missed across it, and it is back
+        (Stalled(20, 2.5, 30), 30, [1]),
+        (Stalled(20, 9, 30), 23, []),
+    ],
+)  # fmt: skip
+def test_an_agent_that_is_silent_may_come_back_until_the_fallback_sleep_would_have_ended(stalled, until, answered):
+    _, seconds = run(lambda _: ask(), stalled)
+    assert until <= seconds < until + 1.2
+    assert stalled.answered == answered
+
+
+@pytest.mark.parametrize("is_agent_stopped_too", [False, True])
+def test_a_holder_that_was_not_run_itself_gives_nobody_up_for_that(is_agent_stopped_too):
+    """The clock alone would say that the agent was silent: its heartbeats are read in the same turn that finds the time
+    is up, or, where the whole machine stood still, come a little later."""
+
+    async def story():
+        ours, agents = socket.socketpair()
+        reader, writer = await asyncio.open_connection(sock=ours)
+        agents.setblocking(True)
+        loop = asyncio.get_running_loop()
+        hold = holder.Hold("127.17.1.2", 15299, "web", loop.time() - 20)
+        settings = holder.HolderSettings(silence_seconds=0.6)
+        reading = loop.create_task(holder.Holder(settings, print)._line(hold, reader))
+        await asyncio.sleep(0.01)
+        if not is_agent_stopped_too:
+            agents.sendall(b'{"heartbeat": 1}\n')
+        time.sleep(0.8)  # realtime: nobody is run
+        await asyncio.sleep(0.05)
+        if is_agent_stopped_too:
+            agents.sendall(b'{"heartbeat": 1}\n')
+        line = await reading
+        writer.close()
+        agents.close()
+        return line
+
+    assert asyncio.run(story()) == b'{"heartbeat": 1}\n'
 
 
 def test_an_agent_killed_in_a_hold_leaves_the_fallback_sleep_from_the_first_call():

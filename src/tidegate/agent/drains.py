@@ -40,8 +40,8 @@ from tidegate.traffic.listing import every_endpoint
 
 RETRY_SECONDS = 0.3
 AFTERMATH_SECONDS_MAX = 60.0
-REMEMBERED_SECONDS = 10.0
-"""How long after a pod's end its line may still be amended: the holder has 2 s to confirm an answer."""
+REMEMBERED_SECONDS = 30.0
+"""How long after a pod's end its line may still be amended: the holder has 10 s to confirm an answer."""
 RECORD_LATE_SECONDS = 1.0
 """How long past the deadline a record may still be tried: the kubelet keeps 2 s of its own."""
 
@@ -323,9 +323,10 @@ class PodDrains:
         self._bypass(pod, result)
         self._recording[pod.uid] = asyncio.get_running_loop().create_task(self.record(pod, result))
 
-    def died(self, pod: HeldPod, why: str) -> None:
+    async def died(self, pod: HeldPod, why: str) -> None:
         """A hold died with the agent before us: its line is amended, where it came to write one."""
-        known = [one for one in self.ledger.read().entries if one.uid == pod.uid and not one.amends]
+        kept = await vtime.to_thread(self.ledger.read)
+        known = [one for one in kept.entries if one.uid == pod.uid and not one.amends]
         if known:
             at = as_text(vtime.now().timestamp())
             result = Ending.BYPASSED.value

@@ -17,8 +17,9 @@ from tidegate.agent.holds import HeldPod, Holds
 from tidegate.model.names import DrainResult, Ending
 
 HEARTBEAT_SECONDS = 1.0
-CONFIRM_SECONDS = 2.0
-ASK_SECONDS = 2.0
+CONFIRM_SECONDS = 10.0
+ASK_SECONDS = 10.0
+"""Both of a holder that is there and is not run by its machine: one that ends is known to be gone at once."""
 LINE_BYTES_MAX = 4096
 
 
@@ -131,7 +132,7 @@ class Gate:
 
 
 async def _beat(writer: asyncio.StreamWriter) -> None:
-    """The holder falls back to its sleep when three of these are missing."""
+    """The holder gives us up when three of these are missing after its fallback sleep would have ended."""
     beats = 0
     while not writer.is_closing():
         writer.write(json.dumps({"heartbeat": beats}).encode() + b"\n")

@@ -3,7 +3,8 @@
 It stands apart from the agent because the kubelet's hook fails OPEN: a closed connection is SIGTERM at
 once (k8s pkg/kubelet/lifecycle/handlers.go, confirmed on a real kubelet). So this file imports the standard
 library only and does three things: learn which pod is asking, ask the agent over a UNIX socket, hold. When
-the agent is silent or gone it holds for the fallback sleep: a gate is never worse than ``sleep 15``.
+the agent is gone it holds for the fallback sleep: a gate is never worse than ``sleep 15``. An agent that is silent
+may be starved of CPU and speak again; to wait for it costs nothing until the sleep would have ended.
 
 A pod on its node's network has no address of its own: its call comes straight to 127.0.0.1 and carries a token that is
 in the pod's annotations.
@@ -32,6 +33,8 @@ LINE_BYTES_MAX = 4096
 """The kubelet's request line and headers are about 150 bytes; more is not the kubelet."""
 HEADER_LINES_MAX = 64
 REQUEST_SECONDS = 5.0
+HEARTBEATS = 3
+"""So many in a row are missing when the agent is silent."""
 SO_ORIGINAL_DST = 80
 """linux/netfilter_ipv4.h; the same number for IPv6 (IP6T_SO_ORIGINAL_DST)."""
 
@@ -63,7 +66,8 @@ class HolderSettings:
     fallback_seconds: float = 15.0
     """What the field sleeps today; counted from the kubelet's call."""
     silence_seconds: float = 3.0
-    """Three missed heartbeats."""
+    """Three missed heartbeats; believed once the fallback sleep would have ended. A connection that breaks is no
+    silence: an agent that ends is known to be gone at once."""
     holds_max: int = 1024
     """Holds that ask the agent; more of them only sleep. Four times as many connections are refused."""
 
@@ -185,9 +189,7 @@ class Holder:
                 question |= {"token": hold.token} if hold.token else {}
                 writer.write(json.dumps({"hold": question}).encode() + b"\n")
             while True:
-                async with asyncio.timeout(silence):
-                    line = await reader.readuntil(b"\n")
-                message: Any = json.loads(line)
+                message: Any = json.loads(await self._line(hold, reader))
                 if "release" in message:
                     # Confirmed before the kubelet hears of it, with the count of its connections still
                     # open: an agent that hears nothing back records the hold as dead.
@@ -200,6 +202,27 @@ class Holder:
         finally:
             if writer is not None:
                 writer.close()
+
+    async def _line(self, hold: Hold, reader: asyncio.StreamReader) -> bytes:
+        """The agent's next line. Raises ``AgentLost`` once it is silent and the fallback sleep is over.
+
+        Counted by our own turns and not by the clock alone: where we were not run ourselves, the machine was paused or
+        busy, the first turn after it finds what came meanwhile.
+        """
+        loop = asyncio.get_running_loop()
+        reading = loop.create_task(reader.readuntil(b"\n"))
+        began, missed = loop.time(), 0
+        beat = self.settings.silence_seconds / HEARTBEATS
+        try:
+            while not reading.done():
+                left = hold.asked_at + self.settings.fallback_seconds - loop.time()
+                if missed >= HEARTBEATS and left <= 0:
+                    raise AgentLost(f"the agent said nothing for {loop.time() - began:.1f} s")
+                await asyncio.wait((reading,), timeout=left if 0 < left < beat else beat)
+                missed += not 0 < left < beat
+            return reading.result()
+        finally:
+            reading.cancel()
 
 
 async def _wait_or_close(hold: Hold, reader: asyncio.StreamReader) -> None:

@@ -165,7 +165,7 @@ async def _record_dead_holds(drains: PodDrains, dead: list[DeadHold], log: Calla
     """What an agent held that is gone, it lost: those drains are bypassed, whatever the pods say by now."""
     for hold in dead:
         log(f"{hold.pod.name} {hold.container}: bypassed, its hold died with the agent")
-        drains.died(hold.pod, DIED.reason)
+        await drains.died(hold.pod, DIED.reason)
         await drains.record(hold.pod, DIED)
 
 
