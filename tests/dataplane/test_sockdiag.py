@@ -9,6 +9,7 @@ import pytest
 
 from tidegate.dataplane import sockdiag
 from tidegate.dataplane.facts import Unreadable
+from tidegate.model.endpoint import canonical
 from tidegate.observers import sockdiag as ask
 
 
@@ -75,7 +76,7 @@ def test_an_answer_of_many_datagrams_is_parsed_once(monkeypatch: pytest.MonkeyPa
     """It was parsed anew with each: 20 s for a few thousand sockets, in which the agent said nothing."""
     parsed = []
     real = sockdiag.parse
-    monkeypatch.setattr(sockdiag, "parse", lambda answer: parsed.append(len(answer)) or real(answer))
+    monkeypatch.setattr(sockdiag, "parse", lambda answer, about: parsed.append(len(answer)) or real(answer))
     many = [_message(1, 8080, 40000 + number) for number in range(500)]
     monkeypatch.setattr(ask.socket, "socket", lambda *kind: Netlink(*many, DONE))
     found = ask.read(sockdiag.AF_INET)
@@ -86,6 +87,34 @@ def test_an_answer_of_many_datagrams_is_parsed_once(monkeypatch: pytest.MonkeyPa
 def test_an_answer_that_breaks_off_is_unreadable(monkeypatch: pytest.MonkeyPatch, end: bytes):
     monkeypatch.setattr(ask.socket, "socket", lambda *kind: Netlink(_message(1, 8080, 40000), end, b"", b""))
     assert isinstance(ask.read(sockdiag.AF_INET), Unreadable)
+
+
+@pytest.mark.parametrize("address", ["127.77.1.1", "::ffff:127.77.1.1"])
+def test_asked_about_an_address_only_what_listens_or_concerns_it_is_told(address: str):
+    with socket.socket() as listener, socket.socket() as other:
+        for one, at in ((listener, "127.77.1.1"), (other, "127.77.1.2")):
+            one.bind((at, 0))
+            one.listen()
+        pairs = [(socket.create_connection(one.getsockname()), one.accept()[0]) for one in (listener, other)]
+        found = ask.read(sockdiag.AF_INET, sockdiag.packed([canonical(address)]))
+        whole = ask.read(sockdiag.AF_INET)
+        assert isinstance(found, tuple) and isinstance(whole, tuple)
+        at, beside = ("{}:{}".format(*one.getsockname()) for one in (listener, other))
+        assert sorted(one.state for one in found if at in (str(one.local), str(one.remote))) == [
+            "ESTABLISHED", "ESTABLISHED", "LISTEN"
+        ]  # fmt: skip
+        assert [one.state for one in found if beside in (str(one.local), str(one.remote))] == ["LISTEN"]
+        assert {one for one in whole if beside in (str(one.local), str(one.remote))} - set(found)
+        for pair in pairs:
+            for one in pair:
+                one.close()
+
+
+def test_what_is_not_understood_is_left_out_for_no_address():
+    odd = bytearray(_message(1, 8080, 40000))
+    odd[16] = 77  # no address family
+    assert isinstance(sockdiag.parse(bytes(odd) + DONE, sockdiag.packed(["192.0.2.9"])), Unreadable)
+    assert sockdiag.parse(_message(1, 8080, 40000) + DONE, sockdiag.packed(["192.0.2.9"])) == ()
 
 
 def test_the_machines_own_sockets_are_seen_and_those_that_wait_are_not():

@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from tidegate import vtime
 from tidegate.agent.moving import Flows
 from tidegate.dataplane.sockets import Quiet
 from tidegate.kube.api import NODES, SERVICES, Api, Selection
@@ -46,7 +47,8 @@ class OwnSockets:
     kubelet_pid: int
 
     async def read(self, endpoints: tuple[Endpoint, ...]) -> Quiet:
-        return sockets.read_quiet(endpoints, self.kubelet_pid)
+        # A tenth of a second where the machine has thousands of sockets, and the gates need their heartbeats meanwhile.
+        return await vtime.to_thread(sockets.read_quiet, endpoints, self.kubelet_pid)
 
 
 @dataclass(frozen=True, slots=True)

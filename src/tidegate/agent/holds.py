@@ -79,6 +79,8 @@ class Holds:
     journals: Journals
     _own: _Account = field(default_factory=_Account)
     _others: dict[Path, _Account] = field(default_factory=dict)
+    _buried: dict[Path, tuple[int, int]] = field(default_factory=dict)
+    """Inode and size of what agents that are gone have left, as it was when nothing in it was open any more."""
 
     @property
     def journal(self) -> Journal:
@@ -98,6 +100,11 @@ class Holds:
         """The holds of other agents that are gone: each told once, and marked bypassed in its agent's own journal."""
         dead = []
         for path in self.journals.orphaned():
+            status = path.stat()
+            is_known = self._buried.get(path) == (status.st_ino, status.st_size)
+            if is_known:
+                continue  # 4 MiB at most, and we are called every two seconds
+            self._buried[path] = (status.st_ino, status.st_size)
             account = _Account()
             for entry in read(path):
                 account.replay(entry)

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from tidegate import __version__
+from tidegate import __version__, vtime
 from tidegate.agent.ground import PodSockets
 from tidegate.agent.moving import Mover
 from tidegate.agent.probing import Prober, TooManyProbes
@@ -58,7 +58,7 @@ class Questions:
             case "GET", "/v1/connections":
                 return await self._connections(request)
             case "GET", ledger.LEDGER_PATH:
-                return self._ledger(request)
+                return await self._ledger(request)
             case "GET", activity.ACTIVITY_PATH:
                 return await self._counted(self._activity(request))
             case "POST", probe.PROBE_PATH:
@@ -133,8 +133,13 @@ class Questions:
             return _refusal(400, str(error))
         return whole(200, b"{}")
 
-    def _ledger(self, request: Request) -> Response:
-        """The newest entries since an instant (RFC 3339), of one namespace and pod where they are named."""
+    async def _ledger(self, request: Request) -> Response:
+        """The newest entries since an instant (RFC 3339), of one namespace and pod where they are named.
+
+        Not on the loop: the file has up to 16 MiB, and gates need their heartbeats meanwhile."""
+        return await vtime.to_thread(self._kept, request)
+
+    def _kept(self, request: Request) -> Response:
         since, namespace, name = request.param("since"), request.param("namespace"), request.param("pod")
         kept = [
             one

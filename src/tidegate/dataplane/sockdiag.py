@@ -8,6 +8,7 @@ include/uapi/linux/inet_diag.h and netlink.h, in host byte order but for ports a
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from ipaddress import ip_address
 
 from tidegate.dataplane.facts import Unreadable
@@ -15,6 +16,7 @@ from tidegate.dataplane.sockets import STATES, Socket
 from tidegate.model.endpoint import Endpoint, canonical
 
 AF_INET, AF_INET6 = 2, 10
+_WIDTHS = {AF_INET: 4, AF_INET6: 16}
 _IPPROTO_TCP = 6
 _SOCK_DIAG_BY_FAMILY = 20
 _NLM_F_REQUEST, _NLM_F_DUMP, _NLM_F_DUMP_INTR = 0x1, 0x300, 0x10
@@ -52,8 +54,9 @@ def ends(datagram: bytes) -> bool:
     return not datagram
 
 
-def parse(answer: bytes) -> tuple[Socket, ...] | Unreadable:
-    """All sockets of a whole answer. Never raises but ``Incomplete``.
+def parse(answer: bytes, about: frozenset[bytes] | None = None) -> tuple[Socket, ...] | Unreadable:
+    """All sockets of a whole answer; with ``about`` (``packed``) those that listen or have one of these addresses at
+    either end: a machine's table has tens of thousands, 20 us each. Never raises but ``Incomplete``.
 
     A dump that the kernel says was interrupted (a socket moved while it was walked) is unreadable: ask again.
     """
@@ -72,12 +75,32 @@ def parse(answer: bytes) -> tuple[Socket, ...] | Unreadable:
             return Unreadable(f"the kernel answered with error {_error(body)}", _WHERE)
         if kind != _SOCK_DIAG_BY_FAMILY or len(body) < _MESSAGE.size:
             return Unreadable(f"a message of type {kind} and {len(body)} bytes", _WHERE)
+        at += (length + 3) & ~3
+        if about is not None and not _concerns(body, about):
+            continue
         socket = _socket(body)
         if isinstance(socket, Unreadable):
             return socket
         sockets.append(socket)
-        at += (length + 3) & ~3
     raise Incomplete
+
+
+def packed(addresses: Iterable[str]) -> frozenset[bytes]:
+    """Addresses as messages have them, an IPv4 one also as it is mapped into IPv6."""
+    found: list[bytes] = []
+    for address in map(ip_address, addresses):
+        found.append(address.packed)
+        if address.version == 4:
+            found.append(bytes(10) + b"\xff\xff" + address.packed)
+    return frozenset(found)
+
+
+def _concerns(body: bytes, about: frozenset[bytes]) -> bool:
+    """What is not understood concerns everybody."""
+    family, state, _, _, _, _, source, destination, *_ = _MESSAGE.unpack_from(body)
+    width = _WIDTHS.get(family)
+    is_open = state not in STATES or STATES[state] == "LISTEN"
+    return width is None or is_open or source[:width] in about or destination[:width] in about
 
 
 def _error(body: bytes) -> int:
@@ -87,7 +110,7 @@ def _error(body: bytes) -> int:
 def _socket(body: bytes) -> Socket | Unreadable:
     family, state, _, _, sport, dport, source, destination, _, _, unsent, _, inode = _MESSAGE.unpack_from(body)
     name = "SYN_RECV" if state == _NEW_SYN_RECV else STATES.get(state)
-    width = {AF_INET: 4, AF_INET6: 16}.get(family)
+    width = _WIDTHS.get(family)
     if name is None or width is None:
         return Unreadable(f"state {state}, family {family}", _WHERE)
 

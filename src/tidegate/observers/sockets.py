@@ -14,6 +14,7 @@ import msgspec
 from tidegate import vtime
 from tidegate.dataplane import sockets
 from tidegate.dataplane.facts import Unreadable
+from tidegate.dataplane.sockdiag import packed
 from tidegate.dataplane.sockets import Quiet, Socket
 from tidegate.model.endpoint import Endpoint
 from tidegate.observers import sockdiag
@@ -42,7 +43,7 @@ def read_quiet(endpoints: Iterable[Endpoint], kubelet_pid: int = 0, proc: str = 
 
 def _table(path: str, endpoints: tuple[Endpoint, ...]) -> tuple[Socket, ...] | Unreadable:
     if path in _DIAGNOSED and not vtime.is_virtual():
-        answer = sockdiag.read(_DIAGNOSED[path])
+        answer = sockdiag.read(_DIAGNOSED[path], packed(endpoint.address for endpoint in endpoints))
         if not isinstance(answer, Unreadable):
             return answer
     try:

@@ -3,13 +3,13 @@
 Code above this package is plain asyncio. On an ordinary loop it meets real time, sockets and signals; on a
 ``VirtualLoop`` the same code meets virtual time, an in-memory TCP and modelled processes, and the same seed
 gives the same run. Public surface: ``now``, ``run``, ``VirtualLoop``, ``Deadlock``, ``Program``, ``Entrypoint``,
-``Process``, ``Nursery``, ``read_text``, ``socket_inodes``, ``hosted``.
+``Process``, ``Nursery``, ``read_text``, ``socket_inodes``, ``to_thread``, ``hosted``.
 """
 
 from tidegate.vtime.clock import now
 from tidegate.vtime.loop import VirtualLoop, hosted, run
 from tidegate.vtime.nursery import Nursery
-from tidegate.vtime.proc import is_virtual, read_text, socket_inodes
+from tidegate.vtime.proc import is_virtual, read_text, socket_inodes, to_thread
 from tidegate.vtime.process import Process
 from tidegate.vtime.program import Entrypoint, Program, entrypoint
 from tidegate.vtime.realtime import new_event_loop
@@ -19,4 +19,5 @@ __all__ = [
     "Deadlock", "Entrypoint", "Nursery", "Process", "Program", "VirtualLoop",
     "entrypoint", "hosted",
     "is_virtual", "new_event_loop", "now", "read_text", "run", "socket_inodes",
+    "to_thread",
 ]  # fmt: skip
