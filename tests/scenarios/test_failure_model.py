@@ -32,7 +32,7 @@ from tidegate.kube.api import NODES, PODS, Patch
 from tidegate.kube.client import KubeClient
 from tidegate.kube.errors import Unreachable
 from tidegate.lab.kernel.tables import decode_entries
-from tidegate.model.names import SYSTEM_NAMESPACE
+from tidegate.model.names import SYSTEM_NAMESPACE, VouchRecord, encode_vouch
 from tidegate.rehearse.addons import TIDEGATE
 
 PAGE = (Path(__file__).parents[2] / "docs" / "failures.md").read_text("utf-8")
@@ -583,9 +583,8 @@ def test_an_excuse_that_counted_for_a_node_that_answers_would_be_seen(monkeypatc
 
     async def story(one):
         one.stage.fault("proxy-freeze", SPARE, 10_000)
-        await one.stage.api.patch(
-            NODES, SPARE, Patch({"spec": {"taints": [{"key": OUT_OF_SERVICE, "effect": "NoExecute"}]}})
-        )
+        word = encode_vouch(VouchRecord("no-agent", "none can run there", "ann@desk", "2026-01-01T11:00:00Z"))
+        await one.stage.api.patch(NODES, SPARE, Patch({"metadata": {"annotations": word}}))
         await one.begin()
         found.extend(lies(one.stage))
 

@@ -33,11 +33,13 @@ class Excuse:
 
 
 def excuse_of(node: Node, now: datetime) -> Excuse | None:
-    """What was said of ``node``, None for nothing. A word that cannot be read, or is out of date, excuses nobody."""
-    if node.is_out_of_service:
+    """What was said of ``node``, None for nothing. A word that cannot be read, or is out of date, excuses nobody, nor
+    does one that it is dead where its kubelet lives: it came back, and its kernel forwards."""
+    if node.is_out_of_service and not node.is_ready:
         return Excuse("dead", f"tainted {OUT_OF_SERVICE}")
     record = _vouched(node)
-    if record is not None and record.says in (DEAD, NO_AGENT) and not _is_past(record.until, now):
+    said = (NO_AGENT,) if node.is_ready else (DEAD, NO_AGENT)
+    if record is not None and record.says in said and not _is_past(record.until, now):
         until = f" until {record.until}" if record.until else ""
         word = f"{record.by} vouched at {record.at}{until}: {record.reason}"
         return Excuse("dead" if record.says == DEAD else "no-agent", word)
