@@ -6,8 +6,7 @@ Everything here raises ``Malformed`` for what does not add up, and nothing else:
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 _HEADER = struct.Struct("=IHHII")
 _ATTRIBUTE = struct.Struct("=HH")
@@ -23,8 +22,7 @@ class Malformed(ValueError):
     """Bytes that no kernel wrote, or that were cut short."""
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """One message; ``body`` begins behind its header."""
 
     kind: int
@@ -43,8 +41,9 @@ def attribute(kind: int, value: bytes) -> bytes:
     return _ATTRIBUTE.pack(4 + len(value), kind) + value + bytes(-len(value) & 3)
 
 
-def messages(data: bytes) -> Iterator[Message]:
+def messages(data: bytes) -> list[Message]:
     """The messages of one datagram. Raises ``Malformed``."""
+    found = []
     at, end = 0, len(data)
     while at < end:
         if end - at < HEADER_BYTES:
@@ -52,8 +51,9 @@ def messages(data: bytes) -> Iterator[Message]:
         length, kind, flags, sequence, _ = _HEADER.unpack_from(data, at)
         if not HEADER_BYTES <= length <= end - at:
             raise Malformed(f"a message of {length} bytes where {end - at} are left")
-        yield Message(kind, flags, sequence, data[at + HEADER_BYTES : at + length])
+        found.append(Message(kind, flags, sequence, data[at + HEADER_BYTES : at + length]))
         at += length + 3 & ~3
+    return found
 
 
 def error_of(message: Message) -> int:
@@ -78,6 +78,30 @@ def listed(data: bytes) -> list[tuple[int, bytes]]:
     if at < end:
         raise Malformed(f"{end - at} bytes behind the last attribute")
     return found
+
+
+def leading_texts(body: bytes) -> tuple[str, str, int] | None:
+    """The strings of attributes 1 and 2, where ``body`` (of nfnetlink) begins with these, and where the next attribute
+    is; None for any other. Most of what is told of a commit needs no more."""
+    at, found = 4, []
+    for expected in (1, 2):
+        if at + 4 > len(body):
+            return None
+        length, kind = _ATTRIBUTE.unpack_from(body, at)
+        value = body[at + 4 : at + length]
+        if kind != expected or not 5 <= length <= len(body) - at or value.find(0) != length - 5:
+            return None
+        found.append(value[:-1].decode(errors="surrogateescape"))
+        at += length + 3 & ~3
+    return found[0], found[1], at
+
+
+def last_nested(body: bytes, at: int, kind: int) -> bytes | None:
+    """The value of attribute ``kind`` where it stands at ``at`` of ``body`` and nothing behind it; else None."""
+    if at + 4 > len(body):
+        return None
+    length, found = _ATTRIBUTE.unpack_from(body, at)
+    return body[at + 4 :] if found & _KIND == kind and length == len(body) - at else None
 
 
 def attributes(data: bytes) -> dict[int, bytes]:

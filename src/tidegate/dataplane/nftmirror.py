@@ -16,12 +16,15 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import ip_address
+from itertools import groupby
+from operator import attrgetter
 from typing import Protocol
 
 from tidegate.dataplane.facts import Facts, Unreadable
 from tidegate.dataplane.frontends import Asking, facts_of, is_fence
-from tidegate.dataplane.netlink import Malformed, Message, attributes, number, text
+from tidegate.dataplane.netlink import Malformed, Message, attributes, leading_texts, number, text
 from tidegate.dataplane.nftsets import KernelSet
+from tidegate.dataplane.nftspool import Spool
 from tidegate.dataplane.nftstore import SetStore
 from tidegate.dataplane.nftwire import RawRule, Wiring, rewrites, rule_of
 from tidegate.dataplane.rules import (
@@ -39,6 +42,8 @@ from tidegate.dataplane.rules import (
 SUBSYSTEM = 10 << 8
 NEW_TABLE, DEL_TABLE, NEW_CHAIN, DEL_CHAIN, NEW_RULE, DEL_RULE = 0, 2, 3, 5, 6, 8
 NEW_SET, DEL_SET, NEW_ELEMENT, DEL_ELEMENT, NEW_GENERATION = 9, 11, 12, 14, 15
+_LED_BY_NAMES = frozenset([NEW_RULE, DEL_RULE, NEW_SET, DEL_SET, NEW_ELEMENT, DEL_ELEMENT])
+"""Their first two attributes are the table's name and the chain's or set's."""
 _HARMLESS = (18, 20, 22, 24)
 """Objects and flow tables: nothing that is routed depends on them."""
 FAMILIES = {
@@ -60,6 +65,7 @@ CHAINS_KEPT_MAX = 2048
 ASKED_NEXT_MAX = 1024
 """Of so many chains that a commit touched each is kept as it was read: the next question is about them."""
 HEAR_EVERY = 256
+WHOLE_TRIES = 2
 _PROBLEM, _ANYWHERE, _FENCE = 1, 2, 3
 _ID_BITS = (1 << 60) - 1
 _BUCKETS = 1024
@@ -79,9 +85,13 @@ class Source(Protocol):
 
     def rules(self, family: int, table: str, chain: str) -> list[bytes]: ...
 
+    def every_rule(self, family: int, table: str) -> Iterator[bytes]: ...
+
     def sets(self) -> Iterator[bytes]: ...
 
     def elements(self, family: int, table: str, name: str) -> bytes: ...
+
+    def numbered(self, family: int, table: str, wanted: list[tuple[str, int]]) -> Iterator[tuple[str, bytes]]: ...
 
 
 def _id(name: str | bytes) -> int:
@@ -214,8 +224,11 @@ class _TableMirror:
 
     def index(self, chain: str, is_asked_next: bool = False) -> None:
         """Read ``chain``, and keep what it leads to; itself too, where a question about it is to be expected."""
+        self._take(chain, self._raw(chain), is_asked_next)
+        self.dirty.pop(chain, None)
+
+    def _take(self, chain: str, rules: list[RawRule], is_asked_next: bool = False) -> None:
         caller = _id(chain)
-        rules = self._raw(chain)
         self.rewriting.pop(chain, None)
         if rules and not self._wirings:
             self._look_for_rewrites(chain, rules, 4)
@@ -227,7 +240,27 @@ class _TableMirror:
                     self._ends.add(end, caller)
             if is_asked_next:
                 self._chains[family].keep(made)
-        self.dirty.pop(chain, None)
+
+    def index_all(self, between: Callable[[], None]) -> None:
+        """Read every chain, all in one dump. Raises ``Changed`` when that was torn. What commits touched since it was
+        taken down stays so."""
+        spooled = Spool(self.source.every_rule(self.family, self.name))
+        self._fetch_numbered(between)
+        for count, (chain, bodies) in enumerate(groupby(map(rule_of, spooled), key=attrgetter("chain"))):
+            self._reading = chain
+            try:
+                self._take(chain, list(bodies))
+            except Changed:
+                self.touch_chain(chain)
+            if not count % HEAR_EVERY:
+                between()
+
+    def _fetch_numbered(self, between: Callable[[], None]) -> None:
+        wanted = list(self.sets.numbered())
+        for at in range(0, len(wanted), HEAR_EVERY):
+            for name, raw in self.source.numbered(self.family, self.name, wanted[at : at + HEAR_EVERY]):
+                self.sets.supply(name, raw)
+            between()
 
     def index_or_touch(self, chain: str) -> None:
         """The same; what is gone already is left to be read again."""
@@ -354,11 +387,19 @@ class Mirror:
         listed = {table: bytearray() for table in self._tables.values()}
         self._read_bases(listed)
         for table, names in listed.items():
-            for count, name in enumerate(_split(names)):
-                table.index_or_touch(name)
-                if not count % HEAR_EVERY:
-                    between()
+            self._index(table, names, between)
         self.is_whole = True
+
+    @staticmethod
+    def _index(table: _TableMirror, names: bytearray, between: Callable[[], None]) -> None:
+        """At once, and chain by chain where commits keep tearing that."""
+        for _ in range(WHOLE_TRIES):
+            with suppress(Changed):
+                return table.index_all(between)
+        for count, name in enumerate(_split(names)):
+            table.index_or_touch(name)
+            if not count % HEAR_EVERY:
+                between()
 
     def _listed_tables(self) -> list[tuple[int, str]]:
         found = []
@@ -412,15 +453,17 @@ class Mirror:
             return
         if kind in _HARMLESS:
             return
-        given = attributes(message.body[4:])
-        key = message.body[0] if message.body else 0, text(given, 1)
+        body = message.body
+        led = leading_texts(body) if kind in _LED_BY_NAMES else None
+        given = attributes(body[4:]) if led is None else {}
+        key = body[0] if body else 0, text(given, 1) if led is None else led[0]
         if key in self.passed_over:
             return
         table = self._tables.get(key)
         if table is None or kind in (NEW_TABLE, DEL_TABLE):
             raise Malformed(f"table {key[1]} came or went")
         if kind in (NEW_RULE, DEL_RULE):
-            table.touch_chain(text(given, 2))
+            table.touch_chain(text(given, 2) if led is None else led[1])
         elif kind in (NEW_CHAIN, DEL_CHAIN):
             name = text(given, 3)
             if kind == NEW_CHAIN and self.tells_renames and 4 not in given and not message.flags & _MADE:
@@ -429,20 +472,20 @@ class Mirror:
             if 4 in given or name in table.bases:
                 self._are_bases_known = False
         elif kind in (NEW_SET, DEL_SET, NEW_ELEMENT, DEL_ELEMENT):
-            self._hear_of_set(table, kind, message.body)
+            self._hear_of_set(table, kind, body, led)
         else:
             raise Malformed(f"a message of type {kind}")
 
     @staticmethod
-    def _hear_of_set(table: _TableMirror, kind: int, body: bytes) -> None:
-        name = text(attributes(body[4:]), 2)
+    def _hear_of_set(table: _TableMirror, kind: int, body: bytes, led: tuple[str, str, int] | None) -> None:
+        name = text(attributes(body[4:]), 2) if led is None else led[1]
         if not table.sets.is_anonymous(name):
             table.touch_set(name)
         if kind == NEW_SET:
             table.sets.add(body, is_new=True)
         elif kind == DEL_SET:
             table.sets.end(body)
-        else:
+        elif led is None or not table.sets.hear_plain(name, body, led[2]):
             table.sets.hear(body)
 
     @property

@@ -47,10 +47,13 @@ class Load:
     """Only so many bits of its one field are in it."""
     value: bytes | None = None
     choice: Choice | None = None
+    hole: int = -1
+    """Which of the rule's constants ``value`` is, where another would do as well (``nftwire._Pattern``)."""
     numbers: tuple[int, int] = (0, 0)
     """A number from the first to below the second."""
 
 
+@lru_cache(maxsize=64)
 def other(length: int) -> Load:
     return Load((Piece(None, 0, length),), length)
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from struct import Struct
+from typing import NamedTuple
 
 from tidegate.dataplane.netlink import Malformed, attributes, listed, number, text
 from tidegate.dataplane.rules import (
@@ -22,7 +24,7 @@ from tidegate.dataplane.rules import (
 )
 
 # include/uapi/linux/netfilter/nf_tables.h
-ANONYMOUS, INTERVAL, TIMEOUT, EVAL, CONCAT = 1, 4, 0x10, 0x20, 0x80
+ANONYMOUS, INTERVAL, MAP, TIMEOUT, EVAL, CONCAT = 1, 4, 8, 0x10, 0x20, 0x80
 _SET_NAME, _SET_FLAGS, _SET_KEY_LEN, _SET_DESC = 2, 3, 5, 9
 _DESC_CONCAT = 2
 _LIST_ELEMENTS = 3
@@ -35,8 +37,7 @@ _HARMLESS = (b"counter\0", b"last\0")
 """Expressions of an element that let every packet by; a limit does not."""
 
 
-@dataclass(frozen=True, slots=True)
-class Element:
+class Element(NamedTuple):
     """``low`` and ``high`` are its key, or the ends of it; None with None is every key that no other has."""
 
     low: bytes | None
@@ -79,8 +80,13 @@ class Column:
 def set_of(body: bytes, elements: tuple[Element, ...]) -> KernelSet:
     """From an NFT_MSG_NEWSET. Raises ``Malformed``."""
     given = attributes(body[4:])
+    return set_among(given, attributes(given.get(_SET_DESC, b"")), elements)
+
+
+def set_among(given: dict[int, bytes], described: dict[int, bytes], elements: tuple[Element, ...]) -> KernelSet:
+    """From the attributes of an NFT_MSG_NEWSET, and those of its description. Raises ``Malformed``."""
     flags = number(given, _SET_FLAGS, 0)
-    if _DESC_CONCAT in attributes(given.get(_SET_DESC, b"")):
+    if _DESC_CONCAT in described:
         flags |= CONCAT
     return KernelSet(text(given, _SET_NAME), flags, number(given, _SET_KEY_LEN), elements)
 
@@ -95,7 +101,41 @@ def listed_elements(raw: bytes) -> list[Element]:
     return [_element(one) for _, one in listed(raw)]
 
 
+_PLAIN_KEY = Struct("=HHHH").pack(12, _KEY, 8, _VALUE)
+_HEADS = Struct("=HHHH")
+_VERDICT_HEADS = Struct("=HHHHHH")
+_JUMPS = {(code & 0xFFFFFFFF).to_bytes(4, "big"): _CODES[code] for code in (-3, -4)}
+
+
+def _plain(raw: bytes) -> Element | None:
+    """An element of the two shapes nearly all have, a number that leads to a value or to a chain; None for another.
+
+    A node has 50,000 of them, and attribute by attribute each takes 30 microseconds."""
+    size = len(raw)
+    if size < 24 or raw[:8] != _PLAIN_KEY:
+        return None
+    outer, kind, inner, which = _HEADS.unpack_from(raw, 12)
+    if kind != _DATA or outer != size - 12 or inner + 4 != outer:
+        return None
+    key = raw[8:12]
+    if which == _VALUE:
+        return Element(key, key, raw[20:])
+    if which != _VERDICT or size < 38:
+        return None
+    code_size, code_kind, _, _, length, name_kind = _VERDICT_HEADS.unpack_from(raw, 20)
+    verdict_kind = _JUMPS.get(raw[24:28])
+    end = 28 + length
+    if verdict_kind is None or (code_size, code_kind, name_kind) != (8, _CODE, _CHAIN) or size - end not in range(4):
+        return None
+    name = raw[32:end]
+    if not name or name.find(0) != len(name) - 1:
+        return None
+    return Element(key, key, (Verdict(verdict_kind, name[:-1].decode(errors="surrogateescape")),))
+
+
 def _element(raw: bytes) -> Element:
+    if (plain := _plain(raw)) is not None:
+        return plain
     given = attributes(raw)
     flags = number(given, _FLAGS, 0)
     if flags & ~(_INTERVAL_END | _CATCH_ALL):

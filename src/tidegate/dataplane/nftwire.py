@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
+from struct import pack
 
 from tidegate.dataplane.netlink import Malformed, attributes, listed, number, text
 from tidegate.dataplane.nftregisters import (
@@ -42,6 +43,7 @@ from tidegate.dataplane.nftsets import (
     verdict_of,
 )
 from tidegate.dataplane.rules import (
+    DADDR,
     NEVER,
     PROTO,
     TARGETS_MAX,
@@ -65,6 +67,11 @@ _EQ, _NEQ, _LT, _LTE, _GT, _GTE = range(6)
 _META_NFPROTO, _META_L4PROTO = 15, 16
 _FAMILIES = {4: 2, 6: 10}
 _NETMAP = 0x40
+PATTERNS_MAX = 512
+_FOUR_BYTES = pack("=HH", 8, 1)
+_PAYLOAD = b"payload\0"
+_LOADED = _PAYLOAD + pack("=HHHH", 36, 2, 8, 1)
+"""The beginning of one that loads: its four attributes, the register it loads into being the first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +104,67 @@ def _comment(userdata: bytes) -> str:
     return ""
 
 
-@lru_cache(maxsize=512)
-def _expression(raw: bytes) -> tuple[str, dict[int, bytes]]:
-    """The name and the attributes of one expression: most are the same in thousands of rules. Raises ``Malformed``."""
+def _read_expression(raw: bytes) -> tuple[str, dict[int, bytes]]:
     given = attributes(raw)
     return text(given, 1), attributes(given.get(2, b""))
+
+
+_known_expression = lru_cache(maxsize=512)(_read_expression)
+_ENDING_IN_VALUES = {"cmp": 3, "immediate": 2}
+
+
+@lru_cache(maxsize=512)
+def _but_its_value(head: bytes) -> tuple[str, dict[int, bytes], int, bytes] | None:
+    """What is known of a comparison or a constant whose last four bytes are (the end of) its value: its name, its
+    attributes, which of them ends in the value, and how that begins; None for all else."""
+    try:
+        (name, given), (_, other_given) = (_read_expression(head + end) for end in (bytes(4), b"\xff" * 4))
+    except Malformed:
+        return None
+    kind = _ENDING_IN_VALUES.get(name, 0)
+    if [one for one in given if given[one] != other_given.get(one)] != [kind]:
+        return None
+    return name, given, kind, given[kind][:-4]
+
+
+def _expression(raw: bytes) -> tuple[str, dict[int, bytes]]:
+    """The name and the attributes of one expression: most are the same, or but for a value, in thousands of rules.
+    Raises ``Malformed``."""
+    found = _but_its_value(raw[:-4])
+    if found is None:
+        return _known_expression(raw)
+    name, given, kind, head = found
+    return name, {**given, kind: head + raw[-4:]}
+
+
+@lru_cache(maxsize=512)
+def _is_hole(head: bytes) -> bool:
+    """Whether ``head``, and four bytes more that are one value, are a comparison with it or the loading of it."""
+    found = _but_its_value(head)
+    return found is not None and found[3] == _FOUR_BYTES
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Pattern:
+    """What rules come down to that are the same but for four-byte constants; a node of 10,000 Services has 100,000 in
+    three patterns. ``holes``: which constant is the destination address in which of the steps; nothing else depends
+    on any."""
+
+    steps: tuple[Step, ...]
+    comment: str
+    holes: tuple[tuple[int, int], ...]
+
+    def filled(self, values: list[bytes]) -> tuple[Step, ...]:
+        if not self.holes:
+            return self.steps
+        steps = list(self.steps)
+        for hole, at in self.holes:
+            value, step = int.from_bytes(values[hole], "big"), steps[at]
+            if isinstance(step, Dnat):
+                steps[at] = Dnat((Target(value, value, step.targets[0].port),))
+            else:
+                steps[at] = Test(DADDR, ((value, value),))
+        return tuple(steps)
 
 
 @dataclass(eq=False, slots=True)
@@ -114,15 +177,28 @@ class Wiring:
     rows: dict[tuple[str, tuple[Column, ...]], Lookup] = field(default_factory=dict)
     """The lookups of named sets that are made already."""
 
+    _patterns: dict[tuple[bytes, ...], _Pattern | None] = field(default_factory=dict)
+
     def steps_of(self, expressions: bytes) -> tuple[tuple[Step, ...], str]:
         """The steps of one rule, in its order, and its comment in iptables' way."""
         run = _Run(self)
         try:
-            for _, raw in listed(expressions):
-                run.take(raw)
+            given = [raw for _, raw in listed(expressions)]
         except Malformed as error:
-            run.steps.append(Opaque(f"not a rule of nftables: {error}"))
-        return tuple([step for step in run.steps if step is not None]), run.comment
+            return (Opaque(f"not a rule of nftables: {error}"),), ""
+        holes = [raw[-4:] for raw in given if _is_hole(raw[:-4])]
+        key = tuple([raw[:-4] if _is_hole(raw[:-4]) else raw + b"=" for raw in given])
+        pattern = self._patterns.get(key)
+        if pattern is not None:
+            return pattern.filled(holes), pattern.comment
+        for raw in given:
+            run.take(raw)
+        steps = tuple([step for step in run.steps if step is not None])
+        if key not in self._patterns:
+            if len(self._patterns) >= PATTERNS_MAX:
+                self._patterns.clear()
+            self._patterns[key] = run.pattern(holes)
+        return steps, run.comment
 
     def lookup(self, found: KernelSet, columns: tuple[Column, ...], is_map: bool) -> Lookup:
         known = None if found.is_anonymous else self.rows.get((found.name, columns))
@@ -141,8 +217,29 @@ class _Run:
     steps: list[Step | None] = field(default_factory=list)
     comment: str = ""
     registers: Registers = field(default_factory=Registers)
+    is_pattern: bool = True
+    """Whether it is known of each constant met so far what depends on it."""
+    hole: int = -1
+    _count: int = 0
+    _holes: list[tuple[int, int]] = field(default_factory=list)
+
+    def pattern(self, values: list[bytes]) -> _Pattern | None:
+        """What every rule comes down to that differs from this one in its constants only."""
+        if not self.is_pattern:
+            return None
+        for hole, at in self._holes:
+            value = int.from_bytes(values[hole], "big")
+            step = self.steps[at] if at < len(self.steps) else None
+            is_target = isinstance(step, Dnat) and step.targets == (Target(value, value, step.targets[0].port),)
+            if not is_target and step != Test(DADDR, ((value, value),)):
+                return None
+        return _Pattern(tuple([step for step in self.steps if step is not None]), self.comment, tuple(self._holes))
 
     def take(self, raw: bytes) -> None:
+        self.hole = -1
+        if _is_hole(raw[:-4]):
+            self.hole = self._count
+            self._count += 1
         name = "?"
         try:
             name, given = _expression(raw)
@@ -160,6 +257,11 @@ class _Run:
     def compare(self, given: dict[int, bytes]) -> None:
         value = _constant(given.get(3))
         load = self.registers.get(given, 1, len(value))
+        if self.hole >= 0 and any(piece.field is not None for piece in load.pieces):
+            if whole_field(load, self.wiring.family) == DADDR and load.prefix < 0 and number(given, 2) == _EQ:
+                self._holes.append((self.hole, len(self.steps)))
+            else:
+                self.is_pattern = False
         self.steps += _compared(load, number(given, 2), value, self.wiring.family)
 
     def between(self, given: dict[int, bytes]) -> None:
@@ -188,6 +290,7 @@ class _Run:
         self.registers.put(given, 2, made)
 
     def look_up(self, given: dict[int, bytes]) -> None:
+        self.is_pattern = False
         found = self.wiring.sets(text(given, 1))
         flags = number(given, 5, 0)
         if flags & ~1 or not 0 < found.key_bytes <= 64:
@@ -232,7 +335,7 @@ class _Run:
         value = data.get(1)
         if value is None or not 0 < len(value) <= 64:
             raise Malformed("no value")
-        self.registers.put(given, 1, Load((Piece(None, 0, len(value)),), len(value), value=value))
+        self.registers.put(given, 1, Load((Piece(None, 0, len(value)),), len(value), value=value, hole=self.hole))
 
     def nat(self, given: dict[int, bytes]) -> None:
         if number(given, 1) == 0:
@@ -244,6 +347,11 @@ class _Run:
             self.steps.append(Test(PROTO, NEVER))
             return
         addresses, ports = self._ends(given, 3, 4), self._ends(given, 5, 6)
+        if addresses and self.wiring.family == 4 and addresses[0] is addresses[1] and addresses[0][0].hole >= 0:
+            self._holes.append((addresses[0][0].hole, len(self.steps)))
+        else:
+            self.is_pattern &= all(load.hole < 0 for load, _ in addresses)
+        self.is_pattern &= all(load.hole < 0 for load, _ in ports)
         choices = [load.choice for load, _ in (*addresses, *ports) if load.choice is not None]
         if not choices:
             self.steps.append(Dnat((self._target(addresses, ports, None),)))
@@ -251,18 +359,15 @@ class _Run:
         choice = choices[0]
         if any(one is not choice for one in choices):
             raise NotUnderstood("to what two maps say")
-        self._translate(choice, lambda element: (Dnat((self._target(addresses, ports, element),)),))
+        self._translate(choice, lambda element: self._target(addresses, ports, element))
 
-    def _translate(self, choice: Choice, outcome: Callable[[Element], tuple[Step, ...]]) -> None:
+    def _translate(self, choice: Choice, target_of: Callable[[Element], Target]) -> None:
         self.steps[choice.at] = None
         if any(column.field is not None for column in choice.columns):
-            self.steps.append(looked_up(choice.found, choice.columns, outcome))
+            self.steps.append(looked_up(choice.found, choice.columns, lambda element: (Dnat((target_of(element),)),)))
             return
         is_always = choice.is_certain and not thins(choice.found)
-        targets: list[Target] = []
-        for element in choice.found.elements:
-            if not element.is_end:
-                targets += [one for step in outcome(element) if isinstance(step, Dnat) for one in step.targets]
+        targets = [target_of(element) for element in choice.found.elements if not element.is_end]
         self.steps += [Dnat(tuple(targets))] if is_always else [Maybe(), Dnat(tuple(targets))]
 
     def _ends(self, given: dict[int, bytes], first: int, last: int) -> list[tuple[Load, int]]:
@@ -281,13 +386,13 @@ class _Run:
         size = 4 if self.wiring.family == 4 else 16
         port: int | None = None
         if ports:
-            first, last = (_in_register(load, index, 2, element) for load, index in ports)
+            first, last = _both(ports, 2, element)
             port = first if first == last else 0
             if not first:
                 raise NotUnderstood("to port 0")
         if not addresses:
             return Target(None, None, port)
-        low, high = (_in_register(load, index, size, element) for load, index in addresses)
+        low, high = _both(addresses, size, element)
         if not 0 <= high - low < TARGETS_MAX:
             raise NotUnderstood(f"to {high - low + 1} addresses")
         return Target(low, high, port)
@@ -295,14 +400,15 @@ class _Run:
     def redirect(self, given: dict[int, bytes]) -> None:
         ports = self._ends(given, 1, 2)
         choices = [load.choice for load, _ in ports if load.choice is not None]
+        self.is_pattern &= all(load.hole < 0 for load, _ in ports)
 
-        def outcome(element: Element | None) -> tuple[Step, ...]:
-            return (Dnat((Target(None, None, self._target([], ports, element).port, is_here=True),)),)
+        def target_of(element: Element | None) -> Target:
+            return Target(None, None, self._target([], ports, element).port, is_here=True)
 
         if choices:
-            self._translate(choices[0], outcome)
+            self._translate(choices[0], target_of)
         else:
-            self.steps += outcome(None)
+            self.steps.append(Dnat((target_of(None),)))
 
     # --- the rest
 
@@ -396,6 +502,8 @@ _READERS: dict[str, Callable[[_Run, dict[int, bytes]], None]] = {
 
 
 def _constant(nested: bytes | None) -> bytes:
+    if nested is not None and len(nested) == 8 and nested[:4] == _FOUR_BYTES:
+        return nested[4:]
     value = attributes(nested or b"").get(1)
     if not value or len(value) > 64:
         raise Malformed("no value")
@@ -443,6 +551,12 @@ def _compared(load: Load, operator: int, value: bytes, family: int) -> list[Step
     return [Test(which, ((low, high),) if low <= high else NEVER)]
 
 
+def _both(ends: list[tuple[Load, int]], size: int, element: Element | None) -> tuple[int, int]:
+    first, last = ends
+    low = _in_register(*first, size, element)
+    return low, low if last is first else _in_register(*last, size, element)
+
+
 def _in_register(load: Load, index: int, size: int, element: Element | None) -> int:
     """The constant, or what ``element`` gives, in a register."""
     data = load.value if load.choice is None else element.data if element is not None else None
@@ -457,6 +571,8 @@ def _in_register(load: Load, index: int, size: int, element: Element | None) -> 
 def rewrites(expressions: bytes, family: int) -> bool:
     """Whether a rule writes another destination into packets, outside of all tracking: other fields than a source,
     or the first bytes of the network header up to its protocol."""
+    if expressions.count(_PAYLOAD) == expressions.count(_LOADED):
+        return False
     for _, raw in listed(expressions):
         name, given = _expression(raw)
         if name != "payload" or 5 not in given:

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import errno
 import socket
+import sys
 from collections.abc import Iterator
+from contextlib import suppress
+from functools import lru_cache
 
 from tidegate.dataplane.netlink import (
     DUMP_INTR,
@@ -17,6 +20,7 @@ from tidegate.dataplane.netlink import (
     NLMSG_ERROR,
     Malformed,
     Message,
+    attribute,
     error_of,
     messages,
     name_attribute,
@@ -30,11 +34,17 @@ _GET_TABLE, _GET_CHAIN, _GET_RULE, _GET_SET, _GET_ELEMENTS = 1, 4, 7, 10, 13
 _REQUEST, _DUMP = 1, 0x300
 _SOL_NETLINK, _ADD_MEMBERSHIP, _GROUP_NFTABLES = 270, 1, 7
 _SO_RCVBUFFORCE = 33
+_ACK = 4
+_NESTED = 0x8000
 _ACK_KINDS = (NLMSG_DONE, NLMSG_ERROR)
 SECONDS = 10.0
 CHUNK_BYTES = 1 << 16
 """The kernel's own limit of one datagram of a dump is 32 KiB."""
-ANSWER_BYTES_MAX = 128 << 20
+ANSWER_BYTES_MAX = 1 << 30
+"""110,000 rules are 40 MiB."""
+ANSWER_BYTES = 8192
+"""The kernel counts some 5 KiB of the buffer for each element that it tells alone."""
+ANSWERS_BYTES = 2 << 20
 BACKLOG_BYTES = 16 << 20
 """What the kernel keeps of commits until we look: some 20,000 rules. More, and it says that it lost some."""
 
@@ -45,6 +55,8 @@ class Questions:
     def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER)
         self._socket.settimeout(SECONDS)
+        with suppress(PermissionError):
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, ANSWERS_BYTES)
         self._buffer = memoryview(bytearray(CHUNK_BYTES))
         self._sequence = 0
 
@@ -72,6 +84,10 @@ class Questions:
         where = name_attribute(1, table) + name_attribute(2, chain)
         return list(self._dump(_GET_RULE, family, where))
 
+    def every_rule(self, family: int, table: str) -> Iterator[bytes]:
+        """Of all chains, chain by chain, in one dump. Raises ``Changed`` at its end when that was torn."""
+        return self._dump(_GET_RULE, family, name_attribute(1, table))
+
     def sets(self) -> Iterator[bytes]:
         """Without their elements. Raises ``Changed`` at its end when the list was torn."""
         return self._dump(_GET_SET, 0, b"")
@@ -79,6 +95,48 @@ class Questions:
     def elements(self, family: int, table: str, name: str) -> bytes:
         where = name_attribute(1, table) + name_attribute(2, name)
         return b"".join(list_of(body) for body in self._dump(_GET_ELEMENTS, family, where))
+
+    def numbered(self, family: int, table: str, wanted: list[tuple[str, int]]) -> Iterator[tuple[str, bytes]]:
+        """The elements, as of ``elements``, of those sets that have the keys from 0 to below the number beside them;
+        the others are left out.
+
+        Asked for by its keys a set is looked for once, in a dump three times (nf_tables_api.c); and many are asked for
+        in one message, for each answer is there when ``send`` returns."""
+        room = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // ANSWER_BYTES
+        batch: list[tuple[str, int]] = []
+        answers = 0
+        for one in wanted:
+            if batch and answers + one[1] >= room:
+                yield from self._numbered(family, table, batch)
+                batch, answers = [], 0
+            batch.append(one)
+            answers += one[1] + 1
+        if batch:
+            yield from self._numbered(family, table, batch)
+
+    def _numbered(self, family: int, table: str, wanted: list[tuple[str, int]]) -> Iterator[tuple[str, bytes]]:
+        first = self._sequence + 1 & 0x7FFFFFFF
+        if first + len(wanted) > 0x7FFFFFFF:
+            first = 1
+        head, asked = bytes((family, 0, 0, 0)) + name_attribute(1, table), []
+        for sequence, (name, count) in enumerate(wanted, first):
+            body = head + name_attribute(2, name) + _keys_below(count)
+            asked.append(request(SUBSYSTEM | _GET_ELEMENTS, _REQUEST | _ACK, sequence, body))
+        self._sequence = first + len(wanted) - 1
+        self._socket.send(b"".join(asked))
+        found: dict[int, list[bytes]] = {}
+        for _ in range(sum(count + 1 for _, count in wanted)):  # more is no answer to this
+            length = self._socket.recv_into(self._buffer)
+            for message in messages(bytes(self._buffer[:length])):
+                at = message.sequence - first
+                if not 0 <= at < len(wanted):
+                    continue
+                if message.kind != NLMSG_ERROR:
+                    found.setdefault(at, []).append(message.body)
+                elif not error_of(message) and len(found.get(at, ())) == wanted[at][1]:
+                    yield wanted[at][0], b"".join(map(list_of, found.pop(at)))
+                if message.kind == NLMSG_ERROR and at == len(wanted) - 1:
+                    return
 
     def _ask(self, kind: int, flags: int, family: int, where: bytes) -> None:
         self._sequence = (self._sequence + 1) & 0x7FFFFFFF
@@ -110,13 +168,21 @@ class Questions:
         """The next datagram that answers what was asked last."""
         while True:
             length = self._socket.recv_into(self._buffer)
-            found = list(messages(bytes(self._buffer[:length])))
+            found = messages(bytes(self._buffer[:length]))
             if found and found[0].sequence == self._sequence:
                 return iter(found)
 
     def _restart(self) -> None:
         self._socket.close()
         self.__init__()  # type: ignore[misc]
+
+
+@lru_cache(maxsize=64)
+def _keys_below(count: int) -> bytes:
+    """NFTA_SET_ELEM_LIST_ELEMENTS with the numbers, in the machine's order, as random numbers are."""
+    values = [attribute(1, at.to_bytes(4, sys.byteorder)) for at in range(count)]
+    keys = [attribute(1 | _NESTED, attribute(1 | _NESTED, one)) for one in values]
+    return attribute(3 | _NESTED, b"".join(keys))
 
 
 def _failure(error: int) -> Exception:
