@@ -19,6 +19,7 @@ NAMES = (
     "witness",
     "api_rates",
     "watch_decode",
+    "node_dumps",
     "kernel_forward",
     "node_agent",
     "virtual_time",
