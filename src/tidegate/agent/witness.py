@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import replace
 
 from tidegate.dataplane.facts import Facts
@@ -11,7 +12,9 @@ from tidegate.observers.witness import Answer, Question, answer_of, narrowed
 
 OPENING_POLL_SECONDS = 0.02
 """A handshake shows in conntrack only, and no generation tells its end."""
-SLIGHT_SECONDS = 0.25
+FLOW_POLL_SECONDS = 0.1
+"""For flows of UDP, which stay for minutes: a look through a large table takes 40 ms of a core."""
+SLIGHT_SECONDS = 0.5
 """Until a route is gone, connections are opened by it all the time: each is news of the digest, none of the verdict.
 Told one by one they kept agents and the coordinator busy just when a commit had to be noticed."""
 REMEMBERED_MAX = 64
@@ -39,10 +42,7 @@ class NodeWitness:
                 await asyncio.sleep(min(left, RETRY_SECONDS))
                 answer, generation = await self._read(question, None, 0.0)
                 continue
-            pause = left
-            if answer.facts.tracked:
-                pause = OPENING_POLL_SECONDS if _unrouted(answer.facts).tracked else SLIGHT_SECONDS
-            answer, generation = await self._read(question, generation, min(left, pause))
+            answer, generation = await self._read(question, generation, min(left, _pause(answer.facts)))
         self._remember(answer)
         return answer
 
@@ -76,6 +76,14 @@ class NodeWitness:
         else:
             found = await self._tables.read_after(after, seconds, question.endpoints)
         return answer_of(self.node, narrowed(found.facts, question.endpoints)), found.generation
+
+
+def _pause(facts: Facts) -> float:
+    """Until when to look again though no rule has changed."""
+    if not facts.tracked:
+        return math.inf
+    unrouted = {one.protocol for one in _unrouted(facts).tracked}
+    return OPENING_POLL_SECONDS if unrouted - {"UDP"} else FLOW_POLL_SECONDS if unrouted else SLIGHT_SECONDS
 
 
 def _unrouted(facts: Facts) -> Facts:
