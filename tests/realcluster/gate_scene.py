@@ -291,6 +291,9 @@ async def scene(node: KubeletNode, namespace: str, **labels: str) -> AsyncIterat
         watching = asyncio.create_task(here.watch())
         try:
             yield here
+        except BaseException:
+            print(*(f"--- {one}\n{log(one)[-3000:]}" for one in ("agent", "holder", "coordinator")), sep="\n")
+            raise
         finally:
             watching.cancel()
             with contextlib.suppress(asyncio.CancelledError):

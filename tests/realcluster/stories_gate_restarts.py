@@ -103,6 +103,21 @@ async def test_an_agent_that_dies_in_a_hold_leaves_a_sleep_and_the_pod_bypassed(
         told(here, {"sleep-15": await sleeping_beside})
 
 
+async def test_an_agent_that_stands_still_in_a_hold_and_goes_on_costs_nothing(node):
+    async with scene(node, "agent-stopped") as here:
+        pod = await here.pod("web", GATE, grace=60)
+        async with busy(pod):
+            life = await here.delete(pod)
+            await held()
+            await kill(here, "agent", signal.SIGSTOP)
+            await asyncio.sleep(6.0)  # realtime: twice what the holder calls silence
+            assert not life.stopped_at
+            await kill(here, "agent", signal.SIGCONT)
+        await here.gone(life)
+        assert life.result is not None and life.result.result is Ending.VERIFIED, life.result
+        assert life.held_seconds < FALLBACK_SECONDS
+
+
 async def test_an_agent_is_replaced_in_a_hold_and_the_hold_survives(node):
     async with scene(node, "agent-replaced") as here:
         pod, second = await asyncio.gather(here.pod("web", GATE, grace=60), here.pod("second", GATE, grace=60))
