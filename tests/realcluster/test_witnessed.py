@@ -40,8 +40,8 @@ async def test_a_drain_is_verified_through_the_api_servers_proxy(real_cluster):
         assert (told["result"], told["stragglers"]) == ("verified", [])
         slices = (await here.api.list(ENDPOINTSLICES, Selection(SYSTEM_NAMESPACE))).items
         assert sorted(one["addressType"] for one in slices) == ["IPv4", "IPv6"]
-        # Nothing answers on the node's port 10256 that it is a kube-proxy of 1.33 or later, so one epoch is no proof there:
-        # the drain's own was followed by a second, which is the last that was written.
+        # Nothing answers on the node's port 10256 that it is a kube-proxy of 1.33 or later, so one epoch is no proof
+        # there: the drain's own was followed by a second, which is the last that was written.
         for one in slices:
             assert one["metadata"]["annotations"]["tidegate.dev/epoch"].endswith(f"/{told['epoch'] + 1}")
         assert name not in await here.names()

@@ -202,8 +202,8 @@ def test_a_holder_that_dies_in_a_hold_leaves_bypassed_once():
         return stage.result(name), await entries_of(stage.client, NS, name, Ledger())
 
     recorded, [entry] = play(story)
-    # The broken call is SIGTERM at once, and this app ends at once: the pod may be gone before anything is written on it.
-    # No record reads as bypassed.
+    # The broken call is SIGTERM at once, and this app ends at once: the pod may be gone before anything is written on
+    # it. No record reads as bypassed.
     assert (entry.result, (recorded or {"result": "bypassed"})["result"]) == ("bypassed", "bypassed")
     assert "holder" in entry.reason
     assert entry.answers, "what was known until then is kept"

@@ -1,8 +1,8 @@
 """Links, addresses and routes of the namespace the calling thread is in: as much of rtnetlink(7) as a lab needs.
 
 By hand, because a pod's network is six messages: 0.3 ms of the kernel's time, where two runs of ``ip`` take 10 ms.
-``dataplane.netlink`` has the same two headers. That is on purpose: lab and core share no logic, or a mistake in it would
-hide itself.
+``dataplane.netlink`` has the same two headers. That is on purpose: lab and core share no logic, or a mistake in it
+would hide itself.
 """
 
 from __future__ import annotations
