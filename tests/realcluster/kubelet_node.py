@@ -57,8 +57,8 @@ KUBELET = {
     "imageGCHighThresholdPercent": 100,
     "imageGCLowThresholdPercent": 99,
     # Stories kill the same container one after another. The second restart within 10 min would wait 10 to 15 s
-    # (back-off and pod_workers' jitter of a half), as long as the holder sleeps: too late to record on a pod what became
-    # of it.
+    # (back-off and pod_workers' jitter of a half), as long as the holder sleeps: too late to record on a pod what
+    # became of it.
     "crashLoopBackOff": {"maxContainerRestartPeriod": "1s"},  # KEP-4603, on by default since v1.35
 }
 """What a sandboxed machine needs; all that a drain is about (grace, hooks, probes) is the default."""
