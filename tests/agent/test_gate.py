@@ -8,7 +8,7 @@ import json
 import pytest
 
 from tidegate import vtime
-from tidegate.agent.gate import CONFIRM_SECONDS, Gate
+from tidegate.agent.gate import ASK_SECONDS, CONFIRM_SECONDS, Gate
 from tidegate.agent.holds import HeldPod, Holds
 from tidegate.agent.journals import SLOTS, Journals, NoSlot
 from tidegate.model.names import DrainResult, Ending
@@ -132,9 +132,9 @@ def test_garbage_on_the_socket_is_dropped(tmp_path):
         for line in (b"\x00\n", b"{}\n", b'{"hold": 7}\n', b"x" * 10_000 + b"\n", b""):
             _, writer = await asyncio.open_unix_connection("agent.sock")
             writer.write(line)
-            await asyncio.sleep(3)
+            await asyncio.sleep(ASK_SECONDS + 1)
+            assert gate.open == 0
             writer.close()
-        assert gate.open == 0
 
     vtime.run(whole(), limit_seconds=60)
 
