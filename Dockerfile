@@ -1,4 +1,4 @@
-# One image for agents, holders and coordinator: Python, Tidegate, and the tools by which the agent reads its node.
+# One image for agents, holders and coordinator: Python, Tidegate, and the two tools that the agent runs on its node.
 #
 #     docker build -t registry.example/tidegate:0.1.0 .
 #     tidegate install --image registry.example/tidegate:0.1.0
@@ -13,7 +13,7 @@ RUN pip install --no-cache-dir hatchling \
  && pip wheel --no-cache-dir --no-build-isolation --constraint constraints.txt --wheel-dir /wheels '.[cluster]'
 
 FROM python:3.12-slim
-# nftables, and iptables with its -legacy saves, read the node's rules; its connections are read over netlink.
+# nft keeps the gate's redirect, iptables' -legacy saves read rules that nftables has not; all else is read over netlink.
 RUN apt-get update \
  && apt-get install -y --no-install-recommends iptables nftables \
  && rm -rf /var/lib/apt/lists/*
