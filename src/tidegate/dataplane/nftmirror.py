@@ -258,8 +258,9 @@ class _TableMirror:
     def _fetch_numbered(self, between: Callable[[], None]) -> None:
         wanted = list(self.sets.numbered())
         for at in range(0, len(wanted), HEAR_EVERY):
-            for name, raw in self.source.numbered(self.family, self.name, wanted[at : at + HEAR_EVERY]):
-                self.sets.supply(name, raw)
+            asked = dict(wanted[at : at + HEAR_EVERY])
+            for name, raw in self.source.numbered(self.family, self.name, list(asked.items())):
+                self.sets.supply(name, asked[name], raw)
             between()
 
     def index_or_touch(self, chain: str) -> None:

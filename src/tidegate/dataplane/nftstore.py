@@ -133,9 +133,12 @@ class SetStore:
             if is_plain and not is_known and 0 < header.size <= NUMBERED_MAX:
                 yield name, header.size
 
-    def supply(self, name: str, raw: bytes) -> None:
-        """All elements of a set, fetched beforehand."""
-        if name in self._headers:
+    def supply(self, name: str, count: int, raw: bytes) -> None:
+        """The ``count`` elements of a set, fetched beforehand; all, unless it is another by now: the kernel names each
+        anonymous set by the lowest number that is free. One of that size is the one there is, or is heard of yet."""
+        header = self._headers.get(name)
+        if header is not None and header.size == count:
+            self._fresh.pop(name, None)
             self._pack(name, raw)
 
     @staticmethod
