@@ -408,3 +408,40 @@ def test_text_cut_short_anywhere_inside_of_a_table_is_unreadable():
     assert parse_text(whole).routes_to(POD)
     for end in range(len(whole) - 2):
         assert parse_text(whole[:end]).unreadable, whole[:end]
+
+
+LEARNT = """table ip t {
+	map learnt {
+		type ipv4_addr : verdict
+FLAGS		elements = { 10.96.0.1 : goto last }
+	}
+
+	chain last {
+		tcp dport 80 dnat to 10.244.1.9:8080
+	}
+
+	chain pre {
+		type nat hook prerouting priority dstnat; policy accept;
+		ip daddr vmap @learnt
+	}
+}
+"""
+
+
+@pytest.mark.parametrize("flags", ["\t\tflags dynamic\n", "\t\tflags timeout\n", ""])
+def test_a_map_that_packets_change_is_unreadable_where_it_says_what_comes_next(flags):
+    """A dump tells what was: since then a packet may have led another way."""
+    facts = parse_text(LEARNT.replace("FLAGS", flags))
+    assert bool(facts.unreadable) == bool(flags)
+    if flags:
+        assert str(facts.unreadable[0]).endswith("packets change @learnt: a dump tells only what was")
+
+
+def test_a_map_that_packets_change_is_unreadable_in_json_too():
+    vmap = [{"vmap": {"key": DADDR, "data": "@learnt"}}]
+    objects = table({"prerouting": [vmap]}, maps=[("map", "learnt", [["10.96.0.1", goto("last")]])])
+    objects += [{"chain": {"family": "ip", "table": "kube-proxy", "name": "last", "handle": 9}}]
+    [learnt] = [one["map"] for one in objects if "map" in one]
+    assert not parse(nft(objects)).unreadable
+    learnt["flags"] = ["dynamic"]
+    assert parse(nft(objects)).unreadable

@@ -51,6 +51,44 @@ def test_a_rule_is_read_as_the_kernel_wrote_it():
     assert steps(LOAD + COMPARE + expression("unheard-of"))[1] == Opaque("unheard-of: an expression nobody here knows")
 
 
+FOUR = st.integers(0, 3).map(lambda at: bytes((10, 96, 0, at)))
+AT = st.sampled_from([12, 16, 9])
+"""The source, the destination, the protocol among other bytes."""
+
+
+@st.composite
+def of_few_patterns(draw):
+    """Rules that differ in constants mostly, used in every way in which one can be."""
+    load = expression(
+        "payload", number(1, 1), number(2, draw(st.sampled_from([1, 2]))), number(3, draw(AT)), number(4, 4)
+    )
+    compare = expression("cmp", number(1, 1), number(2, draw(st.integers(0, 5))), value(3, draw(FOUR)))
+    to = expression("immediate", number(1, 1), value(2, draw(FOUR)))
+    last = expression("immediate", number(1, draw(st.sampled_from([1, 2]))), value(2, draw(FOUR)))
+    port = draw(st.sampled_from([b"", number(5, 9)]))
+    nat = expression("nat", number(1, 1), number(2, 2), number(3, 1), number(4, draw(st.sampled_from([1, 2]))), port)
+    to_port = expression("immediate", number(1, 9), value(2, draw(FOUR)))
+    parts = [load, compare, to, last, to_port, nat, expression("redir", number(1, 9)), LOOKUP]
+    return b"".join([*draw(st.lists(st.sampled_from(parts), max_size=6)), draw(st.sampled_from([b"", compare, nat]))])
+
+
+@settings(max_examples=400)
+@given(st.lists(of_few_patterns(), min_size=2, max_size=30))
+def test_a_rule_whose_pattern_is_known_comes_down_to_what_it_does_alone(rules_of_one_table):
+    wiring = Wiring(4, lambda name: KNOWN)
+    for expressions in rules_of_one_table:
+        assert str(wiring.steps_of(expressions)) == str(Wiring(4, lambda name: KNOWN).steps_of(expressions))
+
+
+def test_the_rules_of_two_services_are_one_pattern():
+    """Whose constants are put in their places: the destination compared with, and where to."""
+    wiring = Wiring(4, lambda name: KNOWN)
+    first, other = RULES[0], RULES[0].replace(bytes((10, 96, 0, 1)), b"abcd").replace(bytes((10, 244, 0, 1)), b"efgh")
+    target = Target(0x65666768, 0x65666768, None)
+    wiring.steps_of(first)
+    assert wiring.steps_of(other)[0] == (rules.Test(DADDR, point(0x61626364)), Dnat((target,)))
+
+
 def damaged(whole):
     at = st.integers(0, len(whole) - 1)
     return st.one_of(

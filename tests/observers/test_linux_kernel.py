@@ -12,16 +12,20 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 
 import pytest
 
 from tidegate.agent import holder
 from tidegate.dataplane.conntrack import parse as parse_conntrack
+from tidegate.dataplane.facts import Facts
 from tidegate.drain.acknowledgement import Verdict, acknowledge
 from tidegate.drain.stranded import stranded
 from tidegate.model.endpoint import Endpoint
 from tidegate.model.epoch import Epoch
-from tidegate.observers.linux import LinuxKernel, NamespacedSockets, commands, conntrack, gate, rules
+from tidegate.observers.kernel import Reading
+from tidegate.observers.linux import LinuxKernel, NamespacedSockets, commands, conntrack, gate, idleflows, rules
+from tidegate.observers.linux import kernel as kernel_module
 from tidegate.observers.linux.commands import CommandFailed
 from tidegate.observers.linux.generation import Generations
 from tidegate.observers.linux.nftables import Questions
@@ -75,7 +79,7 @@ def test_the_stories_of_a_real_kernel_hold_in_a_network_namespace_of_their_own()
         [*apart, *command], env={**os.environ, INSIDE: "1"}, capture_output=True, text=True, timeout=60
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert "21 passed" in ran.stdout, ran.stdout
+    assert "23 passed" in ran.stdout, ran.stdout
 
 
 @pytest.fixture
@@ -255,6 +259,26 @@ async def test_a_udp_flow_that_its_rules_have_left_goes_on_until_the_agent_moves
 
 
 @inside
+async def test_a_flow_of_udp_that_is_not_translated_here_is_told_until_nothing_has_come_by_it_for_a_while(
+    kernel, monkeypatch
+):
+    """On the pod's own node every flow from another node stands so, for 120 s after its last datagram."""
+    monkeypatch.setattr(idleflows, "QUIET_SECONDS", 0.5)
+    commit(FOUR)
+    asked = Endpoint("192.0.2.1", 5300, "UDP")
+    with contextlib.closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as client:
+        client.sendto(b"?", ("192.0.2.1", 5300))
+        said = await verdict(kernel, asked)
+        assert said.verdict is Verdict.PENDING and "192.0.2.1:5300 -> 192.0.2.1:5300" in str(said)
+        await asyncio.sleep(0.6)
+        assert (await verdict(kernel, asked)).verdict is Verdict.CONFIRMED
+        await asyncio.sleep(idleflows.SLACK_SECONDS + 0.5)
+        client.sendto(b"?", ("192.0.2.1", 5300))
+        assert (await verdict(kernel, asked)).verdict is Verdict.PENDING
+    commit("flush chain ip kube-proxy dispatch\n")
+
+
+@inside
 async def test_the_gates_redirect_is_made_once_and_put_back_and_taken_away(kernel):
     generations = Generations()
     await kernel.redirect(15299, "192.0.2.1:15299")
@@ -345,3 +369,22 @@ def test_a_command_that_does_not_do_what_it_is_for_says_so_in_one_line(words, sa
     with pytest.raises(CommandFailed) as failed:
         commands.output(*words, seconds=0.2)
     assert said in str(failed.value) and "\n" not in str(failed.value)
+
+
+async def test_a_question_during_a_long_reading_is_told_so_and_the_next_one_finds_it_done(monkeypatch):
+    """Nobody waits for the end of what takes a minute on a busy node of 10,000 Services."""
+    monkeypatch.setattr(kernel_module, "ANSWER_SECONDS", 0.05)
+    may_end, readings = threading.Event(), []
+
+    def read(self, endpoints, fences):
+        readings.append(endpoints)
+        may_end.wait(10)
+        return Reading(Facts("node-1", "all"), 1)
+
+    monkeypatch.setattr(LinuxKernel, "_read", read)
+    with contextlib.closing(LinuxKernel("node-1", "192.0.2.1", lambda: FENCES)) as kernel:
+        told = [await kernel.read((POD,)) for _ in range(3)]
+        assert [str(one.facts.unreadable[0]) for one in told] == [f"node-1: {kernel_module.READING}"] * 3
+        assert len(readings) == 1, "what is under way is waited for, not begun again"
+        may_end.set()
+        assert (await kernel.read((POD,))).facts.dump == "all"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -20,7 +21,7 @@ from tidegate.dataplane import iptables as iptables_parser
 from tidegate.dataplane import nft as nft_parser
 from tidegate.dataplane.frontends import Asking
 from tidegate.model.endpoint import Endpoint
-from tidegate.observers.linux import commands
+from tidegate.observers.linux import commands, nftables
 from tidegate.observers.linux.commands import CommandFailed
 from tidegate.observers.linux.following import Followed
 from tidegate.observers.linux.generation import Generations
@@ -204,6 +205,37 @@ def test_a_chain_that_is_renamed_leads_where_it_led_and_where_it_leads_since(fol
     commands.output("nft", "-f", "-", text="add rule ip r c tcp dport 80 dnat to 10.7.0.1\n")
     assert read(followed, Asking((Endpoint("10.7.0.1"),))).routes
     same(followed)
+
+
+@inside
+@pytest.mark.parametrize("is_heard_between", [False, True])
+def test_what_the_kernel_could_not_tell_us_is_read_anew_and_never_passed_over(monkeypatch, is_heard_between):
+    """More commits than the socket holds (ENOBUFS): the last of them, which nobody told us of, is in the answer."""
+    monkeypatch.setattr(nftables, "BACKLOG_BYTES", 1)
+    lost = []
+    heard = nftables.Commits.heard
+
+    def hearing(self):
+        try:
+            yield from heard(self)
+        except OSError as error:
+            lost.append(error.errno)
+            raise
+
+    monkeypatch.setattr(nftables.Commits, "heard", hearing)
+    with contextlib.closing(Followed(Generations())) as deaf:
+        commands.output("nft", "-f", "-", text=RENAMED)
+        same(deaf)
+        assert not read(deaf, Asking((Endpoint("10.7.0.77"),))).routes
+        for number in range(5):
+            commands.output("nft", "-f", "-", text=f"add rule ip r a tcp dport 80 dnat to 10.7.0.{number + 10}\n")
+        burst = "".join(f"add rule ip r a tcp dport {port} dnat to 10.7.0.77\n" for port in range(1000, 1100))
+        commands.output("nft", "-f", "-", text=burst)
+        if is_heard_between:
+            deaf.hear()
+        assert read(deaf, Asking((Endpoint("10.7.0.77"),))).routes
+        assert errno.ENOBUFS in lost
+        assert told(read(deaf)) == told(nft_parser.parse(printed()))
 
 
 def commit(objects):

@@ -275,6 +275,8 @@ class Lowering:
 
     def _lookup(self, fields: tuple[int | None, ...], data: Any, is_map: bool, is_address: bool = False) -> Lookup:
         """``data`` as a lookup: each row leads to its verdict, its translation, or (a set) the rest of the rule."""
+        if self._is_dynamic(data):
+            raise NotUnderstood(f"packets change {data}: a dump tells only what was")
         name = data[1:] if isinstance(data, str) and data.startswith("@") else ""
         known = self._rows.get((name, fields, is_address)) if name else None
         if known is not None:

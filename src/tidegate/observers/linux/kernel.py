@@ -1,4 +1,4 @@
-"""The kernel of the node we run on (its network namespace is ours), read by its own tools."""
+"""The kernel of the node we run on (its network namespace is ours): rules, tracked connections, what stirs them."""
 
 from __future__ import annotations
 
@@ -18,12 +18,17 @@ from tidegate.observers.linux import conntrack, gate, rules
 from tidegate.observers.linux.commands import CommandFailed
 from tidegate.observers.linux.following import Followed, NotRead
 from tidegate.observers.linux.generation import Generations
+from tidegate.observers.linux.idleflows import IdleFlows
 from tidegate.observers.linux.rules import Beside, Wanted
 
 LOOK_SECONDS = 0.25
 """Rules without a generation are looked at this often, and which Services are fences."""
 REMEMBERED_MAX = 16
 RETRY_SECONDS = 0.02
+ANSWER_SECONDS = 3.0
+READING = f"the rules are still being read, since more than {ANSWER_SECONDS:.0f} s"
+"""Who asks learns it by name, and again later: to read 10,000 Services whole takes longer than anybody waits. It says
+no more, for an answer that is another each time is news each time."""
 
 Fences = Callable[[], Mapping[str, str] | None]
 """ClusterIP -> install id of every fence of the cluster; None while that is not known."""
@@ -44,14 +49,28 @@ class LinuxKernel:
         self._generation = 0
         self._remembered: dict[tuple[Endpoint, ...] | None, Facts] = {}
         self._gate = gate.Gate()
+        self._idle = IdleFlows()
         self._waiting: list[asyncio.Future[None]] = []
         self._watched = -1
+        self._under_way: asyncio.Future[Reading] | None = None
 
     async def read(self, endpoints: tuple[Endpoint, ...] | None) -> Reading:
         fences = self._fences()
         if fences is None:
             return self._nothing("the fence's Services are not known: the API server has not answered yet")
-        return await asyncio.to_thread(self._read, endpoints, dict(fences))
+        return await self._in_time(endpoints, dict(fences))
+
+    async def _in_time(self, endpoints: tuple[Endpoint, ...] | None, fences: dict[str, str]) -> Reading:
+        """What is read, or that reading takes longer. It goes on then, and the next question finds it done."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + ANSWER_SECONDS
+        before = self._under_way
+        if before is not None and not before.done() and not (await asyncio.wait([before], timeout=ANSWER_SECONDS))[0]:
+            return self._nothing(READING)
+        reading = asyncio.ensure_future(asyncio.to_thread(self._read, endpoints, fences))
+        self._under_way = reading
+        done, _ = await asyncio.wait([reading], timeout=max(0.0, until - loop.time()))
+        return reading.result() if done else self._nothing(READING)
 
     async def read_after(self, generation: int, seconds: float, endpoints: tuple[Endpoint, ...]) -> Reading:
         loop = asyncio.get_running_loop()
@@ -156,7 +175,7 @@ class LinuxKernel:
             except (NotRead, OSError) as error:
                 return self._nothing(str(error))
             generation = self._generation
-        tracked, unreadable = conntrack.read(endpoints)
+        tracked, unreadable = conntrack.read(endpoints, self._idle)
         dump = f"{facts.dump}, generation {generation}"
         whole = replace(
             facts, source=self.node, dump=dump, at=at, tracked=tracked, unreadable=(*facts.unreadable, *unreadable)
