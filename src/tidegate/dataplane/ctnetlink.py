@@ -16,7 +16,7 @@ SUBSYSTEM = 1 << 8
 NEW, GET, DELETE = 0, 1, 2
 _NESTED = 0x8000
 _ORIGINAL, _REPLY, _STATUS, _PROTOCOL_FACTS, _FILTER, _STATUS_MASK = 1, 2, 3, 4, 25, 26
-_IDENTITY, _ZONE = 12, 18
+_TIMEOUT, _IDENTITY, _ZONE = 7, 12, 18
 _ADDRESSES, _PORTS = 1, 2
 _SOURCE = {2: 1, 10: 3}
 _NUMBER = 1
@@ -57,6 +57,11 @@ def of_no_answer_yet() -> bytes:
     alone, every one that is being opened is among them."""
     mask = attribute(_STATUS_MASK, _ASSURED.to_bytes(4, "big"))
     return attribute(_STATUS, bytes(4)) + mask
+
+
+def seconds_left(body: bytes) -> int:
+    """How long the entry of an IPCTNL_MSG_CT_NEW stays when nothing more comes by it. Raises ``Malformed``."""
+    return number(attributes(body[4:]), _TIMEOUT)
 
 
 def forgetting(body: bytes) -> bytes:

@@ -11,6 +11,7 @@ import socket
 from collections.abc import Iterator
 from ipaddress import ip_address
 
+from tidegate import vtime
 from tidegate.dataplane import ctnetlink
 from tidegate.dataplane.facts import Tracked, Unreadable
 from tidegate.dataplane.netlink import (
@@ -23,6 +24,7 @@ from tidegate.dataplane.netlink import (
     request,
 )
 from tidegate.model.endpoint import Endpoint
+from tidegate.observers.linux.idleflows import IdleFlows
 
 ADDRESSES_MAX = 2
 """So many addresses are asked for one by one."""
@@ -37,10 +39,13 @@ _CHUNK_BYTES = 1 << 16
 _WHERE = "conntrack"
 
 
-def read(endpoints: tuple[Endpoint, ...] | None) -> tuple[tuple[Tracked, ...], tuple[Unreadable, ...]]:
-    """What is being opened towards ``endpoints``, and all of UDP and SCTP; or everything for None. Never raises."""
+def read(
+    endpoints: tuple[Endpoint, ...] | None, idle: IdleFlows | None = None
+) -> tuple[tuple[Tracked, ...], tuple[Unreadable, ...]]:
+    """What is being opened towards ``endpoints``, and all of UDP (but what is ``idle``) and SCTP; or everything for
+    None. Never raises."""
     try:
-        return tuple(_entries(endpoints)), ()
+        return tuple(_entries(endpoints, idle)), ()
     except (OSError, Malformed) as error:
         return (), (Unreadable(f"tracked connections: {error}", _WHERE),)
 
@@ -80,7 +85,7 @@ def _opened() -> socket.socket:
     return netlink
 
 
-def _entries(endpoints: tuple[Endpoint, ...] | None) -> Iterator[Tracked]:
+def _entries(endpoints: tuple[Endpoint, ...] | None, idle: IdleFlows | None) -> Iterator[Tracked]:
     with _opened() as netlink:
         seen: dict[Tracked, None] = {}
         for version, family in _FAMILIES.items():
@@ -94,14 +99,21 @@ def _entries(endpoints: tuple[Endpoint, ...] | None) -> Iterator[Tracked]:
                 all_of = [ctnetlink.of_protocol(one) for one in (ctnetlink.UDP, ctnetlink.SCTP)]
                 filters = [ctnetlink.of_no_answer_yet(), *all_of]
             for only in filters:
-                seen |= dict.fromkeys(_dump(netlink, family, only, wanted))
+                seen |= dict.fromkeys(_dump(netlink, family, only, wanted, idle))
         yield from seen
 
 
-def _dump(netlink: socket.socket, family: int, only: bytes, wanted: frozenset[bytes] | None) -> Iterator[Tracked]:
+def _dump(
+    netlink: socket.socket, family: int, only: bytes, wanted: frozenset[bytes] | None, idle: IdleFlows | None = None
+) -> Iterator[Tracked]:
+    now = vtime.now().timestamp()
     for body in _bodies(netlink, family, only):
-        if (found := ctnetlink.tracked(body, wanted)) is not None:
-            yield found
+        found = ctnetlink.tracked(body, wanted)
+        if found is None or (
+            idle and found.protocol == "UDP" and idle.is_idle(found, ctnetlink.seconds_left(body), now)
+        ):
+            continue
+        yield found
 
 
 def _bodies(netlink: socket.socket, family: int, only: bytes) -> Iterator[bytes]:
