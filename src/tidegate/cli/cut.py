@@ -28,6 +28,10 @@ def cut(pods: tuple[tuple[str, str], ...], **given: Any) -> None:
     `tidegate restore` gives it back, `tidegate drain` retires it.
 
     \b
+    tidegate cut pod/web-7d9c5-x2x8k --reason "leaks memory, INC-4711"
+    tidegate cut pod/web-7d9c5-x2x8k --replace
+
+    \b
     Exit codes: 0 verified          3 refused, nothing was changed
                 1 failed            4 not verified: the stragglers are named
     """

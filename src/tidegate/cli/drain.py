@@ -38,6 +38,12 @@ def drain(targets: tuple[tuple[str, str], ...], **given: Any) -> None:
     for; --force takes pods that nothing owns too, and overrides floors, never budgets.
 
     \b
+    tidegate drain pod/web-7d9c5-x2x8k
+    tidegate drain deploy/web --dry-run
+    tidegate drain -l app=web --count 2
+    tidegate drain node/worker-7
+
+    \b
     Exit codes: 0 verified          3 refused, nothing was changed
                 1 failed            4 not verified: the stragglers are named
     """

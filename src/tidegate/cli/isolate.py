@@ -34,6 +34,10 @@ def isolate(pods: tuple[tuple[str, str], ...], keep_traffic: bool, cut_traffic: 
     retires it.
 
     \b
+    tidegate isolate pod/web-7d9c5-x2x8k --keep-traffic
+    tidegate isolate pod/web-7d9c5-x2x8k --cut-traffic
+
+    \b
     Exit codes: 0 verified          3 refused, nothing was changed
                 1 failed            4 not verified: what is missing is named
     """

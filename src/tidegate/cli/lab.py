@@ -321,7 +321,11 @@ def enter(name: str, node: str, command: tuple[str, ...]) -> None:
 @lab_option
 @click.option("--path", is_flag=True, help="Print the file's path instead of its content.")
 def kubeconfig(name: str, path: bool) -> None:
-    """Print the lab's kubeconfig. Your own is never touched."""
+    """Print the lab's kubeconfig. Your own is never touched.
+
+    \b
+    export KUBECONFIG=$(tidegate lab kubeconfig --path)
+    """
     folder, _ = running_lab(name)
     click.echo(str(folder.kubeconfig) if path else folder.kubeconfig.read_text(), nl=path)
 

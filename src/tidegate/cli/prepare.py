@@ -40,6 +40,10 @@ def prepare(workloads: tuple[tuple[str, str], ...], **given: Any) -> None:
     every Deployment whose pods the Service selects. Run it again to go on where it was killed, or --abort to go back.
 
     \b
+    tidegate prepare deploy/web --service web --in-place
+    tidegate prepare deploy/web --service web --abort
+
+    \b
     Exit codes: 0 done, or it was so already   3 refused, nothing was changed
                 1 stopped on the way, named
     """

@@ -31,6 +31,9 @@ def restore(pods: tuple[tuple[str, str], ...], victim: str, **given: Any) -> Non
     delete one without asking. Labels that were changed by hand since are left as they are.
 
     \b
+    tidegate restore pod/web-7d9c5-x2x8k
+
+    \b
     Exit codes: 0 verified          3 refused, nothing was changed
                 1 failed            4 not verified: what is missing is named
     """

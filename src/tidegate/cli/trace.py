@@ -27,6 +27,9 @@ def trace(pod: tuple[str, str], **given: Any) -> None:
 
     What nobody saw is shown as a gap, with the reason. Without --watch only what the objects tell, and what the
     nodes show now; API times are whole seconds.
+
+    \b
+    tidegate trace pod/web-7d9c5-x2x8k --watch
     """
     from tidegate.kube.kubeconfig import load
 

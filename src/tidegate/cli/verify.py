@@ -42,6 +42,10 @@ def verify(pods: tuple[tuple[str, str], ...], **given: Any) -> None:
     sends a GET on each and shows the answers' status too.
 
     \b
+    tidegate verify pod/web-7d9c5-x2x8k
+    tidegate verify pod/web-7d9c5-x2x8k --probe 1000
+
+    \b
     Exit codes: 0 no route, proven on every node
                 1 a route is left: node, Service, slice are named
                 4 not known: who could not be asked is named
