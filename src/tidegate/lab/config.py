@@ -15,9 +15,7 @@ class Image:
     entrypoint: str
 
 
-LOOPBACK = "loopback"
-KERNEL = "kernel"
-NETWORKS = (LOOPBACK, KERNEL)
+LOOPBACK, KERNEL = "loopback", "kernel"
 """What a lab's data path is: this machine's loopback addresses, or network namespaces with netfilter in each."""
 
 
