@@ -7,9 +7,13 @@ import importlib
 import json
 import sys
 from dataclasses import asdict
+from typing import Any
 
 from bench.figures import Figure, lines
 from bench.ground import RESULTS, load, machine
+from bench.node_rules import KINDS
+
+RULES = tuple(KINDS)
 
 MUST_SHOW = ("demo", "lab_up", "frozen", "killed", "replay", "ratios")
 NAMES = (
@@ -30,13 +34,18 @@ NAMES = (
 GROUPS = {"must_show": MUST_SHOW}
 
 
-def measure(name: str, runs: int, drains: int = 100) -> list[Figure]:
+def measure(name: str, runs: int, drains: int = 100, rules: str = RULES[0]) -> list[Figure]:
     """Run one benchmark; its figures, printed and kept as JSON for docs/evidence.md."""
     module = importlib.import_module(f"bench.{name}")
     title: str = (module.__doc__ or name).splitlines()[0]
     ground = machine()
     print(f"{name}: {ground}", flush=True)
-    counts = {"ratios": (runs,), "ingress": (drains,), "witness": (2 * drains,)}
+    counts: dict[str, tuple[Any, ...]] = {
+        "ratios": (runs,),
+        "ingress": (drains,),
+        "witness": (2 * drains,),
+        "node_agent": (rules,),
+    }
     figures: list[Figure] = module.run(*counts.get(name, ()))
     print("\n".join(lines(title, figures)))
     print(f"  (load afterwards {load()})\n", flush=True)
@@ -53,6 +62,9 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=10, help="how often `ratios` plays the demo's rows")
     drains_help = "how many drains `ingress` plays through each proxy, and `witness` for every two over all kernels"
     parser.add_argument("--drains", type=int, default=100, help=drains_help)
+    parser.add_argument(
+        "--rules", choices=RULES, default=RULES[0], help="the rules that `node_agent` reads, two minutes each"
+    )
     given = parser.parse_args()
     unknown = [name for name in given.names if name not in known]
     if unknown:
@@ -61,7 +73,7 @@ def main() -> int:
     missed = [
         f"{name}: {one.name}"
         for name in asked
-        for one in measure(name, given.runs, given.drains)
+        for one in measure(name, given.runs, given.drains, given.rules)
         if one.is_met is False
     ]
     for one in missed:

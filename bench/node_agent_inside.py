@@ -25,10 +25,10 @@ from tidegate.observers.linux.kernel import READING
 
 IMPORTED = (aiohttp, tidegate.agent.process)
 """What an agent has in its memory besides."""
-ROUNDS, MANY_ROUNDS, MANY = 25, 5, 500
-IDLE_SECONDS = 30.0
-"""One long poll (observers.witness.WAIT_SECONDS_MAX); its two looks at the connections are in the figure."""
-TOOL_SECONDS = 900.0
+MANY = 500
+OPEN_SECONDS, IDLE_SECONDS = 30.0, 10.0
+"""The first is one long poll (observers.witness.WAIT_SECONDS_MAX); its two looks at connections are in the figure."""
+TOOL_SECONDS = 200.0
 
 
 def connections() -> None:
@@ -89,12 +89,13 @@ async def idle(kernel: LinuxKernel, is_open: bool) -> float:
     """Thousandths of a core."""
     endpoints = (Endpoint(pod(5000, 0), 8081),)
     generation = (await kernel.read(endpoints)).generation
+    seconds = OPEN_SECONDS if is_open else IDLE_SECONDS
     cpu = time.process_time()
     if is_open:
-        await kernel.read_after(generation, IDLE_SECONDS, endpoints)
+        await kernel.read_after(generation, seconds, endpoints)
     else:
-        await asyncio.sleep(IDLE_SECONDS)
-    return 1000 * (time.process_time() - cpu) / IDLE_SECONDS
+        await asyncio.sleep(seconds)
+    return 1000 * (time.process_time() - cpu) / seconds
 
 
 def mib(field: str) -> float:
@@ -107,8 +108,8 @@ async def main(kind: Kind) -> None:
     began, cpu = time.perf_counter(), time.process_time()
     await read(kernel, ())
     first, first_cpu = time.perf_counter() - began, time.process_time() - cpu
-    one = await changes(kernel, kind, 1, ROUNDS)
-    many = await changes(kernel, kind, MANY, MANY_ROUNDS)
+    one = await changes(kernel, kind, 1, kind.rounds[0])
+    many = await changes(kernel, kind, MANY, kind.rounds[1])
     told = {
         "first": first, "first_cpu": first_cpu, "one": [wall for wall, _ in one], "one_cpu": [cpu for _, cpu in one],
         "many": [wall for wall, _ in many], "many_cpu": [cpu for _, cpu in many],

@@ -25,12 +25,14 @@ add rule {_TABLE} services ip daddr . meta l4proto . th dport vmap @service-ips
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """``whole``: all rules. ``changed``: the same for some Services with their last endpoint gone."""
+    """``whole``: all rules. ``changed``: the same for some Services with their last endpoint gone. ``rounds``: how
+    often one Service is changed and changed back, and how often 500 are."""
 
     tool: tuple[str, ...]
     change_tool: tuple[str, ...]
     whole: Callable[[], str]
     changed: Callable[[Iterable[int], int], str]
+    rounds: tuple[int, int] = (15, 4)
 
 
 def _masquerade(service: int) -> str:
@@ -98,6 +100,6 @@ KINDS = {
     "nftables 1.36": Kind(_NFT, _NFT, lambda: _whole(False), _changed(False)),
     "nftables 1.30 to 1.35": Kind(_NFT, _NFT, lambda: _whole(True), _changed(True)),
     "iptables-nft": Kind(
-        ("iptables-nft-restore",), ("iptables-nft-restore", "--noflush"), iptables_save, _iptables_changed
+        ("iptables-nft-restore",), ("iptables-nft-restore", "--noflush"), iptables_save, _iptables_changed, (3, 1)
     ),
 }

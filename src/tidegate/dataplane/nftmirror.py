@@ -61,8 +61,9 @@ _MADE = 0x600
 """NLM_F_CREATE, NLM_F_EXCL: of a chain that was made, or asked for where it was. Without them it got another name."""
 CALLERS_MAX = 64
 """A chain that more chains jump to (the one that sets a mark) has no list of them."""
-CHAINS_KEPT_MAX = 2048
-ASKED_NEXT_MAX = 1024
+CHAINS_KEPT_MAX = 1024
+"""2 KiB each."""
+ASKED_NEXT_MAX = 768
 """Of so many chains that a commit touched each is kept as it was read: the next question is about them."""
 HEAR_EVERY = 256
 WHOLE_TRIES = 2
@@ -171,11 +172,14 @@ class _Chains(dict[str, Chain]):
         return found
 
     def keep(self, chain: Chain) -> None:
-        """Not more than ``CHAINS_KEPT_MAX``: then all but those that translate are forgotten."""
-        if len(self) >= CHAINS_KEPT_MAX:
+        self.make_room(1)
+        self[chain.name] = chain
+
+    def make_room(self, count: int) -> None:
+        """Not more than ``CHAINS_KEPT_MAX`` with so many more: then all but those that translate are forgotten."""
+        if len(self) + count > CHAINS_KEPT_MAX:
             for one in [one for one, kept in self.items() if not kept.hook]:
                 del self[one]
-        self[chain.name] = chain
 
 
 @dataclass(eq=False)
@@ -262,6 +266,11 @@ class _TableMirror:
             for name, raw in self.source.numbered(self.family, self.name, list(asked.items())):
                 self.sets.supply(name, asked[name], raw)
             between()
+
+    def make_room(self) -> None:
+        """For what is to be read again: what of it is kept must not drive out the rest of it."""
+        for chains in self._chains.values():
+            chains.make_room(len(self.dirty))
 
     def index_or_touch(self, chain: str) -> None:
         """The same; what is gone already is left to be read again."""
@@ -503,6 +512,8 @@ class Mirror:
             self._read_bases()
         is_asked_next = self.touched <= ASKED_NEXT_MAX
         for table in self._tables.values():
+            if is_asked_next:
+                table.make_room()
             for chain in list(table.dirty):
                 table.index(chain, is_asked_next)
 

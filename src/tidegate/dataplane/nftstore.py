@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -144,6 +144,7 @@ class SetStore:
     @staticmethod
     def _filled(header: _Header, raw: bytes) -> KernelSet:
         try:
-            return replace(header.shape, elements=tuple(listed_elements(raw)))
+            shape = header.shape
+            return KernelSet(shape.name, shape.flags, shape.key_bytes, tuple(listed_elements(raw)))
         except Malformed as error:
             raise NotUnderstood(f"@{header.shape.name}: {error}") from error

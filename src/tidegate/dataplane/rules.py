@@ -124,6 +124,7 @@ def network_range(text: str, family: int) -> tuple[int, int]:
     return int(network.network_address), int(network.broadcast_address)
 
 
+@lru_cache(maxsize=4096)
 def address_text(number: int, family: int) -> str:
     return str(ip_address(number.to_bytes(4 if family == 4 else 16, "big")))
 

@@ -6,6 +6,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 
@@ -25,6 +26,8 @@ LOOK_SECONDS = 0.25
 """Rules without a generation are looked at this often, and which Services are fences."""
 REMEMBERED_MAX = 16
 RETRY_SECONDS = 0.02
+READERS = 2
+"""Threads: each keeps what it once had of memory for itself, and one reads rules at a time."""
 ANSWER_SECONDS = 3.0
 READING = f"the rules are still being read, since more than {ANSWER_SECONDS:.0f} s"
 """Who asks learns it by name, and again later: to read 10,000 Services whole takes longer than anybody waits. It says
@@ -53,6 +56,7 @@ class LinuxKernel:
         self._waiting: list[asyncio.Future[None]] = []
         self._watched = -1
         self._under_way: asyncio.Future[Reading] | None = None
+        self._threads = ThreadPoolExecutor(READERS, thread_name_prefix="kernel")
 
     async def read(self, endpoints: tuple[Endpoint, ...] | None) -> Reading:
         fences = self._fences()
@@ -67,7 +71,7 @@ class LinuxKernel:
         before = self._under_way
         if before is not None and not before.done() and not (await asyncio.wait([before], timeout=ANSWER_SECONDS))[0]:
             return self._nothing(READING)
-        reading = asyncio.ensure_future(asyncio.to_thread(self._read, endpoints, fences))
+        reading = loop.run_in_executor(self._threads, self._read, endpoints, fences)
         self._under_way = reading
         done, _ = await asyncio.wait([reading], timeout=max(0.0, until - loop.time()))
         return reading.result() if done else self._nothing(READING)
@@ -104,7 +108,7 @@ class LinuxKernel:
                 self._unwatch()
         if self._is_told():
             return True
-        await asyncio.to_thread(self._hear)  # no commit: what was told must not wake us again
+        await loop.run_in_executor(self._threads, self._hear)  # no commit: what was told must not wake us again
         return False
 
     def _wake(self) -> None:
@@ -152,6 +156,7 @@ class LinuxKernel:
         with self._lock:
             self._followed.close()
         self._generations.close()
+        self._threads.shutdown(wait=False)
 
     def _is_newer(self, generation: int) -> bool:
         """Whether a reading now would be of another generation than ``generation``; yes when that cannot be told."""
