@@ -20,7 +20,7 @@ async def test_every_subject_of_status_is_told(real_cluster):
         assert deploy.code == 0, deploy.err
         assert "Deployment status-subjects/web  3/3 ready" in deploy.out
         assert "web r1: 3 pods, 3 ready" in deploy.out
-        assert "to cut a pod is to release it; `tidegate prepare deploy/web`" in deploy.out
+        assert "to cut a pod is to release it; `tidegate prepare deploy/web --service web" in deploy.out
         whole = await here.tidegate("status", "-o", "json")
         assert whole.code == 0, whole.err
         document = json.loads(whole.out)
