@@ -11,7 +11,8 @@ from tidegate.dataplane.netlink import attribute, attributes
 
 NESTED = 0x8000
 ASSURED, SEEN = 4, 2
-STATES = {"SYN_SENT": 1, "SYN_RECV": 2, "ESTABLISHED": 3, "TIME_WAIT": 7}
+STATES = {"SYN_SENT": 1, "SYN_RECV": 2, "ESTABLISHED": 3, "TIME_WAIT": 7, "CLOSE": 8}
+CLOSE_INIT = 4
 
 
 def tuple_of(kind, source, destination, protocol, ports):
@@ -24,14 +25,17 @@ def tuple_of(kind, source, destination, protocol, ports):
     return attribute(kind | NESTED, attribute(1 | NESTED, addresses) + attribute(2 | NESTED, named))
 
 
-def entry(pod="10.244.1.2", protocol=ctnetlink.TCP, state="SYN_SENT", status=0, between=b""):
-    """As ctnetlink_fill_info lays it out: both tuples, then the status."""
-    client, service = ("10.0.0.9", "10.96.0.1") if "." in pod else ("fd00::9", "fd00::1")
+def entry(pod="10.244.1.2", protocol=ctnetlink.TCP, state="SYN_SENT", status=0, between=b"", flags=(0, 0), to=""):
+    """As ctnetlink_fill_info lays it out: both tuples, then the status. ``flags``: of TCP, each way; ``to``: what was
+    dialled, a Service without."""
+    client, service = ("10.0.0.9", to or "10.96.0.1") if "." in pod else ("fd00::9", to or "fd00::1")
+    dialled_port = 8080 if to == pod else 80
     family = 2 if "." in pod else 10
-    body = bytes((family, 0, 0, 0)) + tuple_of(1, client, service, protocol, (4000, 80))
+    body = bytes((family, 0, 0, 0)) + tuple_of(1, client, service, protocol, (4000, dialled_port))
     body += tuple_of(2, pod, client, protocol, (8080, 4000)) + between + attribute(3, status.to_bytes(4, "big"))
     if protocol == ctnetlink.TCP:
-        body += attribute(4 | NESTED, attribute(1 | NESTED, attribute(1, bytes([STATES[state]]))))
+        ways = b"".join(attribute(kind, bytes([one, 0])) for kind, one in zip((4, 5), flags, strict=True))
+        body += attribute(4 | NESTED, attribute(1 | NESTED, attribute(1, bytes([STATES[state]])) + ways))
     return body + attribute(12, b"\0\0\0\7")
 
 
@@ -47,6 +51,17 @@ PODS = ("10.244.1.2", "fd00:244::2")
 def test_a_connection_being_opened_is_told(pod, state):
     found = told(entry(pod, state=state, status=SEEN), pod)
     assert found.is_opening and (found.state, found.endpoint.address, found.endpoint.port) == (state, pod, 8080)
+
+
+@pytest.mark.parametrize("pod", PODS)
+def test_one_that_was_reset_takes_the_next_of_its_port_along_unless_somebody_had_closed_before(pod):
+    reset = {"state": "CLOSE", "status": SEEN | ASSURED}
+    found = told(entry(pod, **reset), pod)
+    assert found is not None and found.is_opening and found.state == "CLOSE"
+    for flags in ((CLOSE_INIT, 0), (0, CLOSE_INIT)):
+        assert told(entry(pod, **reset, flags=flags), pod) is None
+    assert told(entry(pod, **reset, to=pod), pod) is None, "whoever dials the pod itself asks no rule"
+    assert told(entry(pod, **reset), "10.244.1.3") is None
 
 
 @pytest.mark.parametrize("pod", PODS)

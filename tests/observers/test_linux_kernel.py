@@ -10,6 +10,7 @@ import contextlib
 import os
 import shutil
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -79,7 +80,7 @@ def test_the_stories_of_a_real_kernel_hold_in_a_network_namespace_of_their_own()
         [*apart, *command], env={**os.environ, INSIDE: "1"}, capture_output=True, text=True, timeout=60
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert "23 passed" in ran.stdout, ran.stdout
+    assert "24 passed" in ran.stdout, ran.stdout
 
 
 @pytest.fixture
@@ -217,6 +218,45 @@ async def test_connections_are_told_as_conntrack_prints_them_and_of_endpoints_th
             assert [one.protocol for one in conntrack.read((here,))[0]] == ["UDP"], "nothing of TCP is being opened"
             many = (here, *(Endpoint(f"10.244.8.{last}") for last in range(9)))
             assert [one.protocol for one in conntrack.read(many)[0]] == ["UDP"]
+    commit("flush chain ip kube-proxy dispatch\n")
+
+
+def tcp_to(port):
+    rule = f"ip daddr 10.96.0.80 tcp dport 80 dnat to 192.0.2.1:{port}"
+    return f"table ip kube-proxy {{\nchain dispatch {{\n{FENCED}\n{rule}\n}}\n}}\n"
+
+
+def ended_by(server, port):
+    """A connection through the rules from one port, which the server ends: orderly where ``linger`` is not set."""
+    with contextlib.closing(socket.socket()) as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        client.settimeout(2.0)
+        client.bind(("192.0.2.1", port))
+        client.connect(("10.96.0.80", 80))
+        taken, _ = server.accept()
+        with contextlib.closing(taken):
+            taken.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        with contextlib.suppress(ConnectionResetError):
+            client.recv(1)
+
+
+@inside
+async def test_a_connection_that_the_pod_reset_holds_a_drain_up_for_the_next_from_its_port_goes_the_same_way(kernel):
+    """The kernel keeps it in CLOSE for 10 s, and the rules of now have no say in that."""
+    commit(f"{FOUR}flush chain ip kube-proxy dispatch\n{tcp_to(8080)}")
+    asked = Endpoint("192.0.2.1", 8080)
+    with contextlib.ExitStack() as stack:
+        old, new = (stack.enter_context(socket.create_server(("192.0.2.1", port))) for port in (8080, 8081))
+        ended_by(old, 41000)
+        commit(f"flush chain ip kube-proxy dispatch\n{tcp_to(8081)}")
+        said = await verdict(kernel, asked)
+        assert said.verdict is Verdict.PENDING and "CLOSE 192.0.2.1:41000 -> 10.96.0.80:80" in str(said), said
+        many = (asked, *(Endpoint(f"10.244.8.{last}") for last in range(9)))
+        assert (await verdict(kernel, *many)).verdict is Verdict.PENDING
+        ended_by(old, 41000)  # would wait for ever at ``new``
+        subprocess.run(["conntrack", "-D", "-p", "tcp", "--orig-port-src", "41000"], capture_output=True)
+        assert (await verdict(kernel, asked)).verdict is Verdict.CONFIRMED
+        ended_by(new, 41000)
     commit("flush chain ip kube-proxy dispatch\n")
 
 

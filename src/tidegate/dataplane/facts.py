@@ -48,7 +48,8 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Tracked:
-    """One connection tracked by the data plane. ``state`` is SYN_SENT, SYN_RECV, ESTABLISHED, CLOSING or (UDP) NONE."""
+    """One connection tracked by the data plane. ``state`` is SYN_SENT, SYN_RECV, ESTABLISHED, CLOSING, (UDP) NONE, or
+    CLOSE where one was reset and the next SYN from its client's port will go the same way."""
 
     protocol: str
     state: str
@@ -59,7 +60,7 @@ class Tracked:
     @property
     def is_opening(self) -> bool:
         """Bound to its endpoint, but not yet in the pod's socket table: routed although the route may be gone."""
-        return self.protocol == "UDP" or self.state in ("SYN_SENT", "SYN_RECV")
+        return self.protocol == "UDP" or self.state in ("SYN_SENT", "SYN_RECV", "CLOSE")
 
     def __str__(self) -> str:
         return f"{self.state} {self.source} -> {self.destination} -> {self.endpoint}"
