@@ -61,8 +61,12 @@ class Scene:
 
     async def tidegate(self, *words):
         process = await self.start(*words)
-        async with asyncio.timeout(20):
-            out, err = await process.communicate()
+        ending = asyncio.create_task(process.communicate())
+        done, _ = await asyncio.wait((ending,), timeout=20)
+        if not done:
+            process.kill()
+        out, err = await ending
+        assert done, f"not ended after 20 s: {' '.join(words)}\n{out.decode()}{err.decode()}"
         return Ran(process.returncode, out.decode(), err.decode())
 
 
