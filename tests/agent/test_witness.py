@@ -114,10 +114,10 @@ def test_a_handshake_that_ends_is_told_although_no_table_changed():
         kernel.opening = [POD]
         known = await witness.answer(Question(ASKED))
         assert len(known.facts.tracked) == 1
-        loop.call_later(0.5, kernel.opening.clear)
+        loop.call_later(0.3, kernel.opening.clear)
         answer = await witness.answer(Question(ASKED, known.digest, 5))
         assert answer.facts.tracked == ()
-        assert loop.time() < 0.6
+        assert loop.time() < 0.33
 
     play(story)
 
