@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tidegate.dataplane import ctnetlink, rules
-from tidegate.dataplane.netlink import Malformed, attribute, messages
+from tidegate.dataplane.netlink import Malformed, attribute, messages, request
 from tidegate.dataplane.nftsets import KernelSet, listed_elements, set_of
 from tidegate.dataplane.nftwire import Wiring, rewrites, rule_of
 from tidegate.dataplane.rules import DADDR, Dnat, NotUnderstood, Opaque, Target, point
@@ -126,7 +126,19 @@ def test_bytes_of_any_kind_are_malformed_or_nothing(data, is_any):
         rule_of,
         lambda raw: set_of(raw, ()),
         lambda raw: list(messages(raw)),
+        lambda raw: messages(ctnetlink.not_elsewhere(raw, 2, frozenset([b"\n\x01\x01\x01"]))),
         lambda raw: ctnetlink.tracked(raw, None if is_any else frozenset([b"\n\x01\x01\x01"])),
     ):
         with contextlib.suppress(Malformed, NotUnderstood):
             read(data)
+
+
+def entry(answered_by, head=bytes.fromhex("34000280 14000180 08000100")):
+    return request(0x100, 2, 1, bytes((2, 0, 0, 0)) + bytes(52) + head + bytes(answered_by) + bytes(20))
+
+
+def test_of_a_datagram_of_entries_those_that_others_answer_are_left_out_and_nothing_else():
+    ours, theirs, odd = entry((10, 1, 1, 1)), entry((10, 2, 2, 2)), entry((10, 2, 2, 2), bytes(12))
+    done = request(3, 2, 1, bytes(4))
+    wanted = frozenset([bytes((10, 1, 1, 1))])
+    assert ctnetlink.not_elsewhere(theirs + ours + theirs + odd + theirs + done, 2, wanted) == ours + odd + done

@@ -96,7 +96,7 @@ def _entries(endpoints: tuple[Endpoint, ...] | None, idle: IdleFlows | None) -> 
             wanted = frozenset(ip_address(one).packed for one in addresses)
             filters = [ctnetlink.answered_by(one) for one in addresses]
             if len(addresses) > ADDRESSES_MAX:
-                filters = [ctnetlink.of_protocol(one) for one in (ctnetlink.TCP, ctnetlink.UDP, ctnetlink.SCTP)]
+                filters = [b""]
             for only in filters:
                 seen |= dict.fromkeys(_dump(netlink, family, only, wanted, idle))
         yield from seen
@@ -106,7 +106,7 @@ def _dump(
     netlink: socket.socket, family: int, only: bytes, wanted: frozenset[bytes] | None, idle: IdleFlows | None = None
 ) -> Iterator[Tracked]:
     now = vtime.now().timestamp()
-    for body in _bodies(netlink, family, only):
+    for body in _bodies(netlink, family, only, wanted):
         found = ctnetlink.tracked(body, wanted)
         if found is None or (
             idle and found.protocol == "UDP" and idle.is_idle(found, ctnetlink.seconds_left(body), now)
@@ -115,13 +115,16 @@ def _dump(
         yield found
 
 
-def _bodies(netlink: socket.socket, family: int, only: bytes) -> Iterator[bytes]:
+def _bodies(
+    netlink: socket.socket, family: int, only: bytes, wanted: frozenset[bytes] | None = None
+) -> Iterator[bytes]:
     """One pass through the table. A table that grows meanwhile is told again from where the pass stood: an entry may
     stand twice, and none is left out. Raises ``OSError``, ``Malformed``."""
     netlink.send(request(ctnetlink.SUBSYSTEM | ctnetlink.GET, _DUMP, 1, bytes((family, 0, 0, 0)) + only))
     count = 0
     while True:
-        for message in messages(netlink.recv(_CHUNK_BYTES)):
+        data = netlink.recv(_CHUNK_BYTES)
+        for message in messages(data if wanted is None else ctnetlink.not_elsewhere(data, family, wanted)):
             if message.kind in (NLMSG_DONE, NLMSG_ERROR):
                 if error := error_of(message):
                     raise OSError(error, f"{errno.errorcode.get(error, error)} (nf_conntrack_netlink, CAP_NET_ADMIN)")
