@@ -215,14 +215,20 @@ async def rollout(scene: Scene, version: int) -> float:
             await asyncio.sleep(0.2)
 
 
-async def drains(scene: Scene, count: int, rng: random.Random, played: Played) -> None:
-    """Single drains, one after the other, of a pod drawn at random; every fourth is one that serves UDP."""
+async def drains(scene: Scene, app: str, replicas: int, count: int, played: Played) -> None:
+    """Single drains, one after the other, of a pod drawn at random."""
+    rng = random.Random(f"{SEED}/{app}")
     for number in range(count):
-        app = "udp" if number % 4 == 3 else "echo"
-        names = await scene.ready(f"app={app}", 3 if app == "udp" else 4, 30.0)
-        done = await _ended(scene, "drain", f"pod/{rng.choice(names)}", "--yes", "-o", "json")
+        pod = rng.choice(await scene.ready(f"app={app}", replicas, 30.0))
+        done = await _ended(scene, "drain", f"pod/{pod}", "--yes", "-o", "json")
         if done.code:
-            played.failed.append(f"drain {number}: exit {done.code}: {done.err.strip().splitlines()[-1:]}")
+            played.failed.append(f"drain {number} of {app}: exit {done.code}: {done.err.strip().splitlines()[-1:]}")
+
+
+async def rollouts_and_drains(scene: Scene, rollouts: int, count: int, played: Played) -> None:
+    for number in range(rollouts):
+        played.rollouts.append(await rollout(scene, number + 2))
+    await drains(scene, "echo", 4, count, played)
 
 
 async def _ended(scene: Scene, *words: str) -> Done:
@@ -231,7 +237,7 @@ async def _ended(scene: Scene, *words: str) -> Done:
 
 async def play(one: BenchLab, rollouts: int, count: int) -> tuple[Played, Traffic]:
     """All of it on one lab."""
-    played, rng, began_at = Played(), random.Random(SEED), vtime.now().timestamp()
+    played, began_at = Played(), vtime.now().timestamp()
     scene = Scene(one, NS)
     await scene.apply(*objects())
     async with open_stage(one.folder, one.record) as stage:
@@ -243,9 +249,11 @@ async def play(one: BenchLab, rollouts: int, count: int) -> tuple[Played, Traffi
             udp = await scene.address("udp")
             async with traffic(stage, await ways(scene, stage), udp[:2]) as seen:
                 await asyncio.sleep(SETTLE_SECONDS)
-                for number in range(rollouts):
-                    played.rollouts.append(await rollout(scene, number + 2))
-                await drains(scene, count, rng, played)
+                udp_count = count // 4
+                await asyncio.gather(
+                    rollouts_and_drains(scene, rollouts, count - udp_count, played),
+                    drains(scene, "udp", 3, udp_count, played),
+                )
                 await asyncio.sleep(SETTLE_SECONDS)
         done = await scene.tidegate("ledger", "-o", "json")
         # The ledger outlives labs, and labs of one seed have pods of the same uids.
