@@ -132,8 +132,8 @@ async def token() -> str:
         if not _CHAIN:
             _CHAIN.append(google.auth.default(scopes=[_SCOPE])[0])
         if not _CHAIN[0].valid:
-            send = google.auth.transport.urllib3.Request(urllib3.PoolManager())  # type: ignore[no-untyped-call]
-            _CHAIN[0].refresh(send)
+            transport: Any = google.auth.transport.urllib3
+            _CHAIN[0].refresh(transport.Request(urllib3.PoolManager()))
         return str(_CHAIN[0].token)
 
     return await cloud.loaded("Google Cloud credentials (the extra `gcp`)", load)
