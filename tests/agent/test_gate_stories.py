@@ -168,6 +168,15 @@ def test_a_node_without_an_agent_is_a_straggler_and_never_clean():
     play(story, deployment(grace=20))
 
 
+async def lost(stage, node):
+    """Its kubelet says no more, and the node controller has noticed."""
+    [task] = [one for one in asyncio.all_tasks() if one.get_name() == f"kubelet {node}"]
+    task.cancel()
+    conditions = (await stage.api.get(NODES, node))["status"]["conditions"]
+    told = [{**one, "status": "Unknown"} if one["type"] == "Ready" else one for one in conditions]
+    await stage.api.patch(NODES, node, Patch({"status": {"conditions": told}}, subresource="status"))
+
+
 @pytest.mark.parametrize("is_silent", [True, False])
 def test_a_node_that_is_tainted_out_of_service_is_excepted_by_name_and_only_while_it_is_silent(is_silent):
     async def story(stage):
@@ -176,6 +185,8 @@ def test_a_node_that_is_tainted_out_of_service_is_excepted_by_name_and_only_whil
         stage.fault("proxy-freeze", node, 300)
         if is_silent:
             await stage.api.delete(PODS, f"tidegate-agent-{node}", "tidegate-system")
+            await asyncio.sleep(3)
+            await lost(stage, node)
         await stage.delete(name)
         await asyncio.sleep(5)
         assert stage.result(name) is None
