@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import msgspec
 
 from tidegate import vtime
 from tidegate.agent.canvass import Reading
+from tidegate.agent.proxies import Proxies
 from tidegate.agent.tally import Tally
 from tidegate.dataplane.facts import Facts, Route
+from tidegate.drain.acknowledgement import Acknowledgement, Evidence, Verdict
 from tidegate.drain.fence import FenceWrite
 from tidegate.drain.state import Mode
 from tidegate.engine.flights import Flights
@@ -86,5 +90,18 @@ def test_who_has_not_been_judged_is_behind():
         assert tally.is_behind(("node-1", "node-2"))
         tally.take(flight, "node-1", reading(6))
         assert tally.is_behind(("node-1",))
+
+    with_flight(story)
+
+
+def test_where_a_second_epoch_is_needed_a_dump_without_a_fence_is_no_answer(monkeypatch):
+    """Whoever judged it: the follower of that node ended on it, and said nothing more of the node."""
+    generous = Acknowledgement("node-1", Verdict.CONFIRMED, Epoch("main", 7), Evidence("dump", 1.0, "no route"))
+    monkeypatch.setattr("tidegate.agent.tally.judge", lambda *asked: generous)
+
+    def story(flight, tally):
+        tally.proxies = Proxies(lambda node: None, lambda: Epoch("main", 7))
+        bare = replace(reading(), facts=Facts("node-1", "dump", 1.0))
+        assert verdicts(tally, flight, {"node-1": bare}) == ["pending"]
 
     with_flight(story)

@@ -64,6 +64,8 @@ class Tally:
         is_proven = bool(mine) and second.saw(earliest(mine), self.proxies.latest if self.proxies else None)
         if one.verdict is not Verdict.CONFIRMED:
             return one
+        if not mine:
+            return replace(one, verdict=Verdict.PENDING, evidence=replace(one.evidence, entry="shows no fence"))
         number = earliest(mine).number
         entry = f"fence {number} was seen, a later one is awaited: {word.why}"
         if is_proven:
