@@ -27,7 +27,7 @@ $(DEV): pyproject.toml constraints.txt | $(BIN)/python
 demo: $(RUN) ## six rolling updates under load in a three-node lab; table and HTML report
 	$(BIN)/tidegate demo --report out/demo.html $(DEMO_FLAGS)
 
-test: $(DEV) ## all tests (about 5 minutes on 2 cores)
+test: $(DEV) ## all tests (about 10 minutes on 2 cores)
 	$(BIN)/pytest
 
 check: $(DEV) ## format, lint, types, import contracts
