@@ -23,6 +23,11 @@ def deployment(
     if gated:
         container["lifecycle"] = GATE
     pod: Object = {"containers": [container], "terminationGracePeriodSeconds": 60 if gated else 30}
+    return of_pods(name, labels, replicas, pod)
+
+
+def of_pods(name: str, labels: dict[str, str], replicas: int, pod: Object) -> Object:
+    """A Deployment of pods of this spec, updated one at a time with a spare one first."""
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",

@@ -19,9 +19,10 @@ from datetime import datetime
 from typing import Any
 
 from bench.capture import Capture
-from bench.figures import Figure, at_least, at_most, counted, holds, percentile
+from bench.figures import Figure, at_least, at_most, counted, holds, lines, percentile
 from bench.ground import BenchLab, lab, tidegate
 from bench.verbs_ground import Done, Scene, ended
+from bench.verbs_objects import of_pods
 from bench.witness_load import Traffic, Way, traffic
 from tidegate import vtime
 from tidegate.lab.control import status_of
@@ -136,18 +137,7 @@ def deployment(name: str, replicas: int, container: dict[str, Any], is_gated: bo
     pod: dict[str, Any] = {"containers": [{"name": name, **container}], "terminationGracePeriodSeconds": 60}
     if is_gated:
         pod["containers"][0]["lifecycle"] = {"preStop": {"httpGet": {"path": f"/gate/{name}", "port": 15299}}}
-    labels = {"app": name}
-    return {
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": {"name": name},
-        "spec": {
-            "replicas": replicas,
-            "selector": {"matchLabels": labels},
-            "strategy": {"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
-            "template": {"metadata": {"labels": labels}, "spec": pod},
-        },
-    }
+    return of_pods(name, {"app": name}, replicas, pod)
 
 
 def service(name: str, app: str, port: int, protocol: str = "TCP", **spec: Any) -> dict[str, Any]:
@@ -385,9 +375,12 @@ def side_by_side() -> list[Figure]:
 
 def run(count: int = DRAINS) -> list[Figure]:
     """``count`` single drains and a quarter as many rollouts, shared out to the shapes."""
-    figures = []
+    figures: list[Figure] = []
     for shape in SHAPES:
         with lab(f"witness-{shape.replace('.', '-')}", "--network", "kernel", "--proxy", shape) as one:
-            drained, rolled = math.ceil(count / 2), math.ceil(count * ROLLOUTS / DRAINS / 2)
-            figures += figures_of(shape, *asyncio.run(play(one, rolled, drained)))
+            drained = math.ceil(count / len(SHAPES))
+            rolled = math.ceil(count * ROLLOUTS / DRAINS / len(SHAPES))
+            found = figures_of(shape, *asyncio.run(play(one, rolled, drained)))
+        print("\n".join(lines(f"{shape}:", found)), flush=True)  # each takes some ten minutes, and may be stopped
+        figures += found
     return figures + side_by_side()
