@@ -1,0 +1,1 @@
+"""The operator: releases as objects, gates by webhook, one leader."""
