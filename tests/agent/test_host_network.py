@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from tests.agent.stage import NS, deployment, first, node_of, other_node, play
 
-from tidegate.agent.gating import GATE_TOKEN, gate_patch
+from tidegate.drain.gating import GATE_TOKEN, gate_patch
 from tidegate.kube.api import DEPLOYMENTS, PODS, Patch
 
 TOKEN = "0123456789abcdef" * 2

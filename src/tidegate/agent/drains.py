@@ -11,11 +11,11 @@ from datetime import datetime, timedelta
 import msgspec
 
 from tidegate import vtime
-from tidegate.agent.gating import GATE_TOKEN
 from tidegate.agent.ground import PodSockets
 from tidegate.agent.holds import HeldPod, Holds
 from tidegate.drain.deadline import DEFAULT_BUDGET, Budget, gate_deadline
 from tidegate.drain.event import Event, Released
+from tidegate.drain.gating import GATE_TOKEN
 from tidegate.drain.ledger import Subject, as_text
 from tidegate.drain.progress import Drain, begin
 from tidegate.drain.state import Mode

@@ -259,7 +259,7 @@ def uninstall_text(of: Installation) -> str:
 
 
 def _print_gate(given: dict[str, Any]) -> None:
-    from tidegate.agent.gating import CannotBeGated, gate_patch
+    from tidegate.drain.gating import CannotBeGated, gate_patch
     from tidegate.kube.kubeconfig import load
 
     kind, name = given["gate"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tidegate.agent.gating import GATE_TOKEN, CannotBeGated, gate_patch
+from tidegate.drain.gating import GATE_TOKEN, CannotBeGated, gate_patch
 
 SLEEPS = [
     {"sleep": {"seconds": 15}},
