@@ -53,9 +53,7 @@ def gate_patch(workload: Mapping[str, Any], fresh_token: str = "") -> GatePatch:
             raise CannotBeGated(
                 "its pods use their node's network: the node cannot tell from an address which pod is asking"
             )
-        if not any(
-            port.get("containerPort") for one in spec.get("containers") or () for port in one.get("ports") or ()
-        ):
+        if not declares_port(spec):
             raise CannotBeGated("its pods use their node's network and declare no port: nothing tells their traffic")
     found = spec.get("terminationGracePeriodSeconds")
     grace = DEFAULT_GRACE_SECONDS if found is None else int(found)
@@ -79,6 +77,11 @@ def gate_patch(workload: Mapping[str, Any], fresh_token: str = "") -> GatePatch:
         patched = {"metadata": {"annotations": {GATE_TOKEN: token}}, **patched}
     replaced = tuple(name for name, hook in wanted.items() if is_plain_sleep(hook))
     return GatePatch({"spec": {"template": patched}}, tuple(wanted), replaced, max(grace, GRACE_SECONDS), is_on_host)
+
+
+def declares_port(spec: Mapping[str, Any]) -> bool:
+    """Whether a container of a pod names a port: on its node's network nothing else tells the pod's traffic."""
+    return any(port.get("containerPort") for one in spec.get("containers") or () for port in one.get("ports") or ())
 
 
 def is_gate(container: str, hook: Mapping[str, Any], token: str = "") -> bool:
@@ -105,7 +108,12 @@ def is_plain_sleep(hook: Mapping[str, Any]) -> bool:
 def _hook(container: str, before: Mapping[str, Any], token: str) -> dict[str, Any]:
     """A strategic merge keeps what it does not name, and a hook may have one handler: the one before is named null."""
     gone = {handler: None for handler in _HANDLERS if handler != "httpGet" and before.get(handler)}
+    return {**gate_hook(container, token), **gone}
+
+
+def gate_hook(container: str, token: str = "") -> dict[str, Any]:
+    """The preStop hook that is the gate of ``container``; with ``token``, of a pod on its node's network."""
     call: dict[str, Any] = {"path": GATE_PATH + container, "port": GATE_PORT}
     if token:
         call |= {"host": LOOPBACK, "httpHeaders": [{"name": TOKEN_HEADER, "value": token}]}
-    return {"httpGet": call, **gone}
+    return {"httpGet": call}

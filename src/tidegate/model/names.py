@@ -38,7 +38,15 @@ VOUCHED = "tidegate.dev/vouched"
 CORDONED = "tidegate.dev/cordoned"
 """On a Node that ``drain node/N`` cordoned: the drain's token."""
 
+UNGATED = "tidegate.dev/ungated"
+"""On a pod, written by the webhook: why it, or one of its containers, has no gate."""
+
 # Labels
+GATE, GATE_ON, GATE_OFF = "tidegate.dev/gate", "enabled", "disabled"
+"""Written by users. On a namespace: its new pods get the gate. On a pod or its template: this one does, or does not."""
+REPLACE_SLEEP = "tidegate.dev/replace-sleep"
+"""Written by users, ``true`` on a namespace or (also as an annotation) on a pod: the gate takes the place of a preStop
+hook that only sleeps."""
 HELD = "tidegate.dev/held"
 """On a pod that a verb has taken out and keeps: ``cut`` or ``isolated``. The draining Service selects on it."""
 HELD_CUT = "cut"
