@@ -1,0 +1,109 @@
+"""The invariants that every plan keeps, whichever strategy made it: checked on each step before it is made.
+
+A breach is a mistake of a strategy, not of its user: the engine stops there and says so. The property tests play every
+strategy against them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from tidegate.release.plan import Act, Decision, Step
+from tidegate.release.scene import Edition, Question, Scene
+
+
+def breaches(scene: Scene, decision: Decision) -> tuple[str, ...]:
+    """What is wrong with the steps of ``decision``; empty when they may be made."""
+    return tuple(text for step in decision.steps for text in _of(scene, step))
+
+
+def _of(scene: Scene, step: Step) -> Iterator[str]:
+    match step.act:
+        case Act.SCALE:
+            yield from _scale(scene, step)
+        case Act.SET_TEMPLATE:
+            yield from _ungated(scene, step, [one for one in scene.editions if one.fingerprint == scene.template])
+        case Act.RETARGET:
+            yield from _retarget(scene, step)
+        case Act.WEIGH:
+            yield from _weigh(scene, step)
+        case Act.RETIRE:
+            yield from _retire(scene, step)
+        case _:
+            pass
+
+
+def _scale(scene: Scene, step: Step) -> Iterator[str]:
+    edition = scene.edition(step.subject)
+    if edition is None or step.count is None or step.count < 0:
+        yield f"{step}: there is no such revision, or no such number"
+        return
+    fewer = len(edition.staying) - step.count
+    if fewer <= 0:
+        return
+    yield from _ungated(scene, step, [edition])
+    if not edition.listed:
+        return
+    # Whom the ReplicaSet picks is its own choice: the worst is counted.
+    others = sum(one.listed for one in scene.editions if one is not edition)
+    left = others + max(edition.listed - fewer, 0)
+    if left < scene.floor:
+        yield f"{step}: {left} of its pods would be available, {scene.floor} have to be"
+    heir = scene.incoming if scene.spec.wish != "abort" else scene.stable
+    if heir is not None and heir is not edition and not _is_routed(scene, heir):
+        yield f"{step}: {heir.revision} is not known to be routed everywhere"
+
+
+def _is_routed(scene: Scene, edition: Edition) -> bool:
+    services = [scene.spec.service] if scene.spec.service else [one.name for one in scene.ways]
+    answers = [scene.asked(Question("routed", edition.revision, name, scene.status.round)) for name in services]
+    return all(one is not None and one.is_settled for one in answers)
+
+
+def _ungated(scene: Scene, step: Step, shrinking: list[Edition]) -> Iterator[str]:
+    if scene.spec.ungated == "proceed":
+        return
+    bare = [one.name for edition in shrinking for one in edition.ungated]
+    if bare:
+        yield f"{step}: {', '.join(bare)} have no gate and would end unverified"
+
+
+def selected(scene: Scene, selector: Mapping[str, str | None], revision_label: str) -> list[Edition]:
+    """The editions that a selector with a revision's label selects; all of them where it has none."""
+    wanted = selector.get(revision_label)
+    return [one for one in scene.editions if wanted is None or one.revision == wanted]
+
+
+def _retarget(scene: Scene, step: Step) -> Iterator[str]:
+    revision = step.detail.get("revision")
+    edition = scene.edition(str(revision)) if revision else None
+    if revision is None:
+        return
+    if edition is None:
+        yield f"{step}: there is no revision {revision}"
+    elif edition.ready < max(scene.floor, 1):
+        yield f"{step}: only {edition.ready} of its pods are ready, {max(scene.floor, 1)} have to be"
+    elif not edition.is_labelled:
+        yield f"{step}: not every pod of {revision} bears its label"
+
+
+def _weigh(scene: Scene, step: Step) -> Iterator[str]:
+    weights = step.weights or {}
+    if sum(weights.values()) != 100:
+        yield f"{step}: weights have to add up to 100"
+    for revision, weight in weights.items():
+        edition = scene.edition(revision)
+        if weight > 0 and (edition is None or not edition.ready):
+            yield f"{step}: {revision} has no ready pod"
+
+
+def _retire(scene: Scene, step: Step) -> Iterator[str]:
+    edition = scene.edition(step.subject)
+    if edition is None:
+        return
+    if edition.is_base:
+        yield f"{step}: it is the user's own Deployment"
+    if edition.members or edition.desired:
+        yield f"{step}: it still has pods"
+    if edition.revision == scene.status.revision and scene.spec.wish != "abort":
+        yield f"{step}: it is the one that is asked for"

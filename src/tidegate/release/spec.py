@@ -1,0 +1,216 @@
+"""What is asked for: which workload, to what template, by which strategy. The wire form of a ``Release``'s spec.
+
+``decode_spec`` reads JSON and says of everything that is wrong where it stands (``$.spec.canary.steps[1].weight``):
+the same words from the command line, from the operator's conditions and from the tests.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import msgspec
+
+StrategyName = Literal["rolling", "bluegreen", "canary", "rainbow"]
+STRATEGIES: tuple[StrategyName, ...] = ("rolling", "bluegreen", "canary", "rainbow")
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
+
+
+class Invalid(ValueError):
+    """``problems``: each says where and what, one line each."""
+
+    def __init__(self, problems: tuple[str, ...]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+class _Shape(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, rename="camel"):
+    """All of a spec: unknown fields are errors, defaults are not written."""
+
+
+class Rolling(_Shape, frozen=True):
+    """In place, on the Deployment itself; old pods end through their gates."""
+
+
+class BlueGreen(_Shape, frozen=True):
+    """``service`` flips. ``preview`` is a Service for the new revision before that ("" makes none for users).
+
+    ``promote``: ``auto`` once the new revision is ready, or ``manual`` when somebody says so. ``keep_seconds``: how
+    long the old revision stays warm after the flip; None until ``release retire``.
+    """
+
+    service: str = ""
+    preview: str = ""
+    promote: Literal["auto", "manual"] = "auto"
+    keep_seconds: float | None = None
+
+
+class Analysis(_Shape, frozen=True):
+    """One question whose answer lets a canary go on.
+
+    ``kind``: ``prometheus`` (``query`` at ``url``, ``success`` compares its value: ``>= 0.99``), ``http`` (``url``
+    answers 2xx), ``command`` (exit 0; command line only). Asked every ``interval_seconds``, ``count`` times for each
+    step; more than ``failure_limit`` failures abort. What cannot be asked is neither success nor failure: the release
+    waits.
+    """
+
+    name: str
+    kind: Literal["prometheus", "http", "command"]
+    url: str = ""
+    query: str = ""
+    success: str = ""
+    command: tuple[str, ...] = ()
+    interval_seconds: float = 10.0
+    count: int = 3
+    failure_limit: int = 0
+    timeout_seconds: float = 5.0
+
+
+class CanaryStep(_Shape, frozen=True):
+    """``weight``: percent of new connections for the new revision. ``pause_seconds``: how long to stay; None stays
+    until ``release promote``. ``header``: only requests with it ("name=value"), where the router can."""
+
+    weight: int
+    pause_seconds: float | None = 0.0
+    header: str = ""
+
+
+class Canary(_Shape, frozen=True):
+    """``router``: ``replicas`` (the ratio of pods behind ``service``), ``httproute`` or ``traefik`` (weights of the
+    object ``route``)."""
+
+    service: str = ""
+    steps: tuple[CanaryStep, ...] = ()
+    router: Literal["replicas", "httproute", "traefik"] = "replicas"
+    route: str = ""
+    analysis: tuple[Analysis, ...] = ()
+
+
+class Rainbow(_Shape, frozen=True):
+    """A Deployment per release. ``cap``: live revisions at most, the new one included; ``idle_seconds``: how long a pod
+    has to be without work before it may go; ``retire_seconds``: how long an empty revision is kept at zero (it may be
+    revived); ``activity``: how to ask a revision for its work (model.activity), "" for its open connections."""
+
+    service: str = ""
+    cap: int = 3
+    idle_seconds: float = 5.0
+    retire_seconds: float = 60.0
+    activity: str = ""
+
+
+class Spec(_Shape, frozen=True):
+    """A release of Deployment ``workload``.
+
+    To what: ``template`` (a whole PodTemplateSpec), or its template of now with ``images`` ({container: image}), or
+    with ``restart`` (any text: another text is another revision). ``paused`` stops before the next step; ``promoted``
+    counts the pauses that somebody has let pass; ``wish`` ``abort`` goes back to the revision before, ``rollback_to``
+    to one by name; ``retire`` ends revisions that are kept.
+
+    ``ungated``: what becomes of pods without a gate: ``drain`` them by label first, or ``proceed`` and let them end
+    unverified, as without Tidegate. ``on_unverified``: a drain that ends unverified ``halt``s the release, or not.
+    ``progress_seconds``: how long a new pod may take to be ready.
+    """
+
+    workload: str
+    strategy: StrategyName = "rolling"
+    images: dict[str, str] = {}
+    template: dict[str, Any] | None = None
+    restart: str = ""
+    rolling: Rolling = Rolling()
+    bluegreen: BlueGreen = BlueGreen()
+    canary: Canary = Canary()
+    rainbow: Rainbow = Rainbow()
+    paused: bool = False
+    promoted: int = 0
+    wish: Literal["", "abort"] = ""
+    rollback_to: str = ""
+    retire: tuple[str, ...] = ()
+    ungated: Literal["drain", "proceed"] = "drain"
+    on_unverified: Literal["halt", "proceed"] = "halt"
+    progress_seconds: float = 600.0
+
+    @property
+    def service(self) -> str:
+        """Of the strategy; "" where it needs none."""
+        match self.strategy:
+            case "bluegreen":
+                return self.bluegreen.service
+            case "canary":
+                return self.canary.service
+            case "rainbow":
+                return self.rainbow.service
+            case _:
+                return ""
+
+
+def decode_spec(obj: Any) -> Spec:
+    """A spec from decoded JSON. Raises ``Invalid``."""
+    try:
+        spec = msgspec.convert(obj, Spec)
+    except msgspec.ValidationError as error:
+        raise Invalid((_placed(str(error)),)) from error
+    problems = tuple(_problems(spec))
+    if problems:
+        raise Invalid(problems)
+    return spec
+
+
+def encode_spec(spec: Spec) -> dict[str, Any]:
+    """As JSON."""
+    found: dict[str, Any] = msgspec.to_builtins(spec)
+    return found
+
+
+def _placed(text: str) -> str:
+    """``Expected `int`, got `str` - at `$.canary.steps[0].weight``` -> ``$.spec.canary.steps[0].weight: expected
+    ...``."""
+    what, _, where = text.partition(" - at `$")
+    place = f"$.spec{where.rstrip('`')}" if where else "$.spec"
+    return f"{place}: {what[0].lower()}{what[1:]}"
+
+
+def _problems(spec: Spec) -> Iterator[str]:
+    if not _NAME.fullmatch(spec.workload):
+        yield f"$.spec.workload: {spec.workload!r} is not the name of a Deployment"
+    if spec.progress_seconds <= 0:
+        yield "$.spec.progressSeconds: must be more than 0"
+    if spec.template is not None and spec.images:
+        yield "$.spec.images: a whole template and images beside it contradict each other: give one of them"
+    match spec.strategy:
+        case "canary":
+            yield from _canary(spec.canary)
+        case "rainbow":
+            if not 2 <= spec.rainbow.cap <= 20:
+                yield "$.spec.rainbow.cap: must be 2 to 20: the revision that serves and the one that comes"
+        case _:
+            pass
+
+
+def _canary(canary: Canary) -> Iterator[str]:
+    if not canary.steps:
+        yield "$.spec.canary.steps: a canary needs at least one step"
+    before = 0
+    for number, step in enumerate(canary.steps):
+        where = f"$.spec.canary.steps[{number}]"
+        if not 0 <= step.weight <= 100:
+            yield f"{where}.weight: {step.weight} is no percentage, it must be 0 to 100"
+        elif step.weight < before:
+            yield f"{where}.weight: {step.weight} is less than the {before} before it: weights only grow"
+        before = max(before, step.weight)
+        if step.header and canary.router == "replicas":
+            yield f"{where}.header: a ratio of pods cannot look at headers: it takes router httproute or traefik"
+        if step.pause_seconds is not None and step.pause_seconds < 0:
+            yield f"{where}.pauseSeconds: must be 0 or more"
+    if canary.router != "replicas" and not canary.route:
+        yield f"$.spec.canary.route: router {canary.router} needs the name of the object that it weighs"
+    for number, one in enumerate(canary.analysis):
+        where = f"$.spec.canary.analysis[{number}]"
+        if one.kind == "prometheus" and not (one.url and one.query and one.success):
+            yield f"{where}: prometheus needs url, query and success (such as '>= 0.99')"
+        if one.kind == "http" and not one.url:
+            yield f"{where}.url: http needs a URL"
+        if one.kind == "command" and not one.command:
+            yield f"{where}.command: command needs one"
+        if one.count < 1:
+            yield f"{where}.count: must be 1 or more"
