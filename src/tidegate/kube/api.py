@@ -54,6 +54,14 @@ INGRESSES = Resource("networking.k8s.io", "v1", "ingresses", "Ingress")
 INGRESSCLASSES = Resource("networking.k8s.io", "v1", "ingressclasses", "IngressClass", namespaced=False)
 LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease")
 PODDISRUPTIONBUDGETS = Resource("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget")
+CUSTOMRESOURCEDEFINITIONS = Resource(
+    "apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", namespaced=False
+)
+
+# Tidegate's own (operator/crds.py)
+RELEASES = Resource("tidegate.dev", "v1alpha1", "releases", "Release")
+DRAINS = Resource("tidegate.dev", "v1alpha1", "drains", "Drain")
+OBSERVERS = Resource("tidegate.dev", "v1alpha1", "observers", "Observer", namespaced=False)
 
 
 @dataclass(frozen=True, slots=True)
