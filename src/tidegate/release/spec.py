@@ -15,6 +15,9 @@ import msgspec
 StrategyName = Literal["rolling", "bluegreen", "canary", "rainbow"]
 STRATEGIES: tuple[StrategyName, ...] = ("rolling", "bluegreen", "canary", "rainbow")
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
+NAME_LENGTH_MAX = 253
+STEPS_MAX, ANALYSES_MAX = 100, 20
+"""Of one canary. A CustomResourceDefinition's rules are priced by the longest list that they may meet."""
 
 
 class Invalid(ValueError):
@@ -171,25 +174,39 @@ def _placed(text: str) -> str:
 
 
 def _problems(spec: Spec) -> Iterator[str]:
-    if not _NAME.fullmatch(spec.workload):
+    if not _NAME.fullmatch(spec.workload) or len(spec.workload) > NAME_LENGTH_MAX:
         yield f"$.spec.workload: {spec.workload!r} is not the name of a Deployment"
     if spec.progress_seconds <= 0:
         yield "$.spec.progressSeconds: must be more than 0"
     if spec.template is not None and spec.images:
         yield "$.spec.images: a whole template and images beside it contradict each other: give one of them"
-    match spec.strategy:
-        case "canary":
-            yield from _canary(spec.canary)
-        case "rainbow":
-            if not 2 <= spec.rainbow.cap <= 20:
-                yield "$.spec.rainbow.cap: must be 2 to 20: the revision that serves and the one that comes"
-        case _:
-            pass
+    if spec.promoted < 0:
+        yield "$.spec.promoted: must be 0 or more"
+    if spec.strategy == "canary" and not spec.canary.steps:
+        yield "$.spec.canary.steps: a canary needs at least one step"
+    # A section that is not used is held to its rules all the same: the schema of the object cannot but do so.
+    yield from _canary(spec.canary)
+    if not 2 <= spec.rainbow.cap <= 20:
+        yield "$.spec.rainbow.cap: must be 2 to 20: the revision that serves and the one that comes"
+    yield from _seconds(spec)
+
+
+def _seconds(spec: Spec) -> Iterator[str]:
+    counted = {
+        "bluegreen.keepSeconds": spec.bluegreen.keep_seconds,
+        "rainbow.idleSeconds": spec.rainbow.idle_seconds,
+        "rainbow.retireSeconds": spec.rainbow.retire_seconds,
+    }
+    for where, seconds in counted.items():
+        if seconds is not None and seconds < 0:
+            yield f"$.spec.{where}: must be 0 or more"
 
 
 def _canary(canary: Canary) -> Iterator[str]:
-    if not canary.steps:
-        yield "$.spec.canary.steps: a canary needs at least one step"
+    if len(canary.steps) > STEPS_MAX:
+        yield f"$.spec.canary.steps: {len(canary.steps)} are too many, {STEPS_MAX} at most"
+    if len(canary.analysis) > ANALYSES_MAX:
+        yield f"$.spec.canary.analysis: {len(canary.analysis)} are too many, {ANALYSES_MAX} at most"
     before = 0
     for number, step in enumerate(canary.steps):
         where = f"$.spec.canary.steps[{number}]"
@@ -214,3 +231,9 @@ def _canary(canary: Canary) -> Iterator[str]:
             yield f"{where}.command: command needs one"
         if one.count < 1:
             yield f"{where}.count: must be 1 or more"
+        if one.failure_limit < 0:
+            yield f"{where}.failureLimit: must be 0 or more"
+        if one.interval_seconds <= 0:
+            yield f"{where}.intervalSeconds: must be more than 0"
+        if one.timeout_seconds <= 0:
+            yield f"{where}.timeoutSeconds: must be more than 0"
