@@ -142,3 +142,31 @@ def test_of_a_datagram_of_entries_those_that_others_answer_are_left_out_and_noth
     done = request(3, 2, 1, bytes(4))
     wanted = frozenset([bytes((10, 1, 1, 1))])
     assert ctnetlink.not_elsewhere(theirs + ours + theirs + odd + theirs + done, 2, wanted) == ours + odd + done
+
+
+def apart(data, wanted):
+    """The same, message by message."""
+    kept, rest = b"", data
+    while len(rest) >= 16 and 88 <= int.from_bytes(rest[:4], "little") <= len(rest):
+        length = int.from_bytes(rest[:4], "little")
+        one, rest = rest[: (length + 3) // 4 * 4], rest[(length + 3) // 4 * 4 :]
+        is_usual = one[4:8] == b"\0\1\2\0" and one[72:84] == bytes.fromhex("34000280 14000180 08000100")
+        kept += b"" if is_usual and one[84:88] not in wanted else one
+    return kept + rest
+
+
+MESSAGES = [
+    entry((10, 1, 1, 1)), entry((10, 2, 2, 2)), entry((10, 2, 2, 2)) + bytes(4), entry((10, 2, 2, 2), bytes(12)),
+    entry((10, 2, 2, 2))[:4] + b"\0\1\x12\0" + entry((10, 2, 2, 2))[8:],
+    request(0x100, 2, 1, entry((10, 2, 2, 2))[16:] + bytes(1)),
+    request(3, 2, 1, bytes(4)), request(2, 0, 1, bytes(100)),
+]  # fmt: skip
+
+
+@settings(max_examples=500)
+@given(st.lists(st.sampled_from(MESSAGES), max_size=9), st.integers(0, 200))
+def test_of_any_messages_however_cut_short_the_same_are_left_out_as_one_by_one(chosen, cut):
+    data = b"".join(chosen)
+    data = data[: max(0, len(data) - cut)]
+    wanted = frozenset([bytes((10, 1, 1, 1))])
+    assert ctnetlink.not_elsewhere(data, 2, wanted) == apart(data, wanted)

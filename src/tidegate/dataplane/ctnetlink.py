@@ -107,27 +107,32 @@ def tracked(body: bytes, wanted: frozenset[bytes] | None) -> Tracked | None:
 
 
 _HEAD = Struct("=IHH")
+_ROWS = {family: Struct(f"=8s{HEADER_BYTES - 8 + at}x12s{size}s") for family, (at, _, size, _) in _PLAIN.items()}
+"""Of a message with an entry of the usual layout: length, kind and flags; what stands before the reply's source; that
+source."""
 
 
 def not_elsewhere(data: bytes, family: int, wanted: frozenset[bytes]) -> bytes:
     """The messages of a datagram less the entries that none of ``wanted`` (addresses as bytes) answers: nearly all of
     50,000, which are not worth an object each. What is not as usual stays."""
-    at, head, size, _ = _PLAIN[family]
-    reply, address, end = HEADER_BYTES + at, HEADER_BYTES + at + 12, HEADER_BYTES + at + 12 + size
-    whole, kept, place = len(data), [], 0
-    while place + end <= whole:
-        length, kind, flags = _HEAD.unpack_from(data, place)
-        if length < end or length > whole - place:
-            break
-        after = place + (length + 3 & ~3)
-        if (
-            kind != SUBSYSTEM | NEW
-            or flags & DUMP_INTR
-            or data[place + address : place + end] in wanted
-            or data[place + reply : place + address] != head
-        ):
-            kept.append(data[place:after])
-        place = after
+    head, row = _PLAIN[family][1], _ROWS[family]
+    taken_apart, whole, kept, place = row.unpack_from, len(data), [], 0
+    usual: dict[bytes, int] = {}
+    while place + row.size <= whole:
+        begins, reply, address = taken_apart(data, place)
+        size = usual.get(begins)
+        if size is None or place + size > whole:
+            length, kind, flags = _HEAD.unpack(begins)
+            if length < row.size or length > whole - place:
+                break
+            size = length + 3 & ~3
+            if kind == SUBSYSTEM | NEW and not flags & DUMP_INTR:
+                usual[begins] = size
+            else:
+                reply = b""
+        if address in wanted or reply != head:
+            kept.append(data[place : place + size])
+        place += size
     return b"".join(kept) + data[place:]
 
 

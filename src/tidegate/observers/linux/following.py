@@ -96,6 +96,17 @@ class Followed:
                     raise NotRead(f"the rules of nftables: {error}") from error
         raise NotRead(f"the rules changed during each of {TRIES} readings")
 
+    def told(self) -> int:
+        """A generation of now whose commit has ended: the kernel counts it first, lets packets meet its rules next,
+        and tells of it last. ``ABSENT`` where that is not known."""
+        if self._mirror is not None:
+            try:
+                self._hear_until(self._mirror, self._generations.now())
+                return self._mirror.generation
+            except (OSError, Malformed):
+                self.close()
+        return ABSENT
+
     def hear(self) -> None:
         """Take down what the kernel told, so that it does not pile up. Forgets everything when something is lost."""
         if self._mirror is not None:

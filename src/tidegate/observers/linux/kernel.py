@@ -6,7 +6,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 
@@ -18,7 +18,7 @@ from tidegate.observers.kernel import KernelUnreachable, Reading
 from tidegate.observers.linux import conntrack, gate, rules
 from tidegate.observers.linux.commands import CommandFailed
 from tidegate.observers.linux.following import Followed, NotRead
-from tidegate.observers.linux.generation import Generations
+from tidegate.observers.linux.generation import ABSENT, Generations
 from tidegate.observers.linux.idleflows import IdleFlows
 from tidegate.observers.linux.rules import Beside, Wanted
 
@@ -57,6 +57,7 @@ class LinuxKernel:
         self._watched = -1
         self._under_way: asyncio.Future[Reading] | None = None
         self._threads = ThreadPoolExecutor(READERS, thread_name_prefix="kernel")
+        self._beside = ThreadPoolExecutor(1, thread_name_prefix="connections")
 
     async def read(self, endpoints: tuple[Endpoint, ...] | None) -> Reading:
         fences = self._fences()
@@ -157,6 +158,7 @@ class LinuxKernel:
             self._followed.close()
         self._generations.close()
         self._threads.shutdown(wait=False)
+        self._beside.shutdown(wait=False)
 
     def _is_newer(self, generation: int) -> bool:
         """Whether a reading now would be of another generation than ``generation``; yes when that cannot be told."""
@@ -176,16 +178,28 @@ class LinuxKernel:
         with self._lock:
             at = vtime.now().timestamp()
             try:
+                early = self._begun_early(endpoints)
                 facts = self._current(Wanted(endpoints, fences, self._address))
             except (NotRead, OSError) as error:
                 return self._nothing(str(error))
             generation = self._generation
-        tracked, unreadable = conntrack.read(endpoints, self._idle)
+            shown = self._state[:2] if self._state is not None else None
+        if early is not None and shown == (early[0], Beside()):
+            tracked, unreadable = early[1].result()
+        else:
+            tracked, unreadable = conntrack.read(endpoints, self._idle)
         dump = f"{facts.dump}, generation {generation}"
         whole = replace(
             facts, source=self.node, dump=dump, at=at, tracked=tracked, unreadable=(*facts.unreadable, *unreadable)
         )
         return Reading(whole, generation)
+
+    def _begun_early(self, endpoints: tuple[Endpoint, ...] | None) -> tuple[int, Future[conntrack.Connections]] | None:
+        """A reading of connections that takes as long as one of the rules, begun beside it, and the generation of
+        nftables whose commit had ended before. It counts if the rules turn out to be of that generation, and if none
+        have no generation: then no packet has met any of before since it began."""
+        told = self._followed.told() if conntrack.takes_long(endpoints) else ABSENT
+        return None if told == ABSENT else (told, self._beside.submit(conntrack.read, endpoints, self._idle))
 
     def _current(self, wanted: Wanted) -> Facts:
         """What the rules of now show: what is known already, where nothing was committed since."""
