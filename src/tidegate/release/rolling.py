@@ -57,7 +57,7 @@ def _breached(scene: Scene, name: str, is_held: bool) -> Iterator[Decision]:
             why = coming.problem or f"{coming.ready} of {len(coming.staying)} pods of {coming.revision} are ready"
             limit = f"no progress for {scene.spec.progress_seconds:g} s"
             yield halt(scene, f"{limit}: {why}; traffic stays on {scene.status.stable or 'the old pods'}", *hold)
-    unverified = [f"pod/{pod} ended {how}" for pod, how in sorted(scene.endings.items()) if not _is_fine(how)]
+    unverified = [f"pod/{pod} ended {how}" for pod, how in sorted(scene.endings.items()) if not _is_fine(scene, how)]
     seen = set(scene.status.unverified)
     fresh = [one for one in unverified if one not in seen]
     if fresh and scene.spec.on_unverified == "halt":
@@ -69,8 +69,11 @@ def _breached(scene: Scene, name: str, is_held: bool) -> Iterator[Decision]:
         )
 
 
-def _is_fine(ending: str) -> bool:
-    return ending.partition(":")[0] in ("verified", "assumed", "forced", "verified-except")
+def _is_fine(scene: Scene, ending: str) -> bool:
+    how = ending.partition(":")[0]
+    return how in ("verified", "assumed", "forced", "verified-except") or (
+        how == "ungated" and scene.spec.ungated == "proceed"
+    )
 
 
 def _gated(scene: Scene, is_abort: bool) -> Iterator[Decision]:

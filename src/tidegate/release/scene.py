@@ -64,10 +64,17 @@ class Edition:
     """Whether all its pods, and those it will make, bear the revision's label."""
     is_gated: bool = True
     """Whether the pods that it will make have a gate."""
+    value: str = ""
+    """Of the label by which a Service tells it from others; "" where that is its revision."""
     autoscaler: str = ""
     images: Mapping[str, str] = field(default_factory=dict)
     work: int | None = None
     """Work by the revision's own word (rainbow's activity), None where unknown or not asked."""
+
+    @property
+    def mark(self) -> str:
+        """What its pods' label says: of ``tidegate.dev/revision``, or of the user's own (``bluegreen.by``)."""
+        return self.value or self.revision
 
     @property
     def staying(self) -> tuple[Member, ...]:
@@ -101,11 +108,14 @@ class Edition:
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """One Service: what it selects by. ``is_shown``: its slices are as its selector and the pods say."""
+    """One Service: what it selects by. ``is_shown``: its slices are as its selector and the pods say.
+
+    ``is_ours``: a release made it."""
 
     name: str
     selector: Mapping[str, str]
     is_shown: bool = True
+    is_ours: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ import msgspec
 StrategyName = Literal["rolling", "bluegreen", "canary", "rainbow"]
 STRATEGIES: tuple[StrategyName, ...] = ("rolling", "bluegreen", "canary", "rainbow")
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
+_LABEL = re.compile(r"([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 NAME_LENGTH_MAX = 253
 STEPS_MAX, ANALYSES_MAX = 100, 20
 """Of one canary. A CustomResourceDefinition's rules are priced by the longest list that they may meet."""
@@ -41,12 +42,19 @@ class BlueGreen(_Shape, frozen=True):
 
     ``promote``: ``auto`` once the new revision is ready, or ``manual`` when somebody says so. ``keep_seconds``: how
     long the old revision stays warm after the flip; None until ``release retire``.
+
+    ``by``: a label of the user's own whose value differs between the templates (``version``), and by which ``service``
+    is to select; "" for ``tidegate.dev/revision``. ``name`` is the new revision's Deployment ("" for WORKLOAD-rN).
+    ``together``: both serve from when the new one is ready until the flip; else only the old one does until then.
     """
 
     service: str = ""
     preview: str = ""
     promote: Literal["auto", "manual"] = "auto"
     keep_seconds: float | None = None
+    by: str = ""
+    name: str = ""
+    together: bool = False
 
 
 class Analysis(_Shape, frozen=True):
@@ -184,6 +192,12 @@ def _problems(spec: Spec) -> Iterator[str]:
         yield "$.spec.promoted: must be 0 or more"
     if spec.strategy == "canary" and not spec.canary.steps:
         yield "$.spec.canary.steps: a canary needs at least one step"
+    if spec.strategy == "bluegreen" and not spec.bluegreen.service:
+        yield "$.spec.bluegreen.service: blue/green flips a Service: name it"
+    if spec.bluegreen.by and not _LABEL.fullmatch(spec.bluegreen.by):
+        yield f"$.spec.bluegreen.by: {spec.bluegreen.by!r} is not the name of a label"
+    if spec.bluegreen.name and not _NAME.fullmatch(spec.bluegreen.name):
+        yield f"$.spec.bluegreen.name: {spec.bluegreen.name!r} is not the name of a Deployment"
     # A section that is not used is held to its rules all the same: the schema of the object cannot but do so.
     yield from _canary(spec.canary)
     if not 2 <= spec.rainbow.cap <= 20:

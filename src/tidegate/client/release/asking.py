@@ -1,0 +1,186 @@
+"""Acknowledgements of a whole revision: is it routed everywhere, or nowhere any more?
+
+One question to the coordinator, whatever the number of pods. A quorum LIST of the EndpointSlices comes first: it has to
+say what is asked already (every ready pod of the revision listed; or none). The epoch is written after that LIST, so
+whoever shows it has taken in what the LIST said, additions and removals (``docs/protocol.md``, the order of the fence).
+``unrouted`` asks besides for every endpoint of the revision that no dump has a route to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import msgspec
+
+from tidegate import vtime
+from tidegate.drain.acknowledgement import LETTING_GO, Verdict
+from tidegate.drain.state import Mode
+from tidegate.kube.api import ENDPOINTSLICES, SERVICES, Selection
+from tidegate.kube.client import KubeClient
+from tidegate.kube.errors import KubeError
+from tidegate.model import endpointslice
+from tidegate.model.decode import Malformed
+from tidegate.model.endpoint import Endpoint
+from tidegate.model.names import FENCE_PREFIX, SYSTEM_NAMESPACE
+from tidegate.model.pod import Pod
+from tidegate.observers.coordinator import Ask, View, ask_of
+from tidegate.observers.proxied import ProxiedCoordinator, is_installed
+from tidegate.release.record import Asked
+from tidegate.release.scene import Question
+from tidegate.traffic import every_endpoint, listings
+
+SETTLE_SECONDS = 15.0
+"""Where nobody can be asked: as in every other verb (design §2.8). The answer is then ``assumed``."""
+WAIT_SECONDS = 5.0
+RETRY_SECONDS = 0.5
+NOWHERE = Endpoint("192.0.2.1", 9)
+"""Documentation range (RFC 5737): no pod, so no route. Asking for it asks for the epoch alone."""
+
+Heard = Callable[[Asked], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A question and the pods that it is about, as they were when it was asked."""
+
+    namespace: str
+    question: Question
+    pods: tuple[Pod, ...]
+
+    @property
+    def service(self) -> str:
+        return f"{self.namespace}/{self.question.service}"
+
+
+async def answer(client: KubeClient, subject: Subject, nonce: str, heard: Heard) -> Asked:
+    """Ask until it is settled; ``heard`` is told what is known so far. For ever, if need be: cancel it.
+
+    A release that goes on by an answer re-checks the objects; the answer is as of ``Asked.at``.
+    """
+    if not subject.pods:
+        return Asked("yes", at=_now())  # no pod, no route, and nothing that has to be routed
+    while True:
+        try:
+            missing = await _unlike(client, subject)
+            if not missing:
+                if not await is_installed(client):
+                    return await _settled(client, subject, heard)
+                found = await _follow(client, subject, nonce, heard)
+                if found is not None:
+                    return found
+                continue
+            heard(Asked("no", at=_now(), stragglers=missing))
+        except KubeError as error:
+            heard(Asked("no", at=_now(), stragglers=(f"cannot be asked: {error}",)))
+        await asyncio.sleep(RETRY_SECONDS)
+
+
+def _now() -> float:
+    return vtime.now().timestamp()
+
+
+async def _unlike(client: KubeClient, subject: Subject) -> tuple[str, ...]:
+    """In what the EndpointSlices of the Service, all of them, are not as asked; a quorum LIST. Raises ``KubeError``."""
+    try:
+        found = (await client.list(ENDPOINTSLICES, Selection(subject.namespace))).items
+        slices = [endpointslice.decode(obj) for obj in found]
+    except Malformed as error:
+        return (str(error),)
+    own = [one for one in slices if one.service == subject.question.service]
+    listed = {one.name: [entry for entry in listings(one, own) if entry.endpoint.is_ready] for one in subject.pods}
+    if subject.question.kind == "routed":
+        return tuple(
+            f"svc/{subject.question.service} does not list pod/{name} yet" for name, at in listed.items() if not at
+        )
+    return tuple(f"{entries[0]}" for entries in listed.values() if entries)
+
+
+async def _settled(client: KubeClient, subject: Subject, heard: Heard) -> Asked:
+    """Nobody can be asked: a while, and the slices once more."""
+    why = "no coordinator in this cluster: nodes cannot be asked"
+    heard(Asked("no", at=_now(), stragglers=(f"{why}, waiting {SETTLE_SECONDS:g} s instead",)))
+    await asyncio.sleep(SETTLE_SECONDS)
+    missing = await _unlike(client, subject)
+    if missing:
+        return Asked("no", at=_now(), stragglers=missing)
+    return Asked("assumed", at=_now(), seconds=SETTLE_SECONDS, assumed=(why,))
+
+
+async def _follow(client: KubeClient, subject: Subject, nonce: str, heard: Heard) -> Asked | None:
+    """The coordinator's word; None where the slices have changed meanwhile. Raises ``KubeError``."""
+    began = _now()
+    coordinator = ProxiedCoordinator(client)
+    ask = await _ask(client, subject, nonce)
+    since, told = "", None
+    try:
+        while True:
+            view = await coordinator.acknowledge(msgspec.structs.replace(ask, since=since, wait_seconds=WAIT_SECONDS))
+            since = view.version
+            stragglers = _stragglers(view)
+            if not stragglers:
+                view = await coordinator.acknowledge(msgspec.structs.replace(ask, fresh=True))
+                stragglers = _stragglers(view) or (() if view.is_fresh else ("a last look could not be had",))
+                if not stragglers:
+                    break
+            if stragglers != told:
+                told = stragglers
+                heard(Asked("no", view.epoch, _now(), _now() - began, stragglers))
+            if await _unlike(client, subject):
+                return None
+    finally:
+        await _forget(coordinator, ask)
+    if await _unlike(client, subject):
+        return None
+    doubts = tuple(f"{one.node}: {one.detail}" for one in view.nodes if one.verdict != Verdict.CONFIRMED.value)
+    doubts = (*doubts, *(view.suspected if subject.question.kind == "unrouted" else ()))
+    return Asked("assumed" if doubts else "yes", view.epoch, _now(), _now() - began, (), doubts)
+
+
+async def _ask(client: KubeClient, subject: Subject, nonce: str) -> Ask:
+    """One question for all pods: the first stands for them where the coordinator looks at slices itself."""
+    first = subject.pods[0]
+    if subject.question.kind == "routed":
+        # Its pod is in the Service and is to stay there: asked for is the epoch, of a Service it is not in.
+        fences = (await client.list(SERVICES, Selection(SYSTEM_NAMESPACE))).items
+        names = sorted(f"{SYSTEM_NAMESPACE}/{one['metadata']['name']}" for one in fences if _is_fence(one))
+        endpoints: tuple[Endpoint, ...] = (NOWHERE,)
+        services = tuple(names[:1]) or (f"{SYSTEM_NAMESPACE}/{FENCE_PREFIX}",)
+        seen: tuple[str, ...] = ()
+    else:
+        endpoints = tuple(sorted({at for one in subject.pods for at in every_endpoint(one)}))
+        services = seen = (subject.service,)
+    ask = ask_of((first.uid, first.namespace, first.name), endpoints, Mode.LABEL)
+    return msgspec.structs.replace(ask, round=f"{subject.question.key}-{nonce}", services=services, seen=seen)
+
+
+def _is_fence(obj: dict[str, object]) -> bool:
+    metadata = obj["metadata"]
+    return isinstance(metadata, dict) and str(metadata.get("name", "")).startswith(FENCE_PREFIX)
+
+
+def _stragglers(view: View) -> tuple[str, ...]:
+    if view.clean_at is None:
+        return view.reasons or ("the EndpointSlices have not been listed yet",)
+    if not view.epoch or not view.nodes:
+        return ("no epoch yet",)
+    known = {one.node for one in view.nodes}
+    letting_go = {verdict.value for verdict in LETTING_GO}
+    behind = [f"{one.node}: {one.detail}" for one in view.nodes if one.verdict not in letting_go]
+    return (*behind, *(f"{name}: not heard yet" for name in view.observers or () if name not in known))
+
+
+async def _forget(coordinator: ProxiedCoordinator, ask: Ask) -> None:
+    try:
+        await coordinator.acknowledge(msgspec.structs.replace(ask, done=True))
+    except KubeError:
+        return
+
+
+def subject_of(namespace: str, question: Question, pods: Iterable[Pod]) -> Subject:
+    """Of pods that stay. ``routed`` is asked of those that are ready."""
+    staying = [one for one in pods if not one.is_finished and one.ips]
+    if question.kind == "routed":
+        staying = [one for one in staying if one.is_ready and not one.is_terminating]
+    return Subject(namespace, question, tuple(staying))

@@ -1,0 +1,269 @@
+"""Look: the objects of a workload and its releases, as they stand, and the ``Scene`` they make.
+
+Deployments and ReplicaSets are read before pods: a pod that a template made is in the second list, or its template is
+in the first. ``api`` may be the API itself or an operator's caches; what must be a quorum read is asked apart (asking).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tidegate.client.release.book import Entry
+from tidegate.drain.gating import CannotBeGated
+from tidegate.engine.owners import KINDS
+from tidegate.kube.api import DEPLOYMENTS, ENDPOINTSLICES, PODS, REPLICASETS, SERVICES, Api, JsonObject, Selection
+from tidegate.kube.errors import ApiError
+from tidegate.model import endpointslice, pod
+from tidegate.model.decode import Malformed
+from tidegate.model.endpointslice import EndpointSlice
+from tidegate.model.names import decode_result
+from tidegate.model.pod import Pod
+from tidegate.model.workload import HASH_LABEL
+from tidegate.release import template as templates
+from tidegate.release.scene import DELETION_COST, Edition, Member, Scene, Way
+from tidegate.traffic import listings
+
+DEFAULT_SURGE = DEFAULT_UNAVAILABLE = "25%"
+
+
+@dataclass(slots=True)
+class Sight:
+    """The objects as they were read, by name, and the scene they make. ``pods_of`` is by revision.
+
+    ``template`` is the whole template that is asked for, gated.
+    """
+
+    entry: Entry
+    deployments: dict[str, JsonObject] = field(default_factory=dict)
+    replicasets: dict[str, JsonObject] = field(default_factory=dict)
+    pods: dict[str, JsonObject] = field(default_factory=dict)
+    services: dict[str, JsonObject] = field(default_factory=dict)
+    slices: tuple[EndpointSlice, ...] = ()
+    pods_of: dict[str, list[Pod]] = field(default_factory=dict)
+    template: JsonObject = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    scene: Scene = field(init=False)
+
+    @property
+    def deployment(self) -> JsonObject | None:
+        """The user's own."""
+        return self.deployments.get(self.entry.spec.workload)
+
+
+async def look(api: Api, entry: Entry, now: float, endings: Mapping[str, str]) -> Sight:
+    """Everything as it stands. Raises ``KubeError``."""
+    sight = Sight(entry)
+    space = Selection(entry.namespace)
+    sight.deployments = _by_name((await api.list(DEPLOYMENTS, space)).items)
+    sight.replicasets = _by_name((await api.list(REPLICASETS, space)).items)
+    sight.services = _by_name((await api.list(SERVICES, space)).items)
+    sight.pods = _by_name((await api.list(PODS, space)).items)
+    sight.slices = _slices((await api.list(ENDPOINTSLICES, space)).items, sight.problems)
+    sight.scene = _scene(sight, now, endings)
+    return sight
+
+
+def _by_name(items: Iterable[JsonObject]) -> dict[str, JsonObject]:
+    return {obj["metadata"]["name"]: obj for obj in items}
+
+
+def _slices(items: Iterable[JsonObject], problems: list[str]) -> tuple[EndpointSlice, ...]:
+    found = []
+    for obj in items:
+        try:
+            found.append(endpointslice.decode(obj))
+        except Malformed as error:
+            problems.append(str(error))
+    return tuple(found)
+
+
+def _scene(sight: Sight, now: float, endings: Mapping[str, str]) -> Scene:
+    entry, deployment = sight.entry, sight.deployment
+    if deployment is None:
+        why = f"$.spec.workload: there is no deployment/{entry.spec.workload} in namespace {entry.namespace}"
+        return _bare(entry, now, why)
+    base = deployment["spec"]["template"]
+    problems = sight.problems
+    try:
+        sight.template = templates.wanted(entry.spec, base)
+        target = templates.fingerprint(sight.template)
+        sight.template = templates.gated(sight.template)
+    except ValueError as error:  # CannotBeGated is one
+        if not isinstance(error, CannotBeGated) or entry.spec.ungated == "drain":
+            problems.append(str(error))
+        target = templates.fingerprint(sight.template) if sight.template else entry.status.fingerprint
+    editions = rolling_editions(sight, deployment)
+    back = next((one for one in editions if one.revision == entry.spec.rollback_to), None)
+    if entry.spec.rollback_to:
+        if back is None:
+            problems.append(f"$.spec.rollbackTo: there is no revision {entry.spec.rollback_to}")
+        else:
+            target = back.fingerprint
+    replicas = int(deployment["spec"].get("replicas", 1))
+    surge, unavailable = bounds(deployment, replicas)
+    return Scene(
+        now=now,
+        spec=entry.spec,
+        status=entry.status,
+        target=target,
+        replicas=replicas,
+        floor=replicas - unavailable,
+        surge=surge,
+        editions=editions,
+        ways=ways_of(sight),
+        template=templates.fingerprint(base),
+        endings=endings,
+        problems=tuple(problems),
+        generation=entry.generation,
+    )
+
+
+def _bare(entry: Entry, now: float, why: str) -> Scene:
+    return Scene(now, entry.spec, entry.status, "", 0, 0, 0, (), problems=(why,), generation=entry.generation)
+
+
+def bounds(deployment: JsonObject, replicas: int) -> tuple[int, int]:
+    """maxSurge (rounded up) and maxUnavailable (rounded down) as numbers; not both 0, as the controller has it
+    (deployment/util ResolveFenceposts)."""
+    rolling = (deployment["spec"].get("strategy") or {}).get("rollingUpdate") or {}
+    surge = _share(rolling.get("maxSurge", DEFAULT_SURGE), replicas, math.ceil)
+    unavailable = _share(rolling.get("maxUnavailable", DEFAULT_UNAVAILABLE), replicas, math.floor)
+    return surge, 1 if surge == 0 and unavailable == 0 else min(unavailable, replicas)
+
+
+def _share(value: int | str, replicas: int, rounded: Any) -> int:
+    if isinstance(value, str) and value.endswith("%"):
+        return int(rounded(int(value[:-1]) * replicas / 100))
+    return int(value)
+
+
+# --- editions ---
+
+
+def controller_uid(obj: JsonObject) -> str:
+    """Of the controlling owner, "" without one."""
+    for one in obj["metadata"].get("ownerReferences") or ():
+        if one.get("controller"):
+            return str(one["uid"])
+    return ""
+
+
+def rolling_editions(sight: Sight, deployment: JsonObject) -> tuple[Edition, ...]:
+    """The ReplicaSets of one Deployment that have pods, are to have some, or are the newest; oldest first."""
+    uid, name = deployment["metadata"]["uid"], deployment["metadata"]["name"]
+    status, metadata = deployment.get("status") or {}, deployment["metadata"]
+    is_seen = (status.get("observedGeneration") or 0) >= metadata.get("generation", 0)
+    is_stalled = any(
+        one.get("type") == "Progressing" and one.get("reason") == "ProgressDeadlineExceeded"
+        for one in status.get("conditions") or ()
+    )
+    own = [one for one in sight.replicasets.values() if controller_uid(one) == uid]
+    current = templates.fingerprint(deployment["spec"]["template"])
+    found = []
+    for one in sorted(own, key=_number):
+        members = members_of(sight, one["metadata"]["uid"])
+        template = one["spec"]["template"]
+        mark = templates.fingerprint(template)
+        revision = (one["metadata"].get("labels") or {}).get(HASH_LABEL, one["metadata"]["name"])
+        sight.pods_of[revision] = [pod.decode(sight.pods[member.name]) for member in members]
+        found.append(
+            Edition(
+                revision=revision,
+                deployment=name,
+                fingerprint=mark,
+                desired=int(one["spec"].get("replicas") or 0),
+                members=members,
+                is_base=True,
+                is_observed=is_seen,
+                is_paused=bool(deployment["spec"].get("paused")),
+                is_stalled=is_stalled and mark == current,
+                is_gated=templates.is_gated(template),
+                images=templates.images_of(template),
+            )
+        )
+    return tuple(found)
+
+
+def _number(replicaset: JsonObject) -> tuple[int, str]:
+    notes = replicaset["metadata"].get("annotations") or {}
+    text = notes.get("deployment.kubernetes.io/revision", "0")
+    return (int(text) if text.isdigit() else 0), replicaset["metadata"]["name"]
+
+
+def members_of(sight: Sight, owner_uid: str) -> tuple[Member, ...]:
+    """The pods of one controller, by name; finished ones are none."""
+    found = []
+    for name, obj in sorted(sight.pods.items()):
+        if controller_uid(obj) != owner_uid:
+            continue
+        try:
+            one = pod.decode(obj)
+        except Malformed as error:
+            sight.problems.append(str(error))
+            continue
+        if not one.is_finished:
+            found.append(_member(sight, name, one, obj))
+    return tuple(found)
+
+
+def _member(sight: Sight, name: str, one: Pod, obj: JsonObject) -> Member:
+    try:
+        result = decode_result(one.annotations)
+    except Malformed:
+        result = None
+    cost = one.annotations.get(DELETION_COST, "0")
+    return Member(
+        name=name,
+        uid=one.uid,
+        node=one.node,
+        is_ready=one.is_ready and not one.is_terminating,
+        is_available=one.is_ready and not one.is_terminating,
+        is_leaving=one.is_terminating,
+        is_gated=bool(one.gated) and set(one.gated) >= set(one.containers),
+        is_listed=any(entry.endpoint.is_ready for entry in listings(one, sight.slices)),
+        ending=str(result) if result is not None else "",
+        problem=problem_of(obj),
+        cost=int(cost) if cost.lstrip("-").isdigit() else 0,
+    )
+
+
+_HEALTHY_WAITS = ("ContainerCreating", "PodInitializing")
+
+
+def problem_of(obj: JsonObject) -> str:
+    """Why a pod's containers do not run, in the kubelet's words, "" where nothing is wrong."""
+    status = obj.get("status") or {}
+    for one in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())):
+        waiting = (one.get("state") or {}).get("waiting") or {}
+        if waiting.get("reason") and waiting["reason"] not in _HEALTHY_WAITS:
+            message = str(waiting.get("message") or "").strip()
+            return f"{waiting['reason']}: {message}" if message else str(waiting["reason"])
+    for one in status.get("conditions") or ():
+        if one.get("type") == "PodScheduled" and one.get("status") == "False":
+            return f"{one.get('reason', 'Unschedulable')}: {one.get('message', '')}".rstrip(": ")
+    return ""
+
+
+def ways_of(sight: Sight) -> tuple[Way, ...]:
+    """The Services that select the workload's pods, or are the strategy's own."""
+    deployment = sight.deployment
+    labels = ((deployment or {}).get("spec", {}).get("template", {}).get("metadata") or {}).get("labels") or {}
+    found = []
+    for name, obj in sorted(sight.services.items()):
+        selector = dict((obj.get("spec") or {}).get("selector") or {})
+        if name == sight.entry.spec.service or (selector and selector.items() <= labels.items()):
+            found.append(Way(name, selector))
+    return tuple(found)
+
+
+async def find_deployment(api: Api, namespace: str, name: str) -> JsonObject | None:
+    """The workload, None where there is none. Raises ``KubeError``."""
+    try:
+        return await api.get(KINDS["Deployment"], name, namespace)
+    except ApiError as error:
+        if not error.is_not_found:
+            raise
+        return None

@@ -1,0 +1,224 @@
+"""The engine of one release: look, decide, guard, act, remember; again whenever something changed.
+
+It holds nothing that cannot be had again: killed anywhere, the next engine goes on from what it finds. The lease in the
+written release keeps two of them apart; each write of the memory tests the version that was read, so of two that begin
+at once one wins, and whoever lost its lease writes nothing more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+
+from tidegate import vtime
+from tidegate.client.lease import LEASE_SECONDS, RENEW_SECONDS, is_at_work
+from tidegate.client.release import asking
+from tidegate.client.release.acts import BACKGROUND, Ground, is_stale, perform
+from tidegate.client.release.book import Book, Entry
+from tidegate.client.release.endings import Endings
+from tidegate.client.release.look import Sight, look
+from tidegate.engine import act
+from tidegate.kube.api import Api
+from tidegate.kube.errors import ApiError, KubeError, Unreachable
+from tidegate.release.guard import breaches
+from tidegate.release.plan import Act, Decision, Step
+from tidegate.release.record import Asked, Phase, Status, noted
+from tidegate.release.strategies import decide
+
+POLL_SECONDS = 0.5
+Heard = Callable[["Turn"], None]
+
+
+class HeldByOther(Exception):
+    """Another engine is at work on the release."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One look and what came of it, for those who watch."""
+
+    sight: Sight
+    decision: Decision
+    is_acting: bool
+
+
+class Engine:
+    """Carries one release. ``turn`` is one round; ``run`` turns until it is at its end or needs a person."""
+
+    def __init__(self, book: Book, ground: Ground, api: Api | None = None, endings: Endings | None = None) -> None:
+        rng = random.Random() if ground.seed is None else random.Random(f"{ground.seed}/release")
+        self._book, self._ground = book, ground
+        self._api: Api = api or ground.client
+        self._nonce = f"{rng.getrandbits(48):012x}"
+        self._holder = ground.identity.holder or self._nonce
+        self._beside: dict[str, asyncio.Task[None]] = {}
+        self._asked: dict[str, Asked] = {}
+        self._failures: dict[str, str] = {}
+        self._entry: Entry | None = None
+        self._renewed_at = float("-inf")
+        self.endings = endings or Endings()
+        self.heard: Heard = lambda turn: None
+        self.may_write: Callable[[], bool] = lambda: True
+        """Whether we are still the one that acts (an operator's Lease): asked before every write."""
+
+    async def turn(self) -> Decision:
+        """Look, decide, make what is to be made now. Raises ``KubeError``, ``HeldByOther``, ``Invalid``."""
+        entry = await self._book.read()
+        if entry is None:
+            raise KubeError("the release is not written down any more")
+        if is_at_work(entry.status, self._ground.identity, vtime.now(), self._holder):
+            raise HeldByOther(f"release of {entry.spec.workload} is carried on by {entry.status.by or 'somebody'}")
+        entry = await self._claimed(entry)
+        sight = await look(self._api, entry, vtime.now().timestamp(), self.endings.of_round)
+        sight.scene = replace(sight.scene, status=self._merged(entry.status))
+        decision = decide(sight.scene)
+        wrong = breaches(sight.scene, decision)
+        if wrong:
+            status = msgspec.structs.replace(decision.status, phase=Phase.HALTED.value, reason=f"guard: {wrong[0]}")
+            decision = Decision((), status)
+        entry = await self._remember(entry, decision)
+        sight.entry = entry
+        self.heard(Turn(sight, decision, bool(decision.steps)))
+        for step in decision.steps:
+            await self._make(sight, step)
+        return decision
+
+    async def run(self, timeout_seconds: float = float("inf")) -> Status:
+        """Until it is done or aborted, or waits for a person (paused, halted), or the time is over.
+
+        Raises ``HeldByOther``, ``Invalid``, ``KubeError`` that no second try will mend.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + timeout_seconds
+        status = Status()
+        try:
+            while loop.time() < until:
+                try:
+                    decision = await self.turn()
+                    status = decision.status
+                    if not decision.steps and Phase(status.phase) in _RESTING and not self._beside:
+                        return status
+                except Unreachable:
+                    pass
+                except ApiError as error:
+                    if not (is_stale(error) or error.code in (429, 500, 503, 504)):
+                        raise
+                await self._rest(until - loop.time())
+            return status
+        finally:
+            await self.leave()
+
+    async def leave(self) -> None:
+        """Stop what runs beside, and give the lease back. What was begun stays for the next engine."""
+        for task in self._beside.values():
+            task.cancel()
+        await asyncio.gather(*self._beside.values(), return_exceptions=True)
+        self._beside.clear()
+        for _ in range(5):
+            try:
+                entry = await self._book.read()
+                if entry is None or entry.status.holder != self._holder or not self.may_write():
+                    return
+                await self._book.remember(entry, msgspec.structs.replace(entry.status, holder="", lease_until=""))
+                return
+            except KubeError:
+                await asyncio.sleep(POLL_SECONDS / 10)
+
+    # --- memory ---
+
+    async def _claimed(self, entry: Entry) -> Entry:
+        """Ours, with a lease that is fresh enough. Raises ``ApiError``."""
+        now = asyncio.get_running_loop().time()
+        if entry.status.holder == self._holder and now - self._renewed_at < RENEW_SECONDS:
+            return entry
+        until = act.instant(vtime.now() + timedelta(seconds=LEASE_SECONDS))
+        by = self._ground.identity.by or entry.status.by
+        status = msgspec.structs.replace(entry.status, holder=self._holder, lease_until=until, by=by)
+        entry = await self._written(entry, status)
+        self._renewed_at = now
+        return entry
+
+    def _merged(self, status: Status) -> Status:
+        """The memory with what was answered since; answers of rounds before are forgotten."""
+        asked = {key: one for key, one in {**status.asked, **self._asked}.items() if key.endswith(f"/{status.round}")}
+        return msgspec.structs.replace(status, asked=asked)
+
+    async def _remember(self, entry: Entry, decision: Decision) -> Entry:
+        """Write the memory where it says something new."""
+        before = entry.status
+        status = msgspec.structs.replace(decision.status, holder=before.holder, lease_until=before.lease_until)
+        at = vtime.now().timestamp()
+        for step in decision.steps:
+            if self._key(step) not in self._beside:
+                status = noted(status, at, str(step))
+        if status.phase != before.phase and not decision.steps:
+            status = noted(status, at, f"{status.phase}: {status.reason}")
+        return entry if status == before else await self._written(entry, status)
+
+    async def _written(self, entry: Entry, status: Status) -> Entry:
+        if not self.may_write():
+            raise HeldByOther("this process is not the leader any more")
+        self._entry = await self._book.remember(entry, status)
+        return self._entry
+
+    # --- steps ---
+
+    async def _make(self, sight: Sight, step: Step) -> None:
+        if not self.may_write():
+            raise HeldByOther("this process is not the leader any more")
+        if step.act not in BACKGROUND:
+            await perform(self._ground, sight, step)
+            return
+        key = self._key(step)
+        if key not in self._beside:
+            task = asyncio.get_running_loop().create_task(self._aside(key, sight, step))
+            self._beside[key] = task
+            task.add_done_callback(lambda done: self._beside.pop(key, None))
+
+    async def _aside(self, key: str, sight: Sight, step: Step) -> None:
+        try:
+            await self._long(sight, step)
+            self._failures.pop(key, None)
+        except KubeError as error:
+            self._failures[key] = str(error)
+
+    def _long(self, sight: Sight, step: Step) -> Coroutine[Any, Any, None]:
+        if step.act is Act.ASK:
+            return self._ask(sight, step)
+        return _performed(self._ground, sight, step)
+
+    async def _ask(self, sight: Sight, step: Step) -> None:
+        question = step.question
+        assert question is not None
+
+        def heard(found: Asked) -> None:
+            self._asked[question.key] = found
+
+        pods = sight.pods_of.get(question.revision, [])
+        subject = asking.subject_of(sight.entry.namespace, question, pods)
+        self._asked[question.key] = await asking.answer(self._ground.client, subject, self._nonce, heard)
+
+    @staticmethod
+    def _key(step: Step) -> str:
+        return f"{step.act.name}/{step.question.key if step.question is not None else step.subject}"
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """Why long steps came to nothing last time."""
+        return tuple(self._failures[key] for key in sorted(self._failures))
+
+    async def _rest(self, left: float) -> None:
+        await asyncio.sleep(max(min(POLL_SECONDS, left), 0.0))
+
+
+_RESTING = frozenset({Phase.DONE, Phase.ABORTED, Phase.PAUSED, Phase.HALTED})
+
+
+async def _performed(ground: Ground, sight: Sight, step: Step) -> None:
+    await perform(ground, sight, step)

@@ -1,0 +1,8 @@
+"""The stage lives beside the agent's tests, the scene beside the scenarios (importlib mode adds no folder)."""
+
+import sys
+from pathlib import Path
+
+TESTS = Path(__file__).parents[1]
+for folder in ("agent", "scenarios", "releases"):
+    sys.path.insert(0, str(TESTS / folder))

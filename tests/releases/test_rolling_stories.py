@@ -1,0 +1,58 @@
+"""rolling, told on a whole virtual lab: one Deployment, clients on every node, an engine that carries the release."""
+
+from __future__ import annotations
+
+import asyncio
+
+from scene import play
+from stage import NS, deployment
+from troupe import engine, requests
+
+from tidegate.kube.api import DEPLOYMENTS
+from tidegate.release.spec import Spec
+
+V2 = {"echo": "tidegate/echo:v2"}
+
+
+async def images(stage):
+    found = await stage.api.get(DEPLOYMENTS, "echo", NS)
+    return [one["image"] for one in found["spec"]["template"]["spec"]["containers"]]
+
+
+def test_a_rolling_release_of_gated_pods_loses_nothing():
+    async def story(stage):
+        async with requests(stage) as seen, engine(stage, Spec("echo", images=V2)) as (made, book):
+            status = await made.run(120)
+            await asyncio.sleep(2)
+        assert (status.phase, seen.lost) == ("done", []), status.reason
+        assert seen.sent > 500
+        assert {pod["spec"]["containers"][0]["image"] for pod in await stage.pods()} == {"tidegate/echo:v2"}
+        assert {stage.result(name)["result"] for name in made.endings.of_round} == {"verified"}
+        return [note.text for note in (await book.read()).status.notes]
+
+    print("\n".join(play(story, limit=600)))
+
+
+def test_the_first_release_of_ungated_pods_drains_each_of_them_first():
+    async def story(stage):
+        async with requests(stage) as seen, engine(stage, Spec("echo", images=V2)) as (made, book):
+            status = await made.run(300)
+            await asyncio.sleep(2)
+        assert (status.phase, seen.lost) == ("done", []), (status.reason, made.failures)
+        assert len(made.endings.of_round) == 6  # three without a gate, then their gated twins
+        return [note.text for note in (await book.read()).status.notes]
+
+    print("\n".join(play(story, deployment(gate=False, grace=30), limit=900)))
+
+
+def test_an_image_that_never_comes_up_halts_the_release_and_traffic_stays():
+    async def story(stage):
+        spec = Spec("echo", images={"echo": "nowhere/echo:v9"}, progress_seconds=30)
+        async with requests(stage) as seen, engine(stage, spec) as (made, book):
+            status = await made.run(200)
+            await asyncio.sleep(2)
+        assert status.phase == "halted"
+        assert "nowhere/echo:v9" in status.reason and "traffic stays" in status.reason
+        assert seen.lost == []
+
+    play(story, limit=600)
