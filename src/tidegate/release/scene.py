@@ -19,6 +19,11 @@ WORKLOAD_LABEL = "tidegate.dev/workload"
 DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
 
 
+def key_of(spec: Spec) -> str:
+    """The label by which a Service tells the revisions of a family apart."""
+    return (spec.strategy == "bluegreen" and spec.bluegreen.by) or REVISION_LABEL
+
+
 @dataclass(frozen=True, slots=True)
 class Member:
     """One pod. ``is_available``: ready for minReadySeconds; ``is_listed``: a Service of the release lists it as ready.
