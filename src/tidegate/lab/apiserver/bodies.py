@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import yaml
@@ -17,6 +17,9 @@ from tidegate.lab.apiserver.listing import ListOptions
 from tidegate.lab.apiserver.registry import Row
 from tidegate.lab.apiserver.schema import protobuf, strict, types
 from tidegate.lab.apiserver.verbs import Options
+
+if TYPE_CHECKING:
+    from tidegate.lab.apiserver.webhooks.admission import Admission
 
 ACCEPTED = [
     "application/json",
@@ -183,12 +186,12 @@ def _undecodable(row: Row, why: str) -> ApiError:
 _OPTIONS = {"POST": "CreateOptions", "PUT": "UpdateOptions", "PATCH": "PatchOptions", "DELETE": "DeleteOptions"}
 
 
-def write_options(request: Request) -> Options:
+def write_options(request: Request, admission: Admission | None = None) -> Options:
     """``dryRun``, ``fieldValidation`` and ``fieldManager`` of a write."""
     query = dict(request.query)
     dry = query.get("dryRun", "")
     if request.method == "DELETE" and request.body:
-        return Options()  # beside DeleteOptions in the body the query is not read
+        return Options(admission=admission)  # beside DeleteOptions in the body the query is not read
     causes = []
     if dry not in ("", "All"):
         causes.append(("dryRun", f'Unsupported value: ["{dry}"]: supported values: "All"'))
@@ -198,7 +201,8 @@ def write_options(request: Request) -> Options:
         causes.append(("fieldValidation", text))
     if causes:
         raise failures.invalid_option(_OPTIONS[request.method], causes)
-    return Options(dry == "All", validation, query.get("fieldManager", ""))
+    kind = _OPTIONS[request.method]
+    return Options(dry == "All", validation, query.get("fieldManager", ""), admission=admission, kind=kind)
 
 
 def list_options(query: dict[str, str], namespace_name: str = "") -> ListOptions:

@@ -13,8 +13,9 @@ from tidegate.kube.api import JsonObject
 from tidegate.lab.apiserver import failures
 from tidegate.lab.apiserver.objects import stamp
 from tidegate.lab.apiserver.registry import Row
-from tidegate.lab.apiserver.verbs import Options, Verbs
+from tidegate.lab.apiserver.verbs import Options, Verbs, place_of
 from tidegate.lab.apiserver.versions import Version
+from tidegate.lab.apiserver.webhooks.matching import DELETE, Asked
 
 ORPHAN, FOREGROUND = "orphan", "foregroundDeletion"
 
@@ -27,6 +28,14 @@ class DeleteOptions:
     uid: str = ""
     resource_version: str = ""
     propagation: str = ""
+
+    def shown(self) -> JsonObject:
+        """As an AdmissionReview has them."""
+        found: JsonObject = {} if self.grace_seconds is None else {"gracePeriodSeconds": self.grace_seconds}
+        conditions = {"uid": self.uid, "resourceVersion": self.resource_version}
+        if wanted := {key: value for key, value in conditions.items() if value}:
+            found["preconditions"] = wanted
+        return found | ({"propagationPolicy": self.propagation} if self.propagation else {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +57,8 @@ def delete(verbs: Verbs, row: Row, place: tuple[str, str], asked: DeleteOptions,
     if grace is not None and not _begin_grace(metadata, grace, asked, verbs):
         return Deleted(old, False)
     is_graceful = grace is not None
+    if options.admission is not None:
+        pass_webhooks(row, old, asked, options)
     held = metadata.get("finalizers") or []
     if not asked.propagation and row.strategy.unsaid_warning:
         options.warnings.append(row.strategy.unsaid_warning)
@@ -70,6 +81,20 @@ def delete(verbs: Verbs, row: Row, place: tuple[str, str], asked: DeleteOptions,
     if options.dry_run:
         return Deleted(current, True)
     return Deleted(verbs.remove(row, current), True)
+
+
+def pass_webhooks(row: Row, old: Version, asked: DeleteOptions, options: Options) -> None:
+    """Return if the webhooks let this object be deleted. They see the object as it was."""
+    assert options.admission is not None
+    metadata = old.object["metadata"]
+    shown = {"kind": "DeleteOptions", "apiVersion": "meta.k8s.io/v1"} | asked.shown()
+    if options.dry_run:
+        shown["dryRun"] = ["All"]
+    wanted = Asked(
+        row, DELETE, place_of(row, metadata), metadata["name"], None, old.object, "", shown, options.dry_run, old.rv
+    )
+    options.admission.mutated(wanted)
+    options.admission.check(wanted)
 
 
 def check_preconditions(row: Row, metadata: JsonObject, asked: DeleteOptions) -> None:

@@ -27,6 +27,7 @@ SUCCESS: JsonObject = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "st
 def evict(verbs: Verbs, row: Row, place: tuple[str, str], eviction: JsonObject, options: Options) -> Version:
     """Delete the pod at ``place`` if its budget allows: a Status of success, or ApiError 429 (500 with two budgets)."""
     namespace, name = place
+    options = replace(options, admission=None)  # asked about the eviction; a delete that follows is nobody's request
     named = (eviction.get("metadata") or {}).get("name") or name
     if named != name:
         raise failures.bad_request("name in URL does not match name in Eviction object")

@@ -5,10 +5,11 @@ Objects handed out are the stored ones: by the ``Api`` contract nobody changes t
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from tidegate.kube.api import ALL, Deletion, JsonObject, Listing, Patch, Resource, Selection, WatchEvent
 from tidegate.lab.apiserver import deletions, failures, listing, subresources, watching
+from tidegate.lab.apiserver.access import EVERYONE, Subject
 from tidegate.lab.apiserver.deletions import DeleteOptions
 from tidegate.lab.apiserver.objects import clone
 from tidegate.lab.apiserver.patching import patched
@@ -17,14 +18,23 @@ from tidegate.lab.apiserver.routes import Route
 from tidegate.lab.apiserver.server import ApiServer
 from tidegate.lab.apiserver.verbs import Options
 from tidegate.lab.apiserver.versions import Version
+from tidegate.lab.apiserver.webhooks.admission import Admission, Done, admitted
+
+CONTROLLERS = Subject("system:kube-controller-manager", EVERYONE)
+"""As whom a lab's own parts write."""
 
 
 class LocalApi:
-    """``kube.api.Api`` straight into the pipeline. Calls never suspend: each is one step of the loop."""
+    """``kube.api.Api`` straight into the pipeline. Calls never suspend: each is one step of the loop, unless a webhook
+    has to be asked about a write, as by ``user``."""
 
-    def __init__(self, server: ApiServer) -> None:
+    def __init__(self, server: ApiServer, user: Subject = CONTROLLERS) -> None:
         self._server = server
         self._verbs = server.verbs
+        self._user = user
+
+    async def _admitted(self, write: Callable[[Admission | None], Done]) -> Done:
+        return await admitted(self._server.webhooks, self._user, write)
 
     def _row(self, resource: Resource) -> Row:
         row = self._verbs.registry.row(resource)
@@ -54,38 +64,55 @@ class LocalApi:
         self, resource: Resource, obj: JsonObject, namespace: str = "", subresource: str = ""
     ) -> JsonObject:
         row = self._row(resource)
-        obj = clone(obj)
-        namespace = namespace or (obj.get("metadata") or {}).get("namespace", "")
-        if subresource:
-            name = (obj.get("metadata") or {}).get("name", "")
-            route = Route(row, namespace, name, subresource)
-            return subresources.create(self._verbs, route, obj, Options()).object
-        if row.conversion is not None:
-            obj = row.conversion.to_storage(obj)
-        return _shown(row, self._verbs.create(row, namespace, obj, Options()))
+        metadata = obj.get("metadata") or {}
+        namespace = namespace or metadata.get("namespace", "")
+
+        def write(admission: Admission | None) -> JsonObject:
+            options, made = Options(admission=admission), clone(obj)
+            if subresource:
+                route = Route(row, namespace, metadata.get("name", ""), subresource)
+                return subresources.create(self._verbs, route, made, options).object
+            if row.conversion is not None:
+                made = row.conversion.to_storage(made)
+            return _shown(row, self._verbs.create(row, namespace, made, options))
+
+        return await self._admitted(write)
 
     async def replace(self, resource: Resource, obj: JsonObject, subresource: str = "") -> JsonObject:
         row = self._row(resource)
         route = Route(row, obj["metadata"].get("namespace", ""), obj["metadata"]["name"], subresource)
-        wanted = clone(obj)
-        if row.conversion is not None:
-            wanted = row.conversion.to_storage(wanted)
-        return _shown(row, subresources.change(self._verbs, route, lambda old: wanted, Options()))
+
+        def write(admission: Admission | None) -> JsonObject:
+            wanted = clone(obj)
+            if row.conversion is not None:
+                wanted = row.conversion.to_storage(wanted)
+            options = Options(admission=admission)
+            return _shown(row, subresources.change(self._verbs, route, lambda old: wanted, options))
+
+        return await self._admitted(write)
 
     async def patch(self, resource: Resource, name: str, patch: Patch, namespace: str = "") -> JsonObject:
         row = self._row(resource)
-        options = Options(dry_run=patch.dry_run)
         change = patched(row, patch.style, patch.body, patch.subresource)
         route = Route(row, namespace, name, patch.subresource)
-        return _shown(row, subresources.change(self._verbs, route, change, options))
+
+        def write(admission: Admission | None) -> JsonObject:
+            options = Options(dry_run=patch.dry_run, admission=admission, kind="PatchOptions")
+            return _shown(row, subresources.change(self._verbs, route, change, options))
+
+        return await self._admitted(write)
 
     async def delete(
         self, resource: Resource, name: str, namespace: str = "", options: Deletion = Deletion()
     ) -> JsonObject:
         row = self._row(resource)
         asked = DeleteOptions(options.grace_seconds, options.uid, options.resource_version, options.propagation)
-        deleted = deletions.delete(self._verbs, row, (namespace, name), asked, Options(dry_run=options.dry_run))
-        return _shown(row, deleted.version)
+
+        def write(admission: Admission | None) -> JsonObject:
+            wanted = Options(dry_run=options.dry_run, admission=admission)
+            return _shown(row, deletions.delete(self._verbs, row, (namespace, name), asked, wanted).version)
+
+        return await self._admitted(write)
 
 
 def _shown(row: Row, version: Version) -> JsonObject:

@@ -21,6 +21,7 @@ from tidegate.lab.apiserver.kinds.services import ServiceStrategy
 from tidegate.lab.apiserver.kinds.workloads import DaemonSetStrategy, JobStrategy, StatefulSetStrategy
 from tidegate.lab.apiserver.registry import REVIEW, Conversion, Registry, Row, Subresource
 from tidegate.lab.apiserver.strategy import Strategy
+from tidegate.lab.apiserver.webhooks.matching import GROUP as HOOKS
 
 READ_WRITE = ("get", "patch", "update")
 PROXIED = ("create", "delete", "get", "patch", "update")
@@ -170,6 +171,10 @@ def _other(core: list[Row]) -> list[Row]:
         Row(Resource("storage.k8s.io", "v1", "storageclasses", "StorageClass", False), plain, ("sc",)),
         Row(Resource("scheduling.k8s.io", "v1", "priorityclasses", "PriorityClass", False),
             PlainStrategy(has_generation=True), ("pc",)),
+        Row(Resource(HOOKS, "v1", "mutatingwebhookconfigurations", "MutatingWebhookConfiguration", False),
+            PlainStrategy(has_generation=True), categories=("api-extensions",)),
+        Row(Resource(HOOKS, "v1", "validatingwebhookconfigurations", "ValidatingWebhookConfiguration", False),
+            PlainStrategy(has_generation=True), categories=("api-extensions",)),
         Row(api.LEASES, plain),
         Row(api.ENDPOINTSLICES, SliceStrategy()),
     ]  # fmt: skip

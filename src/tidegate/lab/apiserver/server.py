@@ -28,6 +28,7 @@ from tidegate.lab.apiserver.shapes import JSON, Plain, shape
 from tidegate.lab.apiserver.streams import Backends, Streams
 from tidegate.lab.apiserver.verbs import Change, Options, Verbs
 from tidegate.lab.apiserver.versions import Version, encode
+from tidegate.lab.apiserver.webhooks.admission import Admission, Webhooks
 from tidegate.lab.config import Addressing
 
 SYSTEM_PRIORITIES = {"system-cluster-critical": 2_000_000_000, "system-node-critical": 2_000_001_000}
@@ -50,6 +51,7 @@ class ApiServer:
         self.verbs = Verbs(self.registry, rng, addressing or Addressing())
         self.backends = backends or Backends()
         self.access = Access(self.registry)
+        self.webhooks = Webhooks(self.verbs.store, self.registry, rng)
         self._discovery = Discovery(self.registry)
         self._streams = Streams(self.verbs, self.backends)
         namespaces = self.registry.named("", "namespaces")
@@ -74,21 +76,36 @@ class ApiServer:
         route = routes.parse(self.registry, request.path)
         if route.subresource and (answer := await self._streams.answer(route, request)) is not None:
             return answer
-        response = self._answer_resource(route, request)
+        if request.method == "GET" or not self.webhooks.is_wanted:
+            response = self._answer_resource(route, request)
+        else:
+            response = await self._answer_admitted(route, request)
         if route.row.deprecation:
             response.headers = {**response.headers, "warning": f'299 - "{route.row.deprecation}"'}
         return response
 
-    def _answer_resource(self, route: Route, request: Request) -> Response:
+    async def _answer_admitted(self, route: Route, request: Request) -> Response:
+        """Where webhooks may have to be asked: what they warn of is said with the answer, whichever it is."""
+        admission = Admission(self.webhooks, self.access.subject(request.headers))
+        try:
+            response = await admission.done(lambda passing: self._answer_resource(route, request, passing))
+        except ApiError as error:
+            response = failed(error)
+        if admission.warnings:
+            told = [response.headers["warning"]] if "warning" in response.headers else []
+            response.headers = {**response.headers, "warning": ", ".join([*told, *map(_warning, admission.warnings)])}
+        return response
+
+    def _answer_resource(self, route: Route, request: Request, admission: Admission | None = None) -> Response:
         method = request.method
         if method == "GET":
             return self._read(route, request)
         if method == "POST":
-            return self._create(route, request)
+            return self._create(route, request, admission)
         if method in ("PUT", "PATCH"):
-            return self._change(route, request)
+            return self._change(route, request, admission)
         if method == "DELETE":
-            return self._delete(route, request)
+            return self._delete(route, request, admission)
         raise failures.method_not_allowed()
 
     # -- reads
@@ -120,11 +137,11 @@ class ApiServer:
 
     # -- writes
 
-    def _create(self, route: Route, request: Request) -> Response:
+    def _create(self, route: Route, request: Request, admission: Admission | None) -> Response:
         row = route.row
         require(row, "create")
         obj = bodies.decode(request)
-        options = bodies.write_options(request)
+        options = bodies.write_options(request, admission)
         bodies.check_kind(row, route.subresource, obj)
         if reviews.is_review(row):
             return whole(201, encode(reviews.answer(row, obj, self.access, self.access.subject(request.headers))))
@@ -141,10 +158,10 @@ class ApiServer:
         version = self.verbs.create(row, route.namespace, obj, options)
         return self._written(row, request, version, options, code=201)
 
-    def _change(self, route: Route, request: Request) -> Response:
+    def _change(self, route: Route, request: Request, admission: Admission | None) -> Response:
         row = route.row
         require(row, "update" if request.method == "PUT" else "patch")
-        options = bodies.write_options(request)
+        options = bodies.write_options(request, admission)
         if not route.name:
             raise failures.method_not_allowed()
         if request.method == "PATCH" and request.headers.get("content-type", "").startswith(APPLY):
@@ -214,14 +231,13 @@ class ApiServer:
         body = shape(row, request.headers.get("accept", ""), query.get("includeObject", "")).one(version)
         if not options.warnings:
             return whole(code, body)
-        texts = [text.replace("\\", "\\\\").replace('"', '\\"') for text in options.warnings]
-        return whole(code, body, warning=", ".join(f'299 - "{text}"' for text in texts))
+        return whole(code, body, warning=", ".join(map(_warning, options.warnings)))
 
     # -- deletes
 
-    def _delete(self, route: Route, request: Request) -> Response:
+    def _delete(self, route: Route, request: Request, admission: Admission | None) -> Response:
         row = route.row
-        options = bodies.write_options(request)
+        options = bodies.write_options(request, admission)
         asked = bodies.delete_options(request, options)
         if not route.name:
             require(row, "deletecollection")
@@ -237,6 +253,9 @@ class ApiServer:
     def _delete_all(self, route: Route, request: Request, asked: DeleteOptions, options: Options) -> Response:
         row = route.row
         page = listing.page(self.verbs.store, row, route.namespace, bodies.list_options(dict(request.query)))
+        if options.admission is not None:
+            for version in page.versions:  # all are asked about before any is gone: a second try finds all of them
+                deletions.pass_webhooks(row, version, asked, options)
         for version in page.versions:
             metadata = version.object["metadata"]
             place = (metadata.get("namespace", ""), metadata["name"])
@@ -273,6 +292,12 @@ def _success(row: Row, metadata: JsonObject) -> JsonObject:
         details["group"] = row.resource.group
     details |= {"kind": row.resource.plural, "uid": metadata["uid"]}
     return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
+
+
+def _warning(text: str) -> str:
+    """As a Warning header has it."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'299 - "{escaped}"'
 
 
 async def _only(chunk: bytes) -> AsyncIterator[bytes]:

@@ -12,6 +12,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from tidegate.kube.api import JsonObject
+from tidegate.lab.apiserver.schema import defaults, validation
+from tidegate.lab.apiserver.schema.causes import Cause
 from tidegate.lab.config import Addressing
 
 if TYPE_CHECKING:
@@ -43,6 +45,14 @@ class Strategy:
         self.has_generation = has_generation
         self.keeps_status = keeps_status
         """The creator's status is kept (nodes, and kinds without a status subresource)."""
+
+    def complete(self, kind: str, obj: JsonObject) -> None:
+        """Write the defaults into an object, in place."""
+        defaults.apply(kind, obj)
+
+    def faults(self, kind: str, obj: JsonObject, old: JsonObject | None, subresource: str = "") -> list[Cause]:
+        """What is wrong with an object that is to be written; ``old`` is what it replaces."""
+        return validation.validate(kind, obj, old)
 
     def prepare_create(self, obj: JsonObject, world: World) -> None:
         """Set what the server owns on a new object, in place, before defaults."""

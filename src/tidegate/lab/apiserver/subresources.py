@@ -15,6 +15,7 @@ from tidegate.lab.apiserver.schema import strict
 from tidegate.lab.apiserver.tokens import encoded_claims
 from tidegate.lab.apiserver.verbs import Change, Options, Verbs
 from tidegate.lab.apiserver.versions import Version, encode
+from tidegate.lab.apiserver.webhooks.matching import CREATE, UPDATE, Asked
 
 Place = tuple[str, str]
 """(namespace, name) of an object; the namespace of a cluster-scoped one is ""."""
@@ -38,6 +39,8 @@ def read(verbs: Verbs, route: Route) -> Version:
 def change(verbs: Verbs, route: Route, wanted: Change, options: Options) -> Version:
     """PUT or PATCH of an object or of one of its stored subresources."""
     row, place, subresource = route.row, route.place, route.subresource
+    if options.admission is not None:
+        options.admission.subresource = subresource
     if subresource in ("", "status"):
         return verbs.update(row, place, wanted, options, subresource)
     if subresource == "scale":
@@ -52,6 +55,8 @@ def change(verbs: Verbs, route: Route, wanted: Change, options: Options) -> Vers
 def create(verbs: Verbs, route: Route, obj: JsonObject, options: Options) -> Version:
     """POST to a subresource."""
     row, place, subresource = route.row, route.place, route.subresource
+    if options.admission is not None:
+        obj = _passed(route, obj, options)
     if subresource == "binding":
         return _bind(verbs, row, place, obj, options)
     if subresource == "eviction":
@@ -59,6 +64,19 @@ def create(verbs: Verbs, route: Route, obj: JsonObject, options: Options) -> Ver
     if subresource == "token":
         return _token(verbs, row, place, obj)
     raise failures.method_not_allowed()
+
+
+def _passed(route: Route, obj: JsonObject, options: Options) -> JsonObject:
+    """What is posted to a subresource, as the webhooks leave it."""
+    assert options.admission is not None
+    namespace, name = route.place
+    asked = Asked(
+        route.row, CREATE, namespace, name, obj, subresource=route.subresource,
+        options=options.shown("CreateOptions"), is_dry_run=options.dry_run,
+    )  # fmt: skip
+    found = options.admission.mutated(asked) or obj
+    options.admission.check(asked.holding(found))
+    return found
 
 
 # -- scale
@@ -90,8 +108,17 @@ def selector_text(selector: JsonObject) -> str:
 
 
 def _rescale(verbs: Verbs, row: Row, place: Place, wanted: Change, options: Options) -> Version:
+    admission, options.admission = options.admission, None  # what is asked about is the Scale
+
     def replicas(old: JsonObject) -> JsonObject:
         scale = wanted(scale_of(old))
+        if admission is not None:
+            asked = Asked(
+                row, UPDATE, *place, scale, scale_of(old), "scale", options.shown(), options.dry_run,
+                int(old["metadata"]["resourceVersion"]),
+            )  # fmt: skip
+            scale = admission.mutated(asked) or scale
+            admission.check(asked.holding(scale))
         if wrong := strict.mismatch("Scale", scale):
             raise failures.unusable_patch(encode(scale).decode(), wrong)
         version = (scale.get("metadata") or {}).get("resourceVersion")
@@ -121,6 +148,11 @@ def _finalize(verbs: Verbs, row: Row, place: Place, wanted: Change, options: Opt
     obj = {**old.object, "metadata": dict(old.object["metadata"])}
     finalizers = (asked.get("spec") or {}).get("finalizers") or []
     obj["spec"] = {"finalizers": finalizers} if finalizers else {}
+    if options.admission is not None:
+        name = place[1]
+        change = Asked(row, UPDATE, name, name, obj, old.object, "finalize", options.shown(), options.dry_run, old.rv)
+        options.admission.mutated(change)  # what a patch would change is the finalizers' list alone
+        options.admission.check(change)
     return verbs.settle(row, old, obj, options)
 
 

@@ -10,17 +10,22 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from tidegate import vtime
 from tidegate.kube.api import JsonObject
 from tidegate.lab.apiserver import failures
 from tidegate.lab.apiserver.objects import generated_name, new_uid, ordered, stamp
 from tidegate.lab.apiserver.registry import Registry, Row
-from tidegate.lab.apiserver.schema import defaults, ownership, validation
+from tidegate.lab.apiserver.schema import ownership, validation
 from tidegate.lab.apiserver.store import Store
 from tidegate.lab.apiserver.strategy import World, keep
 from tidegate.lab.apiserver.versions import Version
+from tidegate.lab.apiserver.webhooks.matching import CREATE, UPDATE, Asked
 from tidegate.lab.config import Addressing
+
+if TYPE_CHECKING:
+    from tidegate.lab.apiserver.webhooks.admission import Admission
 
 NAME_ATTEMPTS = 8
 """Tries of a generated name before 409 (generic/registry/store.go maxNameGenerationCreateAttempts)."""
@@ -31,7 +36,8 @@ class Options:
     """How one request wants its write done. ``warnings`` collects what the answer's Warning headers will say.
 
     A write with a ``manager`` leaves managedFields behind; ``managed`` are those an apply has worked out already.
-    The lab's own controllers name no manager: their writes are not tracked, and cost nothing.
+    The lab's own controllers name no manager: their writes are not tracked, and cost nothing. Where there are webhooks,
+    ``admission`` is the request's way past them; ``kind`` is what they are shown these options as.
     """
 
     dry_run: bool = False
@@ -39,6 +45,15 @@ class Options:
     manager: str = ""
     warnings: list[str] = field(default_factory=list)
     managed: list[JsonObject] | None = None
+    admission: Admission | None = None
+    kind: str = "UpdateOptions"
+
+    def shown(self, kind: str = "") -> JsonObject:
+        """As an AdmissionReview has them."""
+        found: JsonObject = {"kind": kind or self.kind, "apiVersion": "meta.k8s.io/v1"}
+        found |= {"dryRun": ["All"]} if self.dry_run else {}
+        found |= {"fieldManager": self.manager} if self.manager else {}
+        return found | ({"fieldValidation": "Strict"} if self.validation == "Strict" else {})
 
 
 Change = Callable[[JsonObject], JsonObject]
@@ -71,21 +86,28 @@ class Verbs:
 
     def create(self, row: Row, namespace: str, obj: JsonObject, options: Options) -> Version:
         """Store a new object. ``obj`` is taken over by the call."""
-        metadata = self._identify(row, namespace, obj)
+        is_named = bool((obj.get("metadata") or {}).get("name"))
+        metadata = self._identify(row, namespace, obj, options)
         if row.resource.namespaced:
             self._admit_namespace(row, namespace, metadata["name"])
         world = self.world()
         obj = ordered(obj, row.stored.resource.api_version, row.kind)
-        defaults.apply(row.kind, obj)
+        row.strategy.complete(row.kind, obj)
+        sent = obj.get("status")
         row.strategy.prepare_create(obj, world)
-        metadata["uid"] = new_uid(self._rng)
+        if options.admission is not None:
+            obj = self._mutated(_new(row, obj, options, is_named=is_named), options.admission, sent, world)
+            metadata = obj["metadata"]
+        metadata["uid"] = self._uid(options)
         metadata["creationTimestamp"] = stamp(world.now)
         if row.strategy.has_generation:
             metadata["generation"] = 1
         row.strategy.prepare_named(obj)
-        causes = validation.validate(row.kind, obj, None)
+        causes = row.strategy.faults(row.kind, obj, None)
         if causes:
             raise validation.invalid(row.resource, metadata["name"], causes)
+        if options.admission is not None:
+            options.admission.check(_new(row, obj, options, is_named=True))
         if self.store.collection(row).get(namespace, metadata["name"]) is not None:
             raise failures.already_exists(row, metadata["name"])
         row.strategy.allocate(obj, None, world)
@@ -95,7 +117,40 @@ class Verbs:
             return Version(obj, 0)
         return self.store.insert(row, obj)
 
-    def _identify(self, row: Row, namespace: str, obj: JsonObject) -> JsonObject:
+    def _mutated(self, asked: Asked, admission: Admission, sent: JsonObject | None, world: World) -> JsonObject:
+        """A new object as the mutating webhooks leave it. They see it with what the server's own admission gave it, and
+        without what comes after: a generated name, a status."""
+        row, obj = asked.row, asked.object
+        assert obj is not None
+        drawn = obj["metadata"]["name"]
+
+        def settle(found: JsonObject) -> None:
+            row.strategy.prepare_create(found, world)
+            if "status" in found:
+                found["status"] = sent or {}
+
+        seen = {**obj, "metadata": dict(obj["metadata"])}
+        if not asked.name:
+            del seen["metadata"]["name"]
+        if "status" in seen:
+            seen["status"] = sent or {}
+        found = admission.mutated(asked.holding(seen), settle)
+        assert found is not None
+        found = ordered(found, row.stored.resource.api_version, row.kind)
+        for key in SERVER_OWNED:
+            found["metadata"].pop(key, None)
+        found["metadata"].setdefault("name", drawn)
+        row.strategy.complete(row.kind, found)
+        row.strategy.prepare_create(found, world)
+        return found
+
+    def _uid(self, options: Options) -> str:
+        """A new object's; the same one when a create is tried again."""
+        if options.admission is None:
+            return new_uid(self._rng)
+        return options.admission.drawn.setdefault("uid", new_uid(self._rng))
+
+    def _identify(self, row: Row, namespace: str, obj: JsonObject, options: Options) -> JsonObject:
         """Name and place of a new object; what only the server may set is dropped."""
         metadata = obj.get("metadata")
         if not isinstance(metadata, dict):
@@ -115,12 +170,14 @@ class Verbs:
         prefix = metadata.get("generateName")
         if not metadata.get("name") and prefix:
             collection = self.store.collection(row)
+            drawn = options.admission.drawn if options.admission is not None else {}
             for _ in range(NAME_ATTEMPTS):
-                metadata["name"] = generated_name(prefix, self._rng)
+                metadata["name"] = drawn.pop("name", "") or generated_name(prefix, self._rng)
                 if collection.get(namespace, metadata["name"]) is None:
                     break
             else:
                 raise failures.no_unique_name(row, metadata["name"])
+            drawn["name"] = metadata["name"]
         if not metadata.get("name"):
             cause = validation.Cause(
                 "metadata.name", "FieldValueRequired", "Required value: name or generateName is required"
@@ -159,13 +216,17 @@ class Verbs:
         _keep_system_metadata(obj["metadata"], old.object["metadata"])
         if options.managed is not None:
             obj["metadata"]["managedFields"] = options.managed
-        defaults.apply(row.kind, obj)
+        row.strategy.complete(row.kind, obj)
+        if options.admission is not None:
+            obj = self._remade(row, old, obj, options, subresource)
         strategy = row.strategy
         if subresource == "status":
             strategy.prepare_status(obj, old.object, world)
         else:
             strategy.prepare_update(obj, old.object, world)
         if obj == old.object:
+            if options.admission is not None:
+                options.admission.check(_change_of(row, old, obj, options, subresource))
             return old
         if (
             strategy.has_generation
@@ -173,14 +234,29 @@ class Verbs:
             and strategy.content(obj) != strategy.content(old.object)
         ):
             obj["metadata"]["generation"] = old.object["metadata"].get("generation", 0) + 1
-        causes = validation.validate(row.kind, obj, old.object)
+        causes = strategy.faults(row.kind, obj, old.object, subresource)
         if causes:  # metadata is checked by BeforeUpdate and again by the kind's strategy
             twice = [cause for cause in causes if cause.field.startswith("metadata.")]
             raise validation.invalid(row.resource, name, [*twice, *causes])
+        if options.admission is not None:
+            options.admission.check(_change_of(row, old, obj, options, subresource))
         if not options.dry_run:
             strategy.allocate(obj, old.object, world)
         _claim(row, old.object, obj, options, subresource)
         return self.settle(row, old, obj, options)
+
+    def _remade(self, row: Row, old: Version, obj: JsonObject, options: Options, subresource: str) -> JsonObject:
+        """A changed object as the mutating webhooks leave it."""
+        assert options.admission is not None
+        found = options.admission.mutated(_change_of(row, old, obj, options, subresource))
+        assert found is not None
+        found = ordered(found, row.stored.resource.api_version, row.kind)
+        _check_identity(row, old.object["metadata"], found["metadata"])
+        _keep_system_metadata(found["metadata"], old.object["metadata"])
+        if options.managed is not None:
+            found["metadata"]["managedFields"] = options.managed
+        row.strategy.complete(row.kind, found)
+        return found
 
     def settle(self, row: Row, old: Version, obj: JsonObject, options: Options) -> Version:
         """Commit a prepared version; or remove the object when this write took away the last thing that held it."""
@@ -229,13 +305,37 @@ _KEPT = (
 )
 
 
+def _new(row: Row, obj: JsonObject, options: Options, *, is_named: bool) -> Asked:
+    """A create as admission sees it; a name that the server has drawn is not there yet."""
+    metadata, kind = obj["metadata"], "CreateOptions"
+    name = metadata["name"] if is_named else ""
+    place = place_of(row, metadata)
+    return Asked(row, CREATE, place, name, obj, options=options.shown(kind), is_dry_run=options.dry_run)
+
+
+def place_of(row: Row, metadata: JsonObject) -> str:
+    """The namespace a request about an object is in: about a namespace, itself (endpoints/handlers/create.go)."""
+    is_namespace = row.resource.plural == "namespaces" and not row.resource.group
+    return str(metadata["name"] if is_namespace else metadata.get("namespace", ""))
+
+
+def _change_of(row: Row, old: Version, obj: JsonObject, options: Options, subresource: str) -> Asked:
+    """An update as admission sees it."""
+    assert options.admission is not None
+    metadata = old.object["metadata"]
+    return Asked(
+        row, UPDATE, place_of(row, metadata), metadata["name"], obj, old.object,
+        options.admission.subresource or subresource, options.shown(), options.dry_run, old.rv,
+    )  # fmt: skip
+
+
 def _claim(row: Row, old: JsonObject | None, obj: JsonObject, options: Options, subresource: str = "") -> None:
     """Write down who owns what, in place: as an apply said, or what this manager's write changed."""
     if options.managed is not None:
         obj["metadata"]["managedFields"] = options.managed
     elif options.manager and row.conversion is None:
         writer = ownership.Writer(options.manager, row.resource.api_version, stamp(vtime.now()), subresource)
-        obj["metadata"]["managedFields"] = ownership.track(old, obj, row.kind, writer)
+        obj["metadata"]["managedFields"] = ownership.track(old, obj, row.type_name or row.kind, writer)
 
 
 def _check_identity(row: Row, old: JsonObject, new: JsonObject) -> None:

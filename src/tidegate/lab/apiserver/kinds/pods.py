@@ -94,8 +94,11 @@ def _admit_service_account(obj: JsonObject, spec: JsonObject, world: World) -> N
     ]
     if not bare:
         return
-    volume = f"kube-api-access-{suffix(world.rng)}"
-    spec.setdefault("volumes", []).append(_token_volume(volume))
+    volumes = spec.setdefault("volumes", [])
+    held = next((one["name"] for one in volumes if str(one.get("name")).startswith("kube-api-access-")), "")
+    volume = held or f"kube-api-access-{suffix(world.rng)}"
+    if not held:
+        volumes.append(_token_volume(volume))
     for container in bare:
         mount = {"name": volume, "readOnly": True, "mountPath": TOKEN_MOUNT}
         container.setdefault("volumeMounts", []).append(mount)

@@ -20,6 +20,7 @@ from tidegate.lab.apiserver.schema import (
     validation_network,
     validation_pod,
     validation_policies,
+    validation_webhooks,
     validation_workloads,
 )
 from tidegate.lab.apiserver.schema.causes import Cause
@@ -230,5 +231,7 @@ _RULES: dict[str, Rule] = {
     "RoleBinding": _role_binding,
     "ClusterRoleBinding": _role_binding,
     "PriorityClass": _priority_class,
+    "MutatingWebhookConfiguration": validation_webhooks.configuration,
+    "ValidatingWebhookConfiguration": validation_webhooks.configuration,
     "CustomResourceDefinition": _custom_resource_definition,
 }
