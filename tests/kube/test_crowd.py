@@ -126,3 +126,12 @@ def test_who_is_slow_large_or_no_http_is_ended_and_who_asks_is_not():
 
     _, lines = on_a_port(story)
     assert any("too slow" in line for line in lines) and any("too large, or not HTTP" in line for line in lines)
+
+
+def test_a_large_body_that_comes_in_one_piece_is_no_large_head():
+    async def story(server):
+        peer = wire.Peer("127.16.0.11", 80)
+        for _ in range(3):
+            assert (await wire.fetch(peer, Request("POST", "/", body=b"y" * 200_000)))[0] == 200
+
+    on_a_port(story, Limits())

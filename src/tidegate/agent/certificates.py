@@ -42,13 +42,17 @@ def make_authority(install: str, now: datetime) -> Pair:
         _begun(name, name, key, now, AUTHORITY_DAYS)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_usage(is_authority=True), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(key, hashes.SHA256())
     )
     return _pair(made, key)
 
 
 def make_leaf(authority: Pair, name: str, now: datetime) -> Pair:
-    """For the part called ``name``, as server and as client. Raises ``ValueError`` for what is no authority."""
+    """For the part called ``name``, as server and as client. Raises ``ValueError`` for what is no authority.
+
+    It names its authority's key: of two that are trusted under one name OpenSSL tries the first, and fails.
+    """
     signer = x509.load_pem_x509_certificate(authority.certificate)
     signing = serialization.load_pem_private_key(authority.key, None)
     if not isinstance(signing, ec.EllipticCurvePrivateKey):
@@ -61,6 +65,7 @@ def make_leaf(authority: Pair, name: str, now: datetime) -> Pair:
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(is_authority=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signing.public_key()), critical=False)
         .sign(signing, hashes.SHA256())
     )
     return _pair(made, key)

@@ -55,7 +55,7 @@ class Issuer:
         await self._agents(authority, now)
         own = _own(self._folder)
         if own is None or not is_of(authority, own, now):
-            _write(self._folder, authority, make_leaf(authority, COORDINATOR_NAME, now))
+            write_pair(self._folder, authority, make_leaf(authority, COORDINATOR_NAME, now))
             self._log("the coordinator has a new certificate")
 
     async def _authority(self, now: datetime) -> Pair:
@@ -63,7 +63,7 @@ class Issuer:
         found = await self._get(AUTHORITY_SECRET)
         if found is None:
             made = make_authority(self._install, now)
-            body = _secret(AUTHORITY_SECRET, "Opaque", {tls.AUTHORITY: made.certificate, AUTHORITY_KEY: made.key})
+            body = secret_of(AUTHORITY_SECRET, "Opaque", {tls.AUTHORITY: made.certificate, AUTHORITY_KEY: made.key})
             try:
                 await self._api.create(SECRETS, body, SYSTEM_NAMESPACE)
             except ApiError as error:
@@ -72,19 +72,19 @@ class Issuer:
                 return await self._authority(now)
             self._log("made an authority for this installation")
             return made
-        pair = _pair(found, tls.AUTHORITY, AUTHORITY_KEY)
+        pair = pair_in(found, tls.AUTHORITY, AUTHORITY_KEY)
         if pair is None or pair.ends_at < now:
             raise NoCertificate(f"Secret {AUTHORITY_SECRET} is not what we made, or is over: delete it, and wait")
         return pair
 
     async def _agents(self, authority: Pair, now: datetime) -> None:
         found = await self._get(AGENT_SECRET)
-        pair = None if found is None else _pair(found, tls.CERTIFICATE, tls.KEY)
+        pair = None if found is None else pair_in(found, tls.CERTIFICATE, tls.KEY)
         if pair is not None and is_of(authority, pair, now):
             return
         leaf = make_leaf(authority, AGENT_NAME, now)
         data = {tls.AUTHORITY: authority.certificate, tls.CERTIFICATE: leaf.certificate, tls.KEY: leaf.key}
-        body = _secret(AGENT_SECRET, "kubernetes.io/tls", data)
+        body = secret_of(AGENT_SECRET, "kubernetes.io/tls", data)
         if found is None:
             await self._api.create(SECRETS, body, SYSTEM_NAMESPACE)
         else:
@@ -103,7 +103,7 @@ class Issuer:
 
 def write_leaf(folder: Path, authority: Pair, name: str, now: datetime) -> None:
     """A certificate of ``name`` in a folder of its own."""
-    _write(folder, authority, make_leaf(authority, name, now))
+    write_pair(folder, authority, make_leaf(authority, name, now))
 
 
 def _own(folder: Path) -> Pair | None:
@@ -113,7 +113,7 @@ def _own(folder: Path) -> Pair | None:
         return None
 
 
-def _write(folder: Path, authority: Pair, leaf: Pair) -> None:
+def write_pair(folder: Path, authority: Pair, leaf: Pair) -> None:
     """Each file whole, the key for us alone. Between two of them they do not fit: they are then not taken up."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     contents = {tls.AUTHORITY: authority.certificate, tls.KEY: leaf.key, tls.CERTIFICATE: leaf.certificate}
@@ -126,7 +126,8 @@ def _write(folder: Path, authority: Pair, leaf: Pair) -> None:
         part.rename(folder / name)
 
 
-def _secret(name: str, kind: str, data: dict[str, bytes]) -> JsonObject:
+def secret_of(name: str, kind: str, data: dict[str, bytes]) -> JsonObject:
+    """A Secret of our namespace."""
     return {
         "apiVersion": "v1",
         "kind": "Secret",
@@ -136,7 +137,8 @@ def _secret(name: str, kind: str, data: dict[str, bytes]) -> JsonObject:
     }
 
 
-def _pair(secret: JsonObject, certificate: str, key: str) -> Pair | None:
+def pair_in(secret: JsonObject, certificate: str, key: str) -> Pair | None:
+    """What a Secret has under two of its keys, None where it has not both."""
     data = secret.get("data") or {}
     try:
         return Pair(base64.b64decode(data[certificate]), base64.b64decode(data[key]))

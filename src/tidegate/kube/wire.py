@@ -144,6 +144,7 @@ class _Connection(asyncio.Protocol):
         self._writable = asyncio.Event()
         self._writable.set()
         self._upgraded: asyncio.StreamReader | None = None
+        self._ended = 0
         self._reset()
 
     def _reset(self) -> None:
@@ -190,9 +191,11 @@ class _Connection(asyncio.Protocol):
         if self._upgraded is not None:
             self._upgraded.feed_data(data)
             return
+        ended = self._ended
         try:
             self._parser.feed_data(data)
-            self._count_head(len(data) if self._is_in_head else 0)
+            # After a request's end what is left of ``data`` is the next one's, and how much that is nobody says.
+            self._count_head(len(data) if self._is_in_head and self._ended == ended else 0)
         except httptools.HttpParserUpgrade as upgrade:
             self._upgraded = asyncio.StreamReader()
             self._upgraded.feed_data(data[upgrade.args[0] :])
@@ -269,6 +272,7 @@ class _Connection(asyncio.Protocol):
         method = self._parser.get_method().decode("ascii")
         request = Request(method, path, query, self._headers, b"".join(self._body), self._caller)
         self._waiting.append((request, self._parser.should_keep_alive()))
+        self._ended += 1
         self._reset()
         self._expect(0)
         if len(self._waiting) > (_PIPELINE_MAX if self._crowd is None else _PIPELINE_OF_STRANGERS_MAX):
