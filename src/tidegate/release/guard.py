@@ -44,14 +44,20 @@ def _scale(scene: Scene, step: Step) -> Iterator[str]:
     yield from _ungated(scene, step, [edition])
     if not edition.listed:
         return
-    # Whom the ReplicaSet picks is its own choice: the worst is counted.
-    others = sum(one.listed for one in scene.editions if one is not edition)
-    left = others + max(edition.listed - fewer, 0)
+    left = left_after(scene, edition, step.count)
     if left < scene.floor:
         yield f"{step}: {left} of its pods would be available, {scene.floor} have to be"
-    heir = scene.incoming if scene.spec.wish != "abort" else scene.stable
+    heir = scene.stable if scene.goes_back else scene.incoming
     if heir is not None and heir is not edition and not _is_routed(scene, heir):
         yield f"{step}: {heir.revision} is not known to be routed everywhere"
+
+
+def left_after(scene: Scene, edition: Edition, count: int) -> int:
+    """How many pods of all revisions are listed once ``edition`` has ``count``. Whom the ReplicaSet picks is its own
+    choice: the worst is counted."""
+    fewer = max(len(edition.staying) - count, 0)
+    others = sum(one.listed for one in scene.editions if one is not edition)
+    return others + max(edition.listed - fewer, 0)
 
 
 def _is_routed(scene: Scene, edition: Edition) -> bool:
@@ -81,7 +87,7 @@ def _retarget(scene: Scene, step: Step) -> Iterator[str]:
         return
     if edition is None:
         yield f"{step}: there is no revision {revision}"
-    elif edition.ready < max(scene.floor, 1):
+    elif edition.ready < max(scene.floor, 1) and any(one.listed for one in scene.editions if one is not edition):
         yield f"{step}: only {edition.ready} of its pods are ready, {max(scene.floor, 1)} have to be"
     elif not edition.is_labelled:
         yield f"{step}: not every pod of {revision} bears its label"
@@ -93,7 +99,7 @@ def _weigh(scene: Scene, step: Step) -> Iterator[str]:
         yield f"{step}: weights have to add up to 100"
     for revision, weight in weights.items():
         edition = scene.edition(revision)
-        if weight > 0 and (edition is None or not edition.ready):
+        if weight > scene.weights.get(revision, 0) and (edition is None or not edition.ready):
             yield f"{step}: {revision} has no ready pod"
 
 
@@ -105,5 +111,5 @@ def _retire(scene: Scene, step: Step) -> Iterator[str]:
         yield f"{step}: it is the user's own Deployment"
     if edition.members or edition.desired:
         yield f"{step}: it still has pods"
-    if edition.revision == scene.status.revision and scene.spec.wish != "abort":
+    if edition.revision == scene.status.revision and not scene.goes_back:
         yield f"{step}: it is the one that is asked for"

@@ -54,12 +54,13 @@ class Asked(_Shape, frozen=True):
 
 class Measured(_Shape, frozen=True):
     """One analysis at one step: ``passed`` and ``failed`` answers so far, ``last`` of them, why it could not be
-    asked."""
+    asked the last ``problems`` times."""
 
     passed: int = 0
     failed: int = 0
     last: str = ""
     problem: str = ""
+    problems: int = 0
     at: float = 0.0
 
 
@@ -90,7 +91,7 @@ class Status(_Shape, frozen=True):
 
     ``round`` grows with every new target, so that what was asked about one is no answer about another. ``generation``
     is the spec's that this is about. ``step`` and ``since`` (seconds since 1970): which step, and since when.
-    ``reason`` is the one sentence that says why it waits. ``holder`` and ``lease_until`` are the lease of the engine at
+    ``reason`` is the one sentence that says why it waits, ``cause`` what an abort was for. ``holder`` and ``lease_until`` are the lease of the engine at
     work.
     """
 
@@ -104,6 +105,13 @@ class Status(_Shape, frozen=True):
     step: int = 0
     since: float = 0.0
     began: float = 0.0
+    weight: int = 0
+    """Percent of the canary's that was last seen to be as this release wants it."""
+    arrived: int = 0
+    """So many steps of a canary have come into effect; ``since`` is when the last of them did."""
+    promoted: int = 0
+    """So many of ``Spec.promoted`` are used up: each lets one pause pass."""
+    cause: str = ""
     asked: dict[str, Asked] = {}
     measured: dict[str, Measured] = {}
     idle_since: dict[str, float] = {}

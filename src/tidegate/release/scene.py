@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from tidegate.release.record import Asked, Status
+from tidegate.release.fork import Fork
+from tidegate.release.record import Asked, Phase, Status
 from tidegate.release.spec import Spec
 
 REVISION_LABEL = "tidegate.dev/revision"
@@ -115,12 +116,14 @@ class Edition:
 class Way:
     """One Service: what it selects by. ``is_shown``: its slices are as its selector and the pods say.
 
-    ``is_ours``: a release made it."""
+    ``is_ours``: a release made it. ``round`` is that of the release's last change of its selector, 0 without one.
+    """
 
     name: str
     selector: Mapping[str, str]
     is_shown: bool = True
     is_ours: bool = False
+    round: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +163,8 @@ class Scene:
     editions: tuple[Edition, ...]
     ways: tuple[Way, ...] = ()
     weights: Mapping[str, int] = field(default_factory=dict)
+    fork: Fork | None = None
+    """The router's object, where a canary has one."""
     template: str = ""
     endings: Mapping[str, str] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
@@ -173,6 +178,11 @@ class Scene:
     def incoming(self) -> Edition | None:
         """The revision that is asked for, once it stands."""
         return next((one for one in reversed(self.editions) if one.fingerprint == self.target), None)
+
+    @property
+    def goes_back(self) -> bool:
+        """Somebody asked to abort, or the release itself saw that it has to."""
+        return self.spec.wish == "abort" or self.status.phase in (Phase.ABORTING.value, Phase.ABORTED.value)
 
     @property
     def stable(self) -> Edition | None:
