@@ -72,13 +72,14 @@ def judge_value(value: float, success: str) -> Finding:
     return Finding(wanted.holds(value), f"{value:g} {word} {success.strip()}")
 
 
-class _Answer(msgspec.Struct):
-    class Data(msgspec.Struct, rename="camel"):
-        result_type: str = ""
-        result: Any = None
+class _Data(msgspec.Struct, frozen=True, rename="camel"):
+    result_type: str = ""
+    result: Any = None
 
+
+class _Answer(msgspec.Struct, frozen=True, rename="camel"):
     status: str = ""
-    data: Data = Data()
+    data: _Data = _Data()
     error: str = ""
 
 

@@ -1,4 +1,4 @@
-"""The object by which a router divides requests between two Services: as it stands, read by ``client/release/routers``."""
+"""The object by which a router divides requests between two Services, as it stands (``client/release/routers``)."""
 
 from __future__ import annotations
 

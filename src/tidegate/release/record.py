@@ -91,8 +91,8 @@ class Status(_Shape, frozen=True):
 
     ``round`` grows with every new target, so that what was asked about one is no answer about another. ``generation``
     is the spec's that this is about. ``step`` and ``since`` (seconds since 1970): which step, and since when.
-    ``reason`` is the one sentence that says why it waits, ``cause`` what an abort was for. ``holder`` and ``lease_until`` are the lease of the engine at
-    work.
+    ``reason`` is the one sentence that says why it waits, ``cause`` what an abort was for. ``holder`` and
+    ``lease_until`` are the lease of the engine at work.
     """
 
     phase: str = Phase.PENDING.value
