@@ -167,6 +167,15 @@ def _forward(scene: Scene, wish: Wish) -> Iterator[Move]:
     yield Move(Act.EXTEND, "every pod it selects has the label, and all that makes pods gives it")
 
 
+def label_move(scene: Scene, wish: Wish) -> Move | None:
+    """The one thing to do now on the way to a label on everything that Deployments make, no pod restarted; Services
+    are left as they are. None once that is so."""
+    for subject in scene.subjects:
+        for move in _in_place(scene, subject, wish):
+            return move
+    return None
+
+
 def _rehearsed(scene: Scene, wish: Wish) -> Iterator[Move]:
     """Does the EndpointSlice controller know the labels?"""
     if scene.rehearsal is not None and scene.rehearsal != {**scene.selector, wish.key: wish.value}:

@@ -76,7 +76,9 @@ async def look(api: Api, about: About, key: str) -> Sight:
     members = []
     for obj in (await api.list(PODS, space)).items:
         one = pod.decode(obj)
-        member = _member(one, names, key)
+        owner = owner_of(one)
+        workload = "pod" if owner is None else names.get(owner.uid, f"{owner.kind}/{owner.name}")
+        member = member_of(one, workload, key)
         # Of a Service that is gone, nothing tells which pods it selected: those of the Deployments.
         is_selected = _selects(base, one.labels) if sight.service else member.workload.partition("/")[2] in found
         if is_selected and not one.is_finished:
@@ -163,9 +165,8 @@ def _is_ready_in(one: Pod, slices: Iterable[EndpointSlice]) -> bool:
     return any(entry.endpoint.is_ready for entry in listings(one, slices))
 
 
-def _member(one: Pod, names: dict[str, str], key: str) -> Member:
-    owner = owner_of(one)
-    workload = "pod" if owner is None else names.get(owner.uid, f"{owner.kind}/{owner.name}")
+def member_of(one: Pod, workload: str, key: str) -> Member:
+    """A pod as ``prepare`` sees it. ``workload``: Kind/name."""
     return Member(
         name=one.name,
         workload=workload,

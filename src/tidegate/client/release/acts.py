@@ -7,17 +7,17 @@ ASK, MEASURE) are ``background``: the engine goes on looking meanwhile.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 
 from tidegate.client.drain import drain_pod
-from tidegate.client.options import Identity, VerbOptions
+from tidegate.client.options import VerbOptions
+from tidegate.client.release import family_acts
+from tidegate.client.release.family import deployments_of, replicasets_of
 from tidegate.client.release.gate import gate_in_place
+from tidegate.client.release.ground import Failed, Ground, is_stale, write
 from tidegate.client.release.look import Sight
 from tidegate.engine.act import Step as Change
-from tidegate.engine.ledger import Ledger
-from tidegate.kube.api import DEPLOYMENTS, JsonObject, Patch, Resource
-from tidegate.kube.client import KubeClient
-from tidegate.kube.errors import ApiError, KubeError
+from tidegate.kube.api import DEPLOYMENTS, JsonObject
+from tidegate.kube.errors import ApiError
 from tidegate.model.names import Ending
 from tidegate.model.workload import HASH_LABEL
 from tidegate.release import template as templates
@@ -26,43 +26,12 @@ from tidegate.release.plan import Act, Step
 CHANGE_CAUSE = "kubernetes.io/change-cause"
 
 
-@dataclass(frozen=True, slots=True)
-class Ground:
-    """What performers act through. ``seed`` is of names and tokens, None draws them."""
-
-    client: KubeClient
-    identity: Identity
-    ledger: Ledger | None = None
-    seed: int | None = None
-    drain_seconds: float = 300.0
-
-
-class Failed(KubeError):
-    """A step that came to nothing, with why: it is tried again."""
-
-
 Performer = Callable[[Ground, Sight, Step], Awaitable[None]]
 
 
 async def perform(ground: Ground, sight: Sight, step: Step) -> None:
     """Make one step. Raises ``KubeError`` (a conflict where something changed since it was decided: look again)."""
     await PERFORMERS[step.act](ground, sight, step)
-
-
-async def write(ground: Ground, resource: Resource, obj: JsonObject, changes: list[Change]) -> JsonObject:
-    """A JSON patch on ``obj`` exactly as it was read. Raises ``ApiError``: 409 or 422 where it changed."""
-    metadata = obj["metadata"]
-    tests: list[Change] = [
-        {"op": "test", "path": "/metadata/uid", "value": metadata["uid"]},
-        {"op": "test", "path": "/metadata/resourceVersion", "value": metadata["resourceVersion"]},
-    ]
-    patch = Patch([*tests, *changes], "json")
-    return await ground.client.patch(resource, metadata["name"], patch, metadata.get("namespace", ""))
-
-
-def is_stale(error: ApiError) -> bool:
-    """Whether a write was refused because its object is not as it was read (a failed ``test`` is 422), or is gone."""
-    return error.is_conflict or error.is_not_found or error.code == 422
 
 
 async def _set_template(ground: Ground, sight: Sight, step: Step) -> None:
@@ -94,7 +63,23 @@ async def _continue(ground: Ground, sight: Sight, step: Step) -> None:
 
 
 async def _gate(ground: Ground, sight: Sight, step: Step) -> None:
-    await gate_in_place(ground.client, sight, step.subject)
+    deployment = _deployment(sight)
+    if sight.entry.spec.strategy != "rolling":
+        deployment = deployments_of(sight)[step.subject]
+    await gate_in_place(ground.client, deployment, _replicaset(sight, deployment, step.subject))
+
+
+def _replicaset(sight: Sight, deployment: JsonObject, revision: str) -> JsonObject:
+    """By its hash; of a family's Deployment, the one that is as the Deployment's template says."""
+    if sight.entry.spec.strategy == "rolling":
+        found = next((one for one in sight.replicasets.values() if _hash(one) == revision), None)
+    else:
+        mark = templates.fingerprint(deployment["spec"]["template"])
+        own = [one for one in replicasets_of(sight, deployment) if one["spec"].get("replicas")]
+        found = next((one for one in own if templates.fingerprint(one["spec"]["template"]) == mark), None)
+    if found is None:
+        raise Failed(f"there is no ReplicaSet of revision {revision} any more")
+    return found
 
 
 async def _drain(ground: Ground, sight: Sight, step: Step) -> None:
@@ -133,6 +118,14 @@ PERFORMERS: Mapping[Act, Performer] = {
     Act.CONTINUE: _continue,
     Act.GATE: _gate,
     Act.DRAIN: _drain,
+    Act.CREATE: family_acts.create,
+    Act.SCALE: family_acts.scale,
+    Act.LABEL: family_acts.label,
+    Act.EXPOSE: family_acts.expose,
+    Act.RETARGET: family_acts.retarget,
+    Act.RETIRE: family_acts.retire,
+    Act.AUTOSCALE: family_acts.autoscale,
 }
+__all__ = ["BACKGROUND", "PERFORMERS", "Failed", "Ground", "Performer", "is_stale", "perform", "write"]
 BACKGROUND = frozenset({Act.DRAIN, Act.ASK, Act.MEASURE})
 """Steps that take long: they run beside the engine, one of each kind and subject at a time."""

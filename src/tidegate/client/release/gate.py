@@ -8,28 +8,22 @@ from __future__ import annotations
 
 import asyncio
 
-from tidegate.client.release.look import Sight
 from tidegate.drain.gating import gate_patch
 from tidegate.engine.act import Step as Change
 from tidegate.kube.api import DEPLOYMENTS, REPLICASETS, JsonObject, Patch
 from tidegate.kube.client import KubeClient
-from tidegate.kube.errors import ApiError, KubeError
-from tidegate.model.workload import HASH_LABEL
+from tidegate.kube.errors import ApiError
 from tidegate.release import template as templates
 
 LOOK_SECONDS = 0.2
 TRIES = 150
 
 
-async def gate_in_place(client: KubeClient, sight: Sight, revision: str) -> None:
-    """Pause, both templates, resume; each write tested, all of it safe to repeat. Raises ``KubeError``."""
-    deployment = sight.deployment
-    assert deployment is not None
-    found = next(
-        (o for o in sight.replicasets.values() if (o["metadata"].get("labels") or {}).get(HASH_LABEL) == revision), None
-    )
-    if found is None:
-        raise KubeError(f"there is no ReplicaSet of revision {revision} any more")
+async def gate_in_place(client: KubeClient, deployment: JsonObject, found: JsonObject) -> None:
+    """Pause, both templates (``found`` is the ReplicaSet), resume; each write tested, all of it safe to repeat.
+
+    Raises ``KubeError``.
+    """
     if not deployment["spec"].get("paused"):
         deployment = await _write(client, deployment, [{"op": "add", "path": "/spec/paused", "value": True}])
     deployment = await _observed(client, deployment)

@@ -24,7 +24,6 @@ from tidegate.model.pod import Pod
 from tidegate.model.workload import HASH_LABEL
 from tidegate.release import template as templates
 from tidegate.release.scene import DELETION_COST, Edition, Member, Scene, Way
-from tidegate.traffic import listings
 
 DEFAULT_SURGE = DEFAULT_UNAVAILABLE = "25%"
 
@@ -42,10 +41,20 @@ class Sight:
     pods: dict[str, JsonObject] = field(default_factory=dict)
     services: dict[str, JsonObject] = field(default_factory=dict)
     slices: tuple[EndpointSlice, ...] = ()
+    slice_objects: tuple[JsonObject, ...] = ()
+    autoscalers: dict[str, JsonObject] = field(default_factory=dict)
     pods_of: dict[str, list[Pod]] = field(default_factory=dict)
     template: JsonObject = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     scene: Scene = field(init=False)
+
+    listed: dict[str, set[str]] = field(default_factory=dict)
+    """Service -> uids of the pods that its slices list as ready; addresses, where an entry names no pod."""
+
+    def is_listed(self, one: Pod, service: str = "") -> bool:
+        """Whether the slices of ``service`` (of any, without) list the pod as ready."""
+        found = [self.listed.get(service, set())] if service else list(self.listed.values())
+        return any(one.uid in names or any(ip in names for ip in one.ips) for names in found)
 
     @property
     def deployment(self) -> JsonObject | None:
@@ -54,15 +63,26 @@ class Sight:
 
 
 async def look(api: Api, entry: Entry, now: float, endings: Mapping[str, str]) -> Sight:
-    """Everything as it stands. Raises ``KubeError``."""
+    """Everything as it stands, of a rolling release. Raises ``KubeError``."""
+    sight = await read(api, entry)
+    sight.scene = _scene(sight, now, endings)
+    return sight
+
+
+async def read(api: Api, entry: Entry) -> Sight:
+    """The objects of the namespace; no scene yet. Raises ``KubeError``."""
     sight = Sight(entry)
     space = Selection(entry.namespace)
     sight.deployments = _by_name((await api.list(DEPLOYMENTS, space)).items)
     sight.replicasets = _by_name((await api.list(REPLICASETS, space)).items)
     sight.services = _by_name((await api.list(SERVICES, space)).items)
     sight.pods = _by_name((await api.list(PODS, space)).items)
-    sight.slices = _slices((await api.list(ENDPOINTSLICES, space)).items, sight.problems)
-    sight.scene = _scene(sight, now, endings)
+    listed = (await api.list(ENDPOINTSLICES, space)).items
+    sight.slices = _slices(listed, sight.problems)
+    sight.slice_objects = tuple(listed)
+    for one in sight.slices:
+        names = (entry.uid or entry.addresses[0] for entry in one.endpoints if entry.is_ready)
+        sight.listed.setdefault(one.service, set()).update(names)
     return sight
 
 
@@ -223,7 +243,7 @@ def _member(sight: Sight, name: str, one: Pod, obj: JsonObject) -> Member:
         is_available=one.is_ready and not one.is_terminating,
         is_leaving=one.is_terminating,
         is_gated=bool(one.gated) and set(one.gated) >= set(one.containers),
-        is_listed=any(entry.endpoint.is_ready for entry in listings(one, sight.slices)),
+        is_listed=sight.is_listed(one),
         ending=str(result) if result is not None else "",
         problem=problem_of(obj),
         cost=int(cost) if cost.lstrip("-").isdigit() else 0,

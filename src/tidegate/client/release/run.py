@@ -22,7 +22,8 @@ from tidegate.client.release import asking
 from tidegate.client.release.acts import BACKGROUND, Ground, is_stale, perform
 from tidegate.client.release.book import Book, Entry
 from tidegate.client.release.endings import Endings
-from tidegate.client.release.look import Sight, look
+from tidegate.client.release.family import look
+from tidegate.client.release.look import Sight
 from tidegate.engine import act
 from tidegate.kube.api import Api
 from tidegate.kube.errors import ApiError, KubeError, Unreachable

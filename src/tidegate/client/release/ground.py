@@ -1,0 +1,43 @@
+"""What performers of steps act through, and the one way they write."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tidegate.client.options import Identity
+from tidegate.engine.act import Step as Change
+from tidegate.engine.ledger import Ledger
+from tidegate.kube.api import JsonObject, Patch, Resource
+from tidegate.kube.client import KubeClient
+from tidegate.kube.errors import ApiError, KubeError
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What performers act through. ``seed`` is of names and tokens, None draws them."""
+
+    client: KubeClient
+    identity: Identity
+    ledger: Ledger | None = None
+    seed: int | None = None
+    drain_seconds: float = 300.0
+
+
+class Failed(KubeError):
+    """A step that came to nothing, with why: it is tried again."""
+
+
+async def write(ground: Ground, resource: Resource, obj: JsonObject, changes: list[Change]) -> JsonObject:
+    """A JSON patch on ``obj`` exactly as it was read. Raises ``ApiError``: 409 or 422 where it changed."""
+    metadata = obj["metadata"]
+    tests: list[Change] = [
+        {"op": "test", "path": "/metadata/uid", "value": metadata["uid"]},
+        {"op": "test", "path": "/metadata/resourceVersion", "value": metadata["resourceVersion"]},
+    ]
+    patch = Patch([*tests, *changes], "json")
+    return await ground.client.patch(resource, metadata["name"], patch, metadata.get("namespace", ""))
+
+
+def is_stale(error: ApiError) -> bool:
+    """Whether a write was refused because its object is not as it was read (a failed ``test`` is 422), or is gone."""
+    return error.is_conflict or error.is_not_found or error.code == 422
