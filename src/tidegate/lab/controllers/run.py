@@ -5,6 +5,7 @@ from __future__ import annotations
 from tidegate.kube.api import Api
 from tidegate.lab.config import LabConfig
 from tidegate.lab.controllers.accounts import NamespaceFurnisher
+from tidegate.lab.controllers.autoscaler import AutoscalerController
 from tidegate.lab.controllers.bootstrap import Bootstrap
 from tidegate.lab.controllers.cache import Caches
 from tidegate.lab.controllers.daemonset import DaemonSetController
@@ -53,6 +54,7 @@ async def run_controllers(api: Api, config: LabConfig) -> None:
         DaemonSetController(world),
         JobController(world),
         JobOrphanController(world),
+        AutoscalerController(world),
     ]
     async with Nursery() as nursery:
         nursery.start(world.caches.run(), name="controllers' caches")

@@ -1,0 +1,263 @@
+"""The HorizontalPodAutoscaler controller: every 15 s, from what ``measured`` says to the target's scale.
+
+Follows pkg/controller/podautoscaler/horizontal.go (reconcileAutoscaler); the arithmetic is in ``autoscaling``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from tidegate import vtime
+from tidegate.kube.api import (
+    CUSTOMRESOURCEDEFINITIONS,
+    DEPLOYMENTS,
+    PODS,
+    REPLICASETS,
+    JsonObject,
+    Resource,
+)
+from tidegate.kube.errors import ApiError, KubeError
+from tidegate.kube.reflector import Key, key_of
+from tidegate.lab.controllers.autoscaling import Bounds, Memory, decided
+from tidegate.lab.controllers.kinds import STATEFULSETS
+from tidegate.lab.controllers.labels import has_all, labels_of, matches
+from tidegate.lab.controllers.measured import NoMetric, Proposal, Target, proposal
+from tidegate.lab.controllers.scales import REPLICATIONCONTROLLERS
+from tidegate.lab.controllers.shell import Controller, World
+from tidegate.lab.controllers.writes import Replace
+from tidegate.lab.events import Event
+from tidegate.lab.instants import stamp
+
+AUTOSCALERS = Resource("autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler")
+SYNC_SECONDS = 15.0
+"""--horizontal-pod-autoscaler-sync-period. A new or changed object waits for it too."""
+
+_KEPT_SECONDS = 3600.0
+"""The longest window and period that validation lets through."""
+
+_BUILT_IN = (DEPLOYMENTS, REPLICASETS, STATEFULSETS, REPLICATIONCONTROLLERS)
+_PLAIN = (".spec.replicas", ".status.replicas", "")
+_UNSCALED = "the HPA controller was unable to get the target's current scale: "
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """A target's resource and its scale; the object itself says which pods are meant."""
+
+    resource: Resource
+    obj: JsonObject
+    wanted: int
+    have: int
+    selector: JsonObject | str
+
+
+class _NoScale(Exception):
+    """The target cannot be scaled; the message is the controller's own."""
+
+
+@dataclass(slots=True)
+class _Status:
+    """The status as one sync makes it."""
+
+    conditions: list[JsonObject]
+
+    def set(self, kind: str, *, holds: bool, why: tuple[str, str]) -> None:
+        """Replace a condition where it stands; its time is that of its last change."""
+        status, now = "True" if holds else "False", stamp(vtime.now())
+        made = {"type": kind, "status": status, "lastTransitionTime": now, "reason": why[0], "message": why[1]}
+        for at, old in enumerate(self.conditions):
+            if old["type"] == kind:
+                if old["status"] == status:
+                    made["lastTransitionTime"] = old["lastTransitionTime"]
+                self.conditions[at] = made
+                return
+        self.conditions.append(made)
+
+
+class AutoscalerController(Controller):
+    """A key is an autoscaler, looked at on its own clock whatever happens around it."""
+
+    component = "horizontal-pod-autoscaler"
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self._autoscalers, self._pods = map(self.cache, (AUTOSCALERS, PODS))
+        self._memories: dict[str, Memory] = {}
+        self._autoscalers.subscribe(self._changed)
+
+    def _changed(self, old: JsonObject | None, new: JsonObject | None) -> None:
+        if new is not None:
+            self.queue.add_after(key_of(new), SYNC_SECONDS)
+        elif old is not None:
+            self._memories.pop(old["metadata"]["uid"], None)
+
+    async def reconcile(self, key: Key) -> float | None:
+        hpa = self._autoscalers.get(key)
+        if hpa is None:
+            return None
+        before = hpa.get("status") or {}
+        status = _Status([dict(one) for one in before.get("conditions") or []])
+        try:
+            scale = await self._scale(hpa)
+        except _NoScale as error:
+            self.recorder.event(hpa, Event("Warning", "FailedGetScale", str(error)))
+            status.set("AbleToScale", holds=False, why=("FailedGetScale", f"{_UNSCALED}{error}"))
+            made = {**before, "conditions": status.conditions}
+        else:
+            why = ("SucceededGetScale", "the HPA controller was able to get the target's current scale")
+            status.set("AbleToScale", holds=True, why=why)
+            made = await self._synced(hpa, scale, status)
+        if made != before:
+            await self.carry_out(key, Replace(AUTOSCALERS, {**hpa, "status": made}, "status"))
+        return SYNC_SECONDS
+
+    async def _synced(self, hpa: JsonObject, scale: Scale, status: _Status) -> JsonObject:
+        """The autoscaler's status once its target has the replicas it should have."""
+        spec, before = hpa["spec"], hpa.get("status") or {}
+        now = asyncio.get_running_loop().time()
+        memory = self._memories.setdefault(hpa["metadata"]["uid"], Memory([(scale.wanted, now)]))
+        memory.forget(now - _KEPT_SECONDS)
+        least, most = spec.get("minReplicas", 1), spec["maxReplicas"]
+        proposals: list[Proposal] = []
+        wanted, reason = scale.wanted, ""
+        if scale.wanted == 0:
+            why = ("ScalingDisabled", "scaling is disabled since the replica count of the target is zero")
+            status.set("ScalingActive", holds=False, why=why)
+        elif scale.wanted > most:
+            wanted, reason = most, "Current number of replicas above Spec.MaxReplicas"
+        elif scale.wanted < least:
+            wanted, reason = least, "Current number of replicas below Spec.MinReplicas"
+        else:
+            found = self._proposals(hpa, scale, status)
+            if found is None:
+                return self._made(before, scale.wanted, before.get("desiredReplicas", 0), [], status)
+            proposals = found
+            best = max(found, key=lambda one: one.replicas)
+            wanted = best.replicas
+            reason = f"{best.name} above target" if wanted > scale.wanted else ""
+            reason = "All metrics below target" if wanted < scale.wanted else reason
+            held = decided(wanted, Bounds(least, most, scale.wanted, now), spec.get("behavior"), memory)
+            status.set("AbleToScale", holds=True, why=held.able)
+            status.set("ScalingLimited", holds=held.is_limited, why=held.limit)
+            wanted = held.replicas
+        has_rescaled = wanted != scale.wanted and await self._rescale(hpa, scale, wanted, reason, status)
+        if has_rescaled:
+            change = (abs(wanted - scale.wanted), now)
+            (memory.added if wanted > scale.wanted else memory.removed).append(change)
+        made = self._made(before, scale.wanted, wanted, [one.status for one in proposals], status)
+        return made | ({"lastScaleTime": stamp(vtime.now())} if has_rescaled else {})
+
+    def _made(
+        self, before: JsonObject, current: int, desired: int, metrics: list[JsonObject], status: _Status
+    ) -> JsonObject:
+        made: JsonObject = {"currentReplicas": current} if current else {}
+        made |= {"desiredReplicas": desired, "currentMetrics": metrics or None, "conditions": status.conditions}
+        return made | ({"lastScaleTime": before["lastScaleTime"]} if before.get("lastScaleTime") else {})
+
+    def _proposals(self, hpa: JsonObject, scale: Scale, status: _Status) -> list[Proposal] | None:
+        """What the metrics ask for; None where they allow no answer: none does, or one does not and the rest ask for
+        less."""
+        metrics, found, failed = hpa["spec"]["metrics"], [], []
+        target = Target(scale.wanted, scale.have, self._selected(hpa, scale))
+        for metric in metrics:
+            try:
+                found.append(proposal(hpa, metric, target, vtime.now()))
+            except NoMetric as error:
+                self.recorder.event(hpa, Event("Warning", error.reason, str(error)))
+                failed.append(error)
+        best = max(found, key=lambda one: one.replicas) if found else None
+        if best is not None and not (failed and best.replicas < scale.wanted):
+            words = f"the HPA was able to successfully calculate a replica count from {best.name}"
+            status.set("ScalingActive", holds=True, why=("ValidMetricFound", words))
+            return found
+        first = failed[0]
+        words = f"the HPA was unable to compute the replica count: {first}"
+        status.set("ScalingActive", holds=False, why=(first.reason, words))
+        count = f"invalid metrics ({len(failed)} invalid out of {len(metrics)})"
+        said = f"{count}, first error is: failed to get {first.outer}: {first}"
+        self.recorder.event(hpa, Event("Warning", "FailedComputeMetricsReplicas", said))
+        return None
+
+    def _selected(self, hpa: JsonObject, scale: Scale) -> tuple[JsonObject, ...]:
+        selector = scale.selector
+        if isinstance(selector, str):
+            terms = dict(term.split("=", 1) for term in selector.replace("==", "=").split(",") if "=" in term)
+            chosen = [pod for pod in self._pods.within(hpa["metadata"]["namespace"]) if has_all(terms, labels_of(pod))]
+            return tuple(chosen) if terms else ()
+        if "matchLabels" not in selector and "matchExpressions" not in selector:
+            selector = {"matchLabels": selector}  # a ReplicationController's
+        pods = self._pods.within(hpa["metadata"]["namespace"])
+        return tuple(pod for pod in pods if matches(selector, labels_of(pod)))
+
+    # -- the target
+
+    async def _scale(self, hpa: JsonObject) -> Scale:
+        ref, namespace = hpa["spec"]["scaleTargetRef"], hpa["metadata"]["namespace"]
+        resource, paths = await self._resolve(ref)
+        try:
+            obj = await self.api.get(resource, ref["name"], namespace)
+        except ApiError as error:
+            raise _NoScale(str(error)) from error
+        wanted, have = (int(_at(obj, path) or 0) for path in paths[:2])
+        selector = _at(obj, paths[2]) if paths[2] else (obj.get("spec") or {}).get("selector")
+        return Scale(resource, obj, wanted, have, selector or {})
+
+    async def _resolve(self, ref: JsonObject) -> tuple[Resource, tuple[str, str, str]]:
+        """The resource of a reference, and where its scale is written (the paths of a CustomResourceDefinition)."""
+        version, kind = ref.get("apiVersion") or "", ref["kind"]
+        group = version.rpartition("/")[0]
+        for one in _BUILT_IN:
+            if (one.group, one.kind) == (group, kind):
+                return one, _PLAIN
+        try:
+            listing = await self.api.list(CUSTOMRESOURCEDEFINITIONS)
+            definitions = [one["spec"] for one in listing.items]
+        except ApiError:
+            definitions = []
+        for spec in definitions:
+            if (spec["group"], spec["names"]["kind"]) != (group, kind):
+                continue
+            for served in spec["versions"]:
+                scale = (served.get("subresources") or {}).get("scale")
+                if served.get("served") and scale and served["name"] == version.rpartition("/")[2]:
+                    resource = Resource(group, served["name"], spec["names"]["plural"], kind)
+                    paths = (
+                        scale["specReplicasPath"],
+                        scale["statusReplicasPath"],
+                        scale.get("labelSelectorPath") or "",
+                    )
+                    return resource, paths
+        raise _NoScale(f'no matches for kind "{kind}" in group "{group}"')
+
+    async def _rescale(self, hpa: JsonObject, scale: Scale, wanted: int, reason: str, status: _Status) -> bool:
+        """Write the target's scale; whether that worked is said in the conditions."""
+        metadata = scale.obj["metadata"]
+        body = {
+            "kind": "Scale",
+            "apiVersion": "autoscaling/v1",
+            "metadata": {"name": metadata["name"], "namespace": metadata["namespace"]},
+            "spec": {"replicas": wanted},
+        }
+        try:
+            await self.api.replace(scale.resource, body, "scale")
+        except KubeError as error:
+            said = f"New size: {wanted}; reason: {reason}; error: {error}"
+            self.recorder.event(hpa, Event("Warning", "FailedRescale", said))
+            words = f"the HPA controller was unable to update the target scale: {error}"
+            status.set("AbleToScale", holds=False, why=("FailedUpdateScale", words))
+            return False
+        words = f"the HPA controller was able to update the target scale to {wanted}"
+        status.set("AbleToScale", holds=True, why=("SucceededRescale", words))
+        self.recorder.event(hpa, Event("Normal", "SuccessfulRescale", f"New size: {wanted}; reason: {reason}"))
+        return True
+
+
+def _at(obj: JsonObject, path: str) -> Any:
+    """What a simple JSON path (".spec.replicas") leads to."""
+    found: Any = obj
+    for key in re.findall(r"[^.\[\]']+", path):
+        found = found.get(key) if isinstance(found, dict) else None
+    return found
