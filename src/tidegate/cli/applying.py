@@ -61,13 +61,13 @@ def _run(made: Any, given: dict[str, Any], interrupted: str) -> NoReturn:
 
 async def installed(cluster: Cluster, of: Installation, parts: tuple[str, ...], given: dict[str, Any]) -> Told:
     """The document and the exit code."""
-    from tidegate.agent.manifests import pieces
+    from tidegate.cli.parts import pieces_of
     from tidegate.client.install import carry_out_install, offered, plan_install, stamped, until_ready
     from tidegate.kube.connect import open_cluster
 
     is_forced = given["force_conflicts"]
     async with open_cluster(cluster) as client:
-        objects = [one.manifest for one in pieces(of, parts)] if of.image else await offered(client)
+        objects = [one.manifest for one in pieces_of(of, parts)] if of.image else await offered(client)
         if not objects:
             raise click.UsageError(NO_IMAGE)
         wanted = stamped(objects, __version__, of.image)
@@ -84,7 +84,7 @@ async def installed(cluster: Cluster, of: Installation, parts: tuple[str, ...], 
     if missing:
         _say(f"applied, and not ready after {given['timeout']:g} s; `tidegate doctor` says more; run again to wait on")
     elif given["output"] == "text":
-        click.echo(f"installed in namespace {SYSTEM_NAMESPACE}: agents and coordinator are ready")
+        click.echo(f"installed in namespace {SYSTEM_NAMESPACE}: everything is ready")
     return install_document(plan, True, missing), FAILED if missing else DONE
 
 
@@ -127,13 +127,14 @@ async def uninstalled(cluster: Cluster, of: Installation, given: dict[str, Any])
     """The document and the exit code."""
     from dataclasses import replace
 
-    from tidegate.agent.manifests import pieces, sweep
+    from tidegate.agent.manifests import sweep
+    from tidegate.cli.parts import pieces_of
     from tidegate.client.install import offered
     from tidegate.client.uninstall import carry_out_uninstall, plan_uninstall
     from tidegate.kube.connect import open_cluster
 
     async with open_cluster(cluster) as client:
-        manifests = await offered(client) or [one.manifest for one in pieces(of)]
+        manifests = await offered(client) or [one.manifest for one in pieces_of(of)]
         plan = await plan_uninstall(client, manifests, given["force"])
         _head(cluster, "uninstall")
         for line in uninstall_lines(plan):

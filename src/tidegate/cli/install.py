@@ -13,8 +13,9 @@ import click
 
 from tidegate import __version__
 from tidegate.cli.main import REFUSED, fail
+from tidegate.cli.parts import OPTIONAL, PARTS, pieces_of
 from tidegate.cli.target import Duration, Reference, asking, cluster_options
-from tidegate.model.names import AGENT_PORT, COORDINATOR_PORT, GATE_PATH, SYSTEM_NAMESPACE
+from tidegate.model.names import AGENT_PORT, COORDINATOR_PORT, GATE_PATH, OPERATOR, SYSTEM_NAMESPACE, WEBHOOK
 from tidegate.observers.asking import AGENT_ASK_PORT, COORDINATOR_ASK_PORT
 
 if TYPE_CHECKING:
@@ -24,11 +25,7 @@ if TYPE_CHECKING:
 
 WIDTH = 116
 FLAT_WIDTH = 100
-PARTS = ("agent", "coordinator", "fence", "users")
-OPTIONAL = ("prober",)
-
-
-_ONLY = "Parts, by commas: agent, coordinator, fence, users, prober.  [all but prober]"
+_ONLY = f"Parts, by commas: {', '.join((*PARTS, *OPTIONAL))}.  [all but {', '.join(OPTIONAL)}]"
 
 
 class Parts(click.ParamType):  # type: ignore[type-arg] # generic only in newer clicks
@@ -64,7 +61,7 @@ class Networks(click.ParamType):  # type: ignore[type-arg]
 @click.command(short_help="Install Tidegate on your own cluster, or print what that is.")
 @click.option("--print", "is_print", is_flag=True, help="Print it as YAML with its reasons, and change nothing.")
 @click.option("--only", type=Parts(), default=PARTS, help=_ONLY)
-@click.option("--image", default="", help="The image of agents, holders and coordinator: none is published.")
+@click.option("--image", default="", help="The image of all that runs: none is published.")
 @click.option("--pod-cidr", type=Networks(), default=(), help="Pods' networks, where Node objects do not have them.")
 @click.option("--gate", type=Reference("deploy", "sts", "ds"), default=None, help="Print a workload's gate as a patch.")
 @click.option("--uninstall", is_flag=True, help="With --print: how all of it is taken away again.")
@@ -77,9 +74,10 @@ class Networks(click.ParamType):  # type: ignore[type-arg]
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @cluster_options
 def install(**given: Any) -> None:
-    """Install node agents with their holders, the coordinator, the fence, and roles: no webhook, no CRD, nothing in
-    other namespaces. The plan comes first, object by object, by a dry run of the server's; then it is applied (as field
-    manager `tidegate`) and waited for. Run again it changes nothing, or goes on where it was interrupted.
+    """Install node agents with their holders, the coordinator, the fence, the operator with its kinds and its webhook,
+    and roles. The plan comes first, object by object, by a dry run of the server's; then it is applied (as field
+    manager `tidegate`) and waited for. Run again it changes nothing, or goes on where it was interrupted. No pod of
+    yours gets a gate by it until its namespace, or itself, is labelled tidegate.dev/gate=enabled.
 
     No image is published: build one (Dockerfile, docs/operating.md) and name it. With --print nothing is asked of a
     cluster and nothing is changed; --gate reads one workload and prints the patch that gives it the gate.
@@ -127,8 +125,6 @@ def _apply(given: dict[str, Any]) -> NoReturn:
 
 def installation_text(of: Installation, parts: tuple[str, ...]) -> str:
     """YAML with its reasons; what it does not do yet is on top."""
-    from tidegate.agent.manifests import pieces
-
     ports = {
         "question": AGENT_PORT, "coordinator": COORDINATOR_PORT,
         "ask": AGENT_ASK_PORT, "coordinator_ask": COORDINATOR_ASK_PORT,
@@ -136,7 +132,7 @@ def installation_text(of: Installation, parts: tuple[str, ...]) -> str:
     told = [_LIMITS.format(version=__version__, image=of.image, **ports)]
     if "users" in parts:
         told.append(_BINDING)
-    return "\n".join([*map(_comment, told), *(_document(one) for one in pieces(of, parts))])
+    return "\n".join([*map(_comment, told), *(_document(one) for one in pieces_of(of, parts))])
 
 
 _LIMITS = """
@@ -153,17 +149,21 @@ is asked about. Whoever may make tokens of `tidegate-caller` (role tidegate-ask)
 The coordinator makes the certificates and renews them; their keys are in two Secrets of this namespace. What these
 ports tell, what a caller can set off, and what was tried on them stands in docs/security.md.
 
-3. The agent's own rights: it may patch any pod (results are annotations, and RBAC knows no annotation). Its token is
+3. The webhook. API servers call it on 9443/tcp of the operator's pods, under a certificate of an authority of its own.
+It is asked about new pods of namespaces and pods that opted in (label tidegate.dev/gate=enabled), never about others.
+While it does not answer within 2 s pods are created without a gate: `tidegate status` lists them.
+
+4. The agent's own rights: it may patch any pod (results are annotations, and RBAC knows no annotation). Its token is
 worth as much as that on every node.
 
-4. For test clusters still. Proven on Kubernetes 1.36.2: fence and agent against unmodified
+5. For test clusters still. Proven on Kubernetes 1.36.2: fence and agent against unmodified
 kube-proxies in nftables and iptables-nft mode, with the three capabilities below and no other; the gate on a real
 kubelet with containerd; these objects and roles on the real API server, RBAC enforced. Not proven: these DaemonSets as
 they stand (there is no image), other versions, iptables-legacy (its tool also needs NET_RAW), AppArmor, SELinux,
 clusters of many nodes. Not read: ipvs with servers (unreadable: drains there wait to their deadline), eBPF data planes
 instead of kube-proxy. Slow: 10,000 Services. docs/evidence.md and docs/observers.md have the figures.
 
-5. Networks of pods are taken from Node objects (spec.podCIDRs). Where a CNI assigns addresses by itself, say
+6. Networks of pods are taken from Node objects (spec.podCIDRs). Where a CNI assigns addresses by itself, say
 --pod-cidr: without it the gate is not redirected there, and pods with a gate are told to stop at once. Where pods have
 IPv6 addresses say it too, both networks by a comma: then the holder listens on ::1 as well.
 """
@@ -220,19 +220,26 @@ def yaml_of(manifest: Manifest) -> str:
 
 def uninstall_text(of: Installation) -> str:
     """A list of commands with their reasons, in the order in which they have to be run."""
-    from tidegate.agent.manifests import HOLDER, STATE_FOLDER, SWEEP, pieces, sweep
+    from tidegate.agent.manifests import HOLDER, STATE_FOLDER, SWEEP, sweep
     from tidegate.agent.roles import AGENT, COORDINATOR
 
     path = "{.spec.template.spec.containers[*].lifecycle.preStop.httpGet.path}"
     listed = "{range .items[*]}{.metadata.namespace} {.kind}/{.metadata.name} " + path + '{"\\n"}{end}'
     own = f"kubectl -n {SYSTEM_NAMESPACE}"
     swept = f"{own} apply -f - <<'END'\n{yaml_of(sweep(of))}END"
-    cluster = [one.manifest for one in pieces(of) if "namespace" not in one.manifest["metadata"]]
-    named = [
-        f"{one['kind'].lower()}/{one['metadata']['name']}" for one in reversed(cluster) if one["kind"] != "Namespace"
-    ]
+    cluster = [one.manifest for one in pieces_of(of) if "namespace" not in one.manifest["metadata"]]
+    webhook = f"mutatingwebhookconfiguration/{WEBHOOK}"
+    names = [f"{one['kind'].lower()}/{one['metadata']['name']}" for one in reversed(cluster)]
+    kinds = [one for one in names if one.startswith("customresourcedefinition/")]
+    named = [one for one in names if one not in (*kinds, webhook, f"namespace/{SYSTEM_NAMESPACE}")]
     steps = (
         ("What is held is nobody's afterwards: restore or drain it first.", "tidegate status --orphans -A"),
+        ("No pod gets a gate any more. Those that have one keep it until they are made anew: restart their owners.",
+         f"kubectl delete --ignore-not-found {webhook}"),
+        ("Releases end while the operator is there to put right what they changed; then it goes, while there are"
+         " holders for its own gate. Deployments and Services stay as they are.",
+         f"kubectl delete releases.tidegate.dev --all -A --timeout=1m\n{own} delete deployment {OPERATOR}\n"
+         f"{own} wait --for=delete pod -l app.kubernetes.io/component=operator --timeout=2m"),
         (f"Take the hook {GATE_PATH}CONTAINER out of these, and let them roll out: without a holder a gate is an error"
          " to the kubelet, and the pod is told to stop at once.",
          f"kubectl get deploy,sts,ds -A -o jsonpath='{listed}' | grep {GATE_PATH}"),
@@ -242,8 +249,10 @@ def uninstall_text(of: Installation) -> str:
         ("The table `inet tidegate` is the only thing that stays in a node's kernel: this takes it away everywhere."
          " The image is the one that is installed: name it with --image.",
          f"{swept}\n{own} rollout status daemonset {SWEEP} --timeout=5m\n{own} delete daemonset {SWEEP}"),
-        ("The fence goes with the namespace.",
-         f"kubectl delete namespace {SYSTEM_NAMESPACE}\nkubectl delete --ignore-not-found {' '.join(named)}"),
+        ("The fence goes with the namespace. Where an object of our kinds has a finalizer left, take it off: kubectl"
+         " patch ... --type merge -p '{\"metadata\":{\"finalizers\":null}}'.",
+         f"kubectl delete --ignore-not-found {' '.join(named)}\nkubectl delete --ignore-not-found {' '.join(kinds)}\n"
+         f"kubectl delete namespace {SYSTEM_NAMESPACE}"),
         (f"What stays: {STATE_FOLDER} on every node, with its ledger; annotations and labels tidegate.dev/... on pods"
          " and Services; bindings that you made; labels that `prepare` gave (`tidegate prepare --abort` takes them"
          " back).", ""),

@@ -29,6 +29,7 @@ _COMMANDS = {
     "isolate": "tidegate.cli.isolate:isolate",
     "restore": "tidegate.cli.restore:restore",
     "drain": "tidegate.cli.drain:drain",
+    "release": "tidegate.cli.release:release",
     "vouch": "tidegate.cli.vouch:vouch",
     "inspect": "tidegate.cli.inspect:inspect",
     "verify": "tidegate.cli.verify:verify",

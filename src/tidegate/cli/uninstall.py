@@ -18,7 +18,8 @@ from tidegate.cli.target import Duration, cluster_options
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @cluster_options
 def uninstall(**given: Any) -> None:
-    """Take agents, holders, coordinator, fence, roles and namespace away, and the one table in each node's kernel.
+    """Take webhook, operator, agents, holders, coordinator, fence, roles, kinds and namespace away, and the one table
+    in each node's kernel. Releases go, what they released stays.
 
     Refused while a pod is held by a verb or a workload's template has a gate: without a holder its pods would be told
     to stop at once. Gates that are held now are waited for first. What stays on your own objects is listed.

@@ -1,0 +1,190 @@
+"""Releases for people: the plan, progress, and the live view."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tidegate.cli.table import table
+
+if TYPE_CHECKING:
+    from rich.live import Live
+
+    from tidegate.client.release.command import ReleasePlan
+    from tidegate.client.release.run import Turn
+    from tidegate.kube.kubeconfig import Cluster
+
+LOOK_SECONDS = 0.5
+NOTES_SHOWN = 6
+NAMES_SHOWN = 3
+
+
+def plan_lines(plan: ReleasePlan) -> Iterator[str]:
+    """The plan, for stderr."""
+    spec = plan.spec
+    what = ", ".join(f"{name}={image}" for name, image in sorted(spec.images.items()))
+    what = what or ("the same template once more" if spec.restart else "the template as given")
+    service = f", svc/{spec.service}" if spec.service else ""
+    yield f"release deploy/{spec.workload}, {spec.strategy}{service}: {what}"
+    seen = plan.foreseen
+    if seen is not None:
+        steps = [one for one in seen.moments if one.step is not None]
+        for number, one in enumerate(steps, start=1):
+            yield f"  {number}. {one.text}"
+        pods = f"{seen.most_pods} pods at most beside each other"
+        yield f"  foreseen: {seen.phase} after {seen.seconds:.0f} s if new pods need 2 s and old ones 1.5 s, {pods}"
+    for note in plan.notes:
+        yield f"  note: {note}"
+    for refusal in plan.refusals:
+        yield f"  refused: {refusal}"
+
+
+def lines(shown: dict[str, Any]) -> Iterator[str]:
+    """The document of a release as a screen."""
+    head = f"deploy/{shown['workload']}  {shown['strategy']}  {shown['phase']}"
+    yield f"{head}: {shown['reason']}" if shown["reason"] else head
+    rows = [_row(one) for one in shown["revisions"]]
+    header = ("REVISION", "ROLE", "DEPLOYMENT", "READY", "ROUTED", "LEAVING", "CONNS", "WEIGHT", "IMAGES", "PROBLEM")
+    yield from table(rows, header, "  ")
+    for one in shown["drains"]:
+        names = [*one["stragglers"], *one["waiting"]]
+        held = f": {', '.join(names[:NAMES_SHOWN])}{' ...' if len(names) > NAMES_SHOWN else ''}" if names else ""
+        yield f"  draining pod/{one['pod']} on {one['node']} ({one['mode'] or 'no gate'}), {one['state']}{held}"
+    for one in shown["questions"]:
+        for name in one["stragglers"][:NAMES_SHOWN]:
+            yield f"  waits for {name}"
+        for name in one["assumed"][:NAMES_SHOWN]:
+            yield f"  assumed: {name}"
+    for text in shown["problems"]:
+        yield f"  cannot be read: {text}"
+    for text in shown["unverified"]:
+        yield f"  not verified: {text}"
+    for note in shown["notes"][-NOTES_SHOWN:]:
+        yield f"  {note['at'][11:19]}  {note['text']}"
+
+
+def _row(one: dict[str, Any]) -> tuple[str, ...]:
+    conns = f"{one['connections']}{'+?' if one['unknown'] else ''}" if one["connections"] or one["unknown"] else ""
+    return (
+        one["revision"],
+        one["role"],
+        one["deployment"],
+        f"{one['ready']}/{one['desired']}",
+        str(one["listed"]),
+        str(one["leaving"] or ""),
+        conns,
+        "" if one["weight"] is None else f"{one['weight']} %",
+        " ".join(f"{name}={image}" for name, image in sorted(one["images"].items())),
+        one["problem"],
+    )
+
+
+def closing(shown: dict[str, Any]) -> str:
+    """How it ended, or where it waits, in a line with the way on."""
+    name = f"deploy/{shown['workload']}"
+    match shown["phase"]:
+        case "done":
+            rest = (
+                f"; {len(shown['unverified'])} pods ended unverified: {shown['unverified'][0]}"
+                if shown["unverified"]
+                else ""
+            )
+            return f"{name} released: {shown['reason']}{rest}"
+        case "aborted":
+            return f"{name} is back: {shown['reason']}"
+        case "paused":
+            return f"{name} waits: {shown['reason']}"
+        case "halted":
+            return f"{name} halted: {shown['reason']}; `tidegate release resume {name}` tries again, `abort` goes back"
+        case _:
+            return f"{name} {shown['phase']}: {shown['reason']}; `tidegate release resume {name}` goes on"
+
+
+class Progress:
+    """A live screen on a terminal; elsewhere one line for whatever is new."""
+
+    def __init__(self) -> None:
+        self._live: Live | None = None
+        self._last = ""
+        self._began = 0.0
+
+    def __enter__(self) -> Progress:
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.live import Live
+
+            self._live = Live(console=Console(stderr=True), auto_refresh=False, transient=False)
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def heard(self, turn: Turn) -> None:
+        """One look of the engine."""
+        from tidegate.client.release.document import document
+
+        if self._live is not None:
+            from rich.text import Text
+
+            self._live.update(Text("\n".join(lines(document(turn.sight)))), refresh=True)
+            return
+        now = asyncio.get_running_loop().time()
+        self._began = self._began or now
+        fresh = [str(step) for step in turn.decision.steps] or [turn.decision.status.reason]
+        for text in fresh:
+            if text and text != self._last:
+                self._last = text
+                click.echo(f"{now - self._began:6.1f} s  {text}", err=True)
+
+
+async def watched(cluster: Cluster, namespace: str, workload: str, given: dict[str, Any]) -> tuple[Any, int]:
+    """``release status``, once or for as long as somebody looks."""
+    from tidegate.cli.release import exit_code
+    from tidegate.client.release.command import sight_of
+    from tidegate.client.release.document import document
+    from tidegate.kube.connect import open_cluster
+
+    async with open_cluster(cluster) as client:
+        shown = document(await sight_of(client, namespace, workload))
+        if not given["watch"]:
+            if given["output"] == "table":
+                click.echo("\n".join(lines(shown)))
+            return shown, exit_code(shown)
+        with _screen(given["output"]) as show:
+            while True:
+                show(shown)
+                await asyncio.sleep(LOOK_SECONDS)
+                shown = document(await sight_of(client, namespace, workload))
+
+
+@contextlib.contextmanager
+def _screen(output: str) -> Iterator[Any]:
+    """In place on a terminal; elsewhere again whenever it changed."""
+    if output == "table" and sys.stdout.isatty():
+        from rich.live import Live
+        from rich.text import Text
+
+        with Live(auto_refresh=False, vertical_overflow="visible") as live:
+            yield lambda shown: live.update(Text("\n".join(lines(shown))), refresh=True)
+        return
+    last: dict[str, Any] = {}
+
+    def show(shown: dict[str, Any]) -> None:
+        nonlocal last
+        if shown != last:
+            import json
+
+            click.echo(json.dumps(shown) if output == "json" else "\n".join((*lines(shown), "")))
+            last = shown
+
+    yield show

@@ -1,0 +1,251 @@
+"""The public API of releases: plan one, begin it, ask it for something, carry it to its next rest, list them.
+
+Without CustomResourceDefinitions the caller's process is the engine; where another process (an operator, another
+command line) is at work on a release, the same calls follow it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import msgspec
+
+from tidegate import vtime
+from tidegate.client.options import Identity
+from tidegate.client.release.acts import Ground
+from tidegate.client.release.book import ConfigMapBook, Entry, list_books
+from tidegate.client.release.endings import Endings
+from tidegate.client.release.look import Sight, look
+from tidegate.client.release.run import Engine, HeldByOther, Turn
+from tidegate.engine.ledger import Ledger
+from tidegate.kube.api import PODS, Selection
+from tidegate.kube.client import KubeClient
+from tidegate.kube.errors import ApiError, KubeError
+from tidegate.kube.reflector import Reflector
+from tidegate.release.foresee import Foreseen, foresee
+from tidegate.release.record import Phase, Status
+from tidegate.release.spec import Invalid, Spec
+from tidegate.release.strategies import STRATEGIES, decide
+from tidegate.vtime import Nursery
+
+Verb = Literal["promote", "pause", "resume", "abort", "rollback", "retire"]
+FOLLOW_SECONDS = 1.0
+NEEDS_SERVICE = ("bluegreen", "canary", "rainbow")
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseOptions:
+    """What a caller may choose about a release beside its spec. ``drain_seconds``: for each pod drained by label."""
+
+    identity: Identity = field(default_factory=Identity)
+    ledger: Ledger | None = None
+    timeout_seconds: float = float("inf")
+    drain_seconds: float = 300.0
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReleasePlan:
+    """What would come of it. ``refusals``: why it cannot be begun, each with the way out; then nothing is changed."""
+
+    namespace: str
+    spec: Spec
+    sight: Sight | None
+    foreseen: Foreseen | None
+    refusals: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class NoRelease(KubeError):
+    """There is none of that workload."""
+
+
+def none_of(namespace: str, workload: str) -> NoRelease:
+    return NoRelease(f"there is no release of deploy/{workload} in namespace {namespace}: see `tidegate release list`")
+
+
+async def plan_release(client: KubeClient, namespace: str, spec: Spec) -> ReleasePlan:
+    """Look, and tell the strategy forward. Changes nothing. Raises ``KubeError``."""
+    book = ConfigMapBook(client, namespace, spec.workload)
+    try:
+        entry = await book.read()
+    except (Invalid, ValueError) as error:
+        return ReleasePlan(namespace, spec, None, None, (f"what is written of it cannot be read: {error}",))
+    status = entry.status if entry is not None else Status()
+    generation = entry.generation + 1 if entry is not None else 1
+    asked = Entry(namespace, book.name, spec, status, generation, entry.version if entry else "")
+    sight = await look(client, asked, vtime.now().timestamp(), {})
+    spec = with_service(spec, sight)
+    if spec != asked.spec:
+        sight = await look(client, replace(asked, spec=spec), vtime.now().timestamp(), {})
+    refusals = list(_refusals(spec, sight, entry))
+    if refusals:
+        return ReleasePlan(namespace, spec, sight, None, tuple(refusals))
+    return ReleasePlan(namespace, spec, sight, foresee(sight.scene), (), tuple(_notes(sight)))
+
+
+def with_service(spec: Spec, sight: Sight) -> Spec:
+    """The strategy's Service, where none is named and only one selects the workload."""
+    if spec.strategy not in NEEDS_SERVICE or spec.service or len(sight.scene.ways) != 1:
+        return spec
+    section = msgspec.structs.replace(getattr(spec, spec.strategy), service=sight.scene.ways[0].name)
+    return msgspec.structs.replace(spec, **{spec.strategy: section})
+
+
+def _refusals(spec: Spec, sight: Sight, entry: Entry | None) -> list[str]:
+    scene = sight.scene
+    found = list(scene.problems)
+    if spec.strategy not in STRATEGIES:
+        found.append(f"$.spec.strategy: {spec.strategy} is not known here")
+    elif spec.strategy in NEEDS_SERVICE and not spec.service:
+        names = ", ".join(one.name for one in scene.ways) or "none"
+        found.append(f"{spec.strategy} needs a Service, and {names} select its pods: name one with --service")
+    elif not found and not decide(scene).steps and scene.template == scene.target and scene.status.is_final:
+        found.append("nothing to release: the template that is asked for is the one that runs; --restart makes another")
+    if entry is not None and entry.status.phase and not entry.status.is_final and entry.spec.strategy != spec.strategy:
+        found.append(
+            f"a {entry.spec.strategy} release of it is {entry.status.phase}: let it end, or "
+            f"`tidegate release abort deploy/{spec.workload}`, before another strategy begins"
+        )
+    return found
+
+
+def _notes(sight: Sight) -> list[str]:
+    scene, found = sight.scene, []
+    ungated = [one.name for edition in scene.editions for one in edition.ungated]
+    if ungated and scene.spec.ungated == "drain":
+        found.append(
+            f"{len(ungated)} pods have no gate yet and a pod's hooks cannot be changed: each is first replaced by a "
+            "gated twin and drained by label; --ungated proceed spares that, and they end unverified"
+        )
+    elif ungated:
+        found.append(f"{len(ungated)} pods have no gate: they end unverified, as --ungated proceed says")
+    return found
+
+
+async def begin_release(client: KubeClient, plan: ReleasePlan) -> Entry:
+    """Write it down. Of an earlier release of the workload it takes the place; what that left goes on as its past.
+
+    Raises ``ApiError`` (a conflict: somebody else asked meanwhile).
+    """
+    book = ConfigMapBook(client, plan.namespace, plan.spec.workload)
+    found = await book.read()
+    return await book.ask(found, plan.spec) if found is not None else await book.begin(plan.spec)
+
+
+async def ask_release(client: KubeClient, namespace: str, workload: str, change: Callable[[Entry], Spec]) -> Entry:
+    """Ask for something else of the release there is. Raises ``NoRelease``, ``ApiError``, ``ValueError`` of
+    ``change``."""
+    book = ConfigMapBook(client, namespace, workload)
+    for _ in range(10):
+        found = await book.read()
+        if found is None:
+            raise none_of(namespace, workload)
+        try:
+            return await book.ask(found, change(found))
+        except ApiError as error:
+            if not error.is_conflict:
+                raise
+    raise KubeError(f"the release of deploy/{workload} changes too often to be asked: try again")
+
+
+def changed(entry: Entry, verb: Verb, subject: str = "", is_full: bool = False) -> Spec:
+    """The spec as ``verb`` wants it. Raises ``ValueError``, which says what to do instead."""
+    spec, status = entry.spec, entry.status
+    again = msgspec.structs.replace
+    match verb:
+        case "promote":
+            steps = len(spec.canary.steps) if is_full else spec.promoted + 1
+            return again(spec, promoted=max(steps, spec.promoted + 1), paused=False)
+        case "pause":
+            return again(spec, paused=True)
+        case "resume":
+            return again(spec, paused=False)
+        case "abort":
+            if status.phase == Phase.DONE.value:
+                raise ValueError(
+                    f"the release of deploy/{spec.workload} is done: `tidegate release rollback deploy/{spec.workload}`"
+                )
+            return again(spec, wish="abort", paused=False)
+        case "rollback":
+            to = subject or status.stable
+            if not to or to == status.revision:
+                raise ValueError(
+                    "no revision before this one is known: name one of `tidegate release history` with --to"
+                )
+            return again(spec, wish="", paused=False, rollback_to=to)
+        case "retire":
+            to = subject or status.stable
+            if to == status.revision:
+                raise ValueError(f"{to} is the revision that serves: only one before it can be retired")
+            return again(spec, retire=tuple(sorted({*spec.retire, to})))
+
+
+async def carry_on(
+    client: KubeClient,
+    namespace: str,
+    workload: str,
+    options: ReleaseOptions,
+    heard: Callable[[Turn], None] = lambda turn: None,
+) -> Entry:
+    """Carry a release to its next rest (done, aborted, paused, halted), or follow whoever does.
+
+    Raises ``KubeError``."""
+    book = ConfigMapBook(client, namespace, workload)
+    loop = asyncio.get_running_loop()
+    until = loop.time() + options.timeout_seconds
+    endings = Endings()
+    watch = Reflector(client, PODS, Selection(namespace))
+    watch.subscribe(endings.saw)
+    ground = Ground(client, options.identity, options.ledger, options.seed, options.drain_seconds)
+    async with Nursery() as nursery:
+        nursery.start(watch.run(), name=f"watch pods of {namespace}")
+        await watch.synced()
+        while loop.time() < until:
+            engine = Engine(book, ground, endings=endings)
+            engine.heard = heard
+            try:
+                await engine.run(until - loop.time())
+                break
+            except HeldByOther:
+                entry = await _followed(client, book, heard)
+                if entry is not None:
+                    nursery.cancel()
+                    return entry
+        nursery.cancel()
+    entry = await book.read()
+    if entry is None:
+        raise NoRelease(f"the release of deploy/{workload} was deleted meanwhile")
+    return entry
+
+
+async def _followed(client: KubeClient, book: ConfigMapBook, heard: Callable[[Turn], None]) -> Entry | None:
+    """Look on while another is at work; None when nobody is any more."""
+    while True:
+        entry = await book.read()
+        if entry is None:
+            return None
+        sight = await look(client, entry, vtime.now().timestamp(), {})
+        heard(Turn(sight, decide(sight.scene), False))
+        is_resting = Phase(entry.status.phase) in (Phase.DONE, Phase.ABORTED, Phase.PAUSED, Phase.HALTED)
+        if is_resting and entry.status.generation == entry.generation:
+            return entry
+        if not entry.status.holder:
+            return None
+        await asyncio.sleep(FOLLOW_SECONDS)
+
+
+async def sight_of(client: KubeClient, namespace: str, workload: str) -> Sight:
+    """The release as it stands. Raises ``NoRelease``, ``KubeError``."""
+    entry = await ConfigMapBook(client, namespace, workload).read()
+    if entry is None:
+        raise none_of(namespace, workload)
+    return await look(client, entry, vtime.now().timestamp(), {})
+
+
+async def releases(client: KubeClient, namespace: str) -> list[Entry]:
+    """All that are written, "" for every namespace."""
+    return sorted(await list_books(client, namespace), key=lambda one: (one.namespace, one.spec.workload))

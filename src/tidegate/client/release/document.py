@@ -1,0 +1,142 @@
+"""A release as JSON, for ``-o json`` and for the live view (docs/json.md, "release")."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from tidegate.client.release.book import Entry
+from tidegate.client.release.command import ReleasePlan
+from tidegate.client.release.look import Sight
+from tidegate.model.decode import Malformed
+from tidegate.model.names import decode_drain
+from tidegate.release.scene import Edition
+
+
+def instant(at: float) -> str:
+    """RFC 3339, "" for never."""
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if at else ""
+
+
+def summary(entry: Entry) -> dict[str, Any]:
+    """One line of ``release list``."""
+    status = entry.status
+    return {
+        "namespace": entry.namespace,
+        "workload": entry.spec.workload,
+        "strategy": entry.spec.strategy,
+        "phase": status.phase,
+        "revision": status.revision,
+        "stable": status.stable,
+        "reason": status.reason,
+        "since": instant(status.began),
+        "by": status.by,
+    }
+
+
+def document(sight: Sight) -> dict[str, Any]:
+    """All of a release as it stands."""
+    entry, scene = sight.entry, sight.scene
+    status = entry.status
+    return {
+        **summary(entry),
+        "atWork": bool(status.holder),
+        "replicas": scene.replicas,
+        "floor": scene.floor,
+        "revisions": [
+            _edition(one, sight) for one in scene.editions if one.members or one.desired or _is_named(one, sight)
+        ],
+        "drains": _drains(sight),
+        "questions": [
+            {"question": key, "verdict": one.verdict, "epoch": one.epoch, "stragglers": list(one.stragglers)}
+            | {"assumed": list(one.assumed), "seconds": round(one.seconds, 3)}
+            for key, one in sorted(status.asked.items())
+        ],
+        "problems": list(scene.problems),
+        "unverified": list(status.unverified),
+        "notes": [{"at": instant(one.at), "text": one.text} for one in status.notes],
+    }
+
+
+def history(entry: Entry) -> list[dict[str, Any]]:
+    """What was released before, newest last."""
+    return [
+        {"revision": one.revision, "images": one.images, "at": instant(one.at), "outcome": one.outcome}
+        for one in entry.status.history
+    ]
+
+
+def plan_document(plan: ReleasePlan) -> dict[str, Any]:
+    """What ``--dry-run -o json`` prints."""
+    seen = plan.foreseen
+    return {
+        "namespace": plan.namespace,
+        "workload": plan.spec.workload,
+        "strategy": plan.spec.strategy,
+        "steps": [
+            {"at": round(one.at, 1), "act": one.step.act.name.lower(), "subject": one.step.subject}
+            | {"text": one.text, "pods": one.pods}
+            for one in (seen.moments if seen is not None else ())
+            if one.step is not None
+        ],
+        "seconds": round(seen.seconds, 1) if seen is not None else None,
+        "mostPods": seen.most_pods if seen is not None else None,
+        "refusals": list(plan.refusals),
+        "notes": list(plan.notes),
+    }
+
+
+def _is_named(edition: Edition, sight: Sight) -> bool:
+    return edition.revision in (sight.entry.status.revision, sight.entry.status.stable)
+
+
+def _edition(edition: Edition, sight: Sight) -> dict[str, Any]:
+    weight = sight.scene.weights.get(edition.revision)
+    unknown = [one.name for one in edition.members if one.connections is None]
+    return {
+        "revision": edition.revision,
+        "deployment": edition.deployment,
+        "images": dict(edition.images),
+        "role": _role(edition, sight),
+        "desired": edition.desired,
+        "ready": edition.ready,
+        "listed": edition.listed,
+        "leaving": len(edition.leaving),
+        "ungated": len(edition.ungated),
+        "connections": sum(one.connections or 0 for one in edition.members),
+        "unknown": unknown,
+        "weight": weight,
+        "problem": edition.problem,
+    }
+
+
+def _role(edition: Edition, sight: Sight) -> str:
+    status = sight.entry.status
+    if edition.revision == status.revision:
+        return "current" if status.is_final else "incoming"
+    return "stable" if edition.revision == status.stable and not status.is_final else "old"
+
+
+def _drains(sight: Sight) -> list[dict[str, Any]]:
+    """Pods of the release that are on their way out, and what keeps each."""
+    found = []
+    for revision, pods in sorted(sight.pods_of.items()):
+        for one in pods:
+            try:
+                record = decode_drain(one.annotations)
+            except Malformed:
+                record = None
+            if record is None and not one.is_terminating:
+                continue
+            found.append(
+                {
+                    "pod": one.name,
+                    "revision": revision,
+                    "node": one.node,
+                    "state": record.state if record is not None else "ending",
+                    "mode": record.mode if record is not None else "",
+                    "stragglers": list(record.stragglers) if record is not None else [],
+                    "waiting": list(record.waiting) if record is not None else [],
+                }
+            )
+    return found
