@@ -15,7 +15,15 @@ from tidegate.agent.issuer import AUTHORITY_SECRET
 from tidegate.agent.manifests import AGENT_SECRET, CAPABILITIES, OPTIONAL, PARTS, Installation, pieces, sweep
 from tidegate.agent.process import AgentSettings
 from tidegate.client.permissions import VERBS, deeds_of
-from tidegate.model.names import AGENT_PORT, COORDINATOR_PORT, GATE_PORT, SYSTEM_NAMESPACE
+from tidegate.model import pod as pod_noun
+from tidegate.model.names import (
+    AGENT_PORT,
+    COORDINATOR_PORT,
+    GATE,
+    GATE_PORT,
+    REPLACE_SLEEP,
+    SYSTEM_NAMESPACE,
+)
 from tidegate.observers.asking import ACCOUNT, AGENT_ASK_PORT, COORDINATOR_ASK_PORT, ask_target
 
 OF = Installation("tidegate:1")
@@ -148,6 +156,98 @@ def test_a_part_alone_is_that_part_and_the_namespace(part):
     assert chosen[0].manifest["metadata"]["name"] == SYSTEM_NAMESPACE
 
 
+# --- operator and webhook ---
+
+OPERATOR = ("Deployment", "tidegate-operator")
+
+
+def test_the_operator_would_be_let_in_at_pod_securitys_strictest_level():
+    pod = pod_of(*OPERATOR)
+    [container] = pod["containers"]
+    assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys()
+    assert not [port for port in container["ports"] if "hostPort" in port]
+    assert {next(iter(one.keys() - {"name"})) for one in pod["volumes"]} == {"emptyDir"}
+    context = container["securityContext"]
+    assert context["runAsNonRoot"] is True and context["runAsUser"] and context["readOnlyRootFilesystem"] is True
+    assert context["capabilities"] == {"drop": ["ALL"]} and context["allowPrivilegeEscalation"] is False
+    assert context["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert "host" not in container["lifecycle"]["preStop"]["httpGet"]
+
+
+def test_the_operator_has_two_replicas_apart_and_a_gate_of_its_own():
+    deployment = found(*OPERATOR)["spec"]
+    assert deployment["replicas"] == 2 and deployment["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
+    pod = deployment["template"]["spec"]
+    assert {one["whenUnsatisfiable"] for one in pod["topologySpreadConstraints"]} == {"ScheduleAnyway"}
+    whole = {"metadata": {"name": "x", "namespace": SYSTEM_NAMESPACE}, "spec": pod}
+    assert pod_noun.decode(whole).is_gated and pod["terminationGracePeriodSeconds"] >= 60
+    labels = deployment["template"]["metadata"]["labels"]
+    budget = found("PodDisruptionBudget", "tidegate-operator")["spec"]
+    assert budget["selector"]["matchLabels"] == labels and budget["maxUnavailable"] == 1
+    service = found("Service", "tidegate-webhook")["spec"]
+    assert service["selector"] == labels and service["ports"][0]["targetPort"] in ports_of(pod)
+
+
+def ports_of(pod):
+    return [one["containerPort"] for one in pod["containers"][0]["ports"]]
+
+
+def chosen(selector, labels):
+    """A label selector's own arithmetic: NotIn is true of what has no such label."""
+    holds = {"In": lambda value, values: value in values, "NotIn": lambda value, values: value not in values}
+    return all(holds[one["operator"]](labels.get(one["key"]), one["values"]) for one in selector["matchExpressions"])
+
+
+ON, OFF, SLEEP = {GATE: "enabled"}, {GATE: "disabled"}, {REPLACE_SLEEP: "true"}
+
+
+@pytest.mark.parametrize(
+    ("space", "pod", "paths"),
+    [
+        ({}, {}, []),
+        (ON, {}, ["/gate"]),
+        (ON, OFF, []),
+        (ON, ON, ["/gate"]),
+        ({}, ON, ["/gate"]),
+        (OFF, {}, []),
+        (OFF, ON, ["/gate"]),
+        (SLEEP, {}, []),
+        (ON | SLEEP, {}, ["/gate/replace-sleep"]),
+        (SLEEP, ON, ["/gate/replace-sleep"]),
+        (ON | SLEEP, OFF, []),
+    ],
+)
+def test_namespaces_and_pods_opt_in_and_exactly_one_webhook_is_called(space, pod, paths):
+    hooks = found("MutatingWebhookConfiguration", "tidegate")["webhooks"]
+
+    def called(name):
+        labels = {"kubernetes.io/metadata.name": name, **space}
+        return [
+            one["clientConfig"]["service"]["path"]
+            for one in hooks
+            if chosen(one["namespaceSelector"], labels) and chosen(one["objectSelector"], pod)
+        ]
+
+    assert called("shop") == paths
+    for name in ("kube-system", SYSTEM_NAMESPACE):
+        assert called(name) == [], "never"
+
+
+def test_the_webhook_can_hold_up_nothing():
+    for one in found("MutatingWebhookConfiguration", "tidegate")["webhooks"]:
+        assert one["failurePolicy"] == "Ignore" and one["timeoutSeconds"] == 2 and one["sideEffects"] == "None"
+        [rule] = one["rules"]
+        assert (rule["operations"], rule["resources"]) == (["CREATE"], ["pods"]), "no eviction, no deletion"
+        assert "caBundle" not in one["clientConfig"], "the operator's field: applying again must not take it out"
+
+
+def test_the_webhook_comes_after_everything_that_answers_it():
+    kinds = [one.manifest["kind"] for one in pieces(OF)]
+    assert kinds.index("MutatingWebhookConfiguration") > max(
+        index for index, kind in enumerate(kinds) if kind in ("Deployment", "DaemonSet", "Service")
+    )
+
+
 # --- who may do what ---
 
 
@@ -171,19 +271,24 @@ def rules_of(name):
     return [rule for role, rule in all_rules() if role.partition("/")[2] == name]
 
 
-def test_no_rule_has_a_wildcard_and_nobody_but_the_coordinator_reads_a_secret_and_only_its_own():
+def test_no_rule_has_a_wildcard_and_who_makes_certificates_reads_their_secrets_and_no_other():
+    own = {
+        "Role/tidegate-coordinator": [AUTHORITY_SECRET, AGENT_SECRET],
+        "Role/tidegate-operator": [roles.WEBHOOK_SECRET],
+    }
     for role, rule in all_rules():
         for verb, group, resource in cells(rule):
             assert "*" not in (verb, group, resource), role
             assert resource not in ("configmaps", "pods/exec", "pods/eviction", "serviceaccounts"), role
             if resource == "secrets":
-                assert role == "Role/tidegate-coordinator"
-                assert verb == "create" or rule["resourceNames"] == [AUTHORITY_SECRET, AGENT_SECRET]
+                assert verb == "create" or rule["resourceNames"] == own[role]
+                assert role in own
 
 
-def test_people_are_given_a_token_of_one_account_and_all_it_may_is_ask():
+def test_operator_and_people_are_given_a_token_of_one_account_and_all_it_may_is_ask():
     tokens = [(role, rule) for role, rule in all_rules() if "serviceaccounts/token" in rule["resources"]]
-    assert [(role, rule["resourceNames"]) for role, rule in tokens] == [(f"Role/{roles.ASK}", [ACCOUNT])]
+    askers = [f"Role/{roles.OPERATOR}", f"Role/{roles.ASK}"]
+    assert [(role, rule["resourceNames"]) for role, rule in tokens] == [(one, [ACCOUNT]) for one in askers]
     assert [cells(rule) for rule in rules_of(ACCOUNT)] == [
         {(verb, "tidegate.dev", "questions") for verb in ("get", "create")}
     ]
@@ -199,9 +304,26 @@ def test_only_the_coordinator_may_write_the_fence():
     assert writers == {"Role/tidegate-coordinator"}
 
 
-def test_what_runs_in_the_cluster_can_delete_nothing():
+def test_agent_and_coordinator_can_delete_nothing_and_the_operator_only_what_a_release_ends():
     for name in (roles.AGENT, roles.COORDINATOR):
         assert not [rule for rule in rules_of(name) if {"delete", "deletecollection"} & set(rule["verbs"])]
+    deleted = {cell[2] for name in (roles.OPERATOR, roles.RELEASE) for rule in rules_of(name) for cell in cells(rule)
+               if cell[0].startswith("delete")}  # fmt: skip
+    assert deleted == {"drains", "pods", "services", "deployments", "horizontalpodautoscalers"}
+
+
+def test_the_operator_may_change_no_node_no_role_no_namespace_and_of_all_webhooks_one():
+    written = {
+        (cell[1], cell[2], tuple(rule.get("resourceNames", ())))
+        for name in (roles.OPERATOR, roles.RELEASE)
+        for rule in rules_of(name)
+        for cell in cells(rule)
+        if cell[0] in WRITING
+    }
+    assert not {one for _, one, _ in written} & {"nodes", "namespaces", "endpointslices", "customresourcedefinitions"}
+    assert not [one for one in written if one[0] == roles.GROUP]
+    webhooks = [one for one in written if one[0] == "admissionregistration.k8s.io"]
+    assert webhooks == [("admissionregistration.k8s.io", "mutatingwebhookconfigurations", ("tidegate",))]
 
 
 def where(role):
@@ -253,7 +375,8 @@ def test_credentials_in_the_cluster_are_the_pods_own():
 # --- what the docs say ---
 
 BOUND = {
-    roles.AGENT: "agents", roles.COORDINATOR: "coordinator", roles.LOOK: "people, cluster-wide",
+    roles.AGENT: "agents", roles.COORDINATOR: "coordinator", roles.OPERATOR: "operator",
+    roles.RELEASE: "operator, cluster-wide", roles.LOOK: "people, cluster-wide",
     roles.DRAIN_NODES: "people, cluster-wide", roles.ASK: "people", ACCOUNT: "tokens of command lines",
 }  # fmt: skip
 

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from tidegate import __version__
 from tidegate.cli import install as command
 from tidegate.cli.main import tidegate
+from tidegate.cli.parts import PARTS
 from tidegate.kube.kubeconfig import Cluster
 
 CLUSTER = Cluster("https://192.0.2.9:6443", "shop", "shop")
@@ -29,9 +30,20 @@ def masked(text):
 
 
 def test_all_of_it_is_golden(golden):
-    answer = run("--print")
+    answer = run("--print", "--only", ",".join(one for one in PARTS if one != "crds"))
     assert answer.exit_code == 0, answer.output
     golden("cli/install.yaml", masked(answer.stdout))
+
+
+def test_our_kinds_come_before_all_that_uses_them():
+    kinds = [one["kind"] for one in documents(run("--print").stdout)]
+    assert (
+        kinds[:4] == ["Namespace", *["CustomResourceDefinition"] * 3] and kinds.count("CustomResourceDefinition") == 3
+    )
+    alone = documents(run("--print", "--only", "crds").stdout)
+    assert [one["metadata"]["name"] for one in alone[1:]] == [
+        "drains.tidegate.dev", "observers.tidegate.dev", "releases.tidegate.dev"
+    ]  # fmt: skip
 
 
 def test_what_takes_it_away_is_golden(golden):
@@ -55,8 +67,11 @@ def test_what_is_uninstalled_is_what_was_installed():
         own = one["metadata"].get("namespace")
         (namespaced if own else whole).append(f"{one['kind'].lower()}/{one['metadata']['name']}")
     script = run("--print", "--uninstall").stdout
-    [deleted] = re.findall(r"kubectl delete --ignore-not-found (.*)", script)
-    assert sorted([*deleted.split(), "namespace/tidegate-system"]) == sorted(whole)
+    deleted = re.findall(r"kubectl delete --ignore-not-found (.*)", script)
+    assert sorted([*" ".join(deleted).split(), "namespace/tidegate-system"]) == sorted(whole)
+    assert deleted[0] == "mutatingwebhookconfiguration/tidegate", "no new pod gets a gate that nobody will hold"
+    assert set(deleted[-1].split()) == {one for one in whole if one.startswith("customresourcedefinition/")}
+    assert script.index("delete deployment tidegate-operator") < script.index("delete daemonset tidegate-agent")
     assert script.index("delete daemonset tidegate-agent") < script.index("nft delete table inet tidegate")
     assert script.index("nft delete table inet tidegate") < script.index("delete namespace tidegate-system")
     [swept] = re.findall(r"<<'END'\n(.*?)END\n", script, re.S)
@@ -71,7 +86,7 @@ def test_what_is_uninstalled_is_what_was_installed():
         (["--gate", "deploy/web"], "add --print"),
         (["--image", "x", "-n", "elsewhere"], "it cannot be chosen"),
         (["--print", "-n", "elsewhere"], "the namespace is tidegate-system"),
-        (["--print", "--only", "webhook"], "parts are agent, coordinator, fence, users"),
+        (["--print", "--only", "hooks"], "parts are crds, agent, coordinator, fence, operator, webhook, users"),
         (["--print", "--only", ","], "no part is named"),
         (["--print", "--pod-cidr", "10.9.0.1/16"], "has host bits set"),
         (["--print", "--gate", "pod/x"], "is not deploy/NAME"),

@@ -198,6 +198,12 @@ def test_it_is_taken_away_whole_and_what_stays_is_listed():
         left = await carry_out_uninstall(stage.client, plan, swept, 120, told.append)
         assert left == (), left
         assert any("table inet tidegate" in line for line in told)
+        ends = [line.partition(" deleted")[0] for line in told if line.endswith("deleted")]
+        assert ends[:2] == [
+            "mutatingwebhookconfiguration.admissionregistration.k8s.io/tidegate",
+            "deployment.apps/tidegate-operator",
+        ], "no pod gets a gate that nobody will hold; the operator's own gate is held to its end"
+        assert ends[-1] == "namespace/tidegate-system"
         for one in manifests:
             with pytest.raises(ApiError):
                 metadata = one["metadata"]
@@ -232,7 +238,13 @@ def test_a_pod_with_a_gate_that_no_template_shows_refuses_it_too():
         await stage.api.create(PODS, bare)
         await asyncio.sleep(5)
         plan = await plan_uninstall(stage.client, echoing(), False)
-        assert plan.refused == ("pod/demo/bare has a gate: without a holder it is told to stop at once; it goes first",)
+        [refused] = plan.refused
+        assert refused.startswith(
+            "pod/demo/bare has a gate: without a holder it is told to stop at once; it goes first"
+        )
+        assert "kubectl delete mutatingwebhookconfiguration tidegate" in refused, (
+            "the way out, where the webhook gave it"
+        )
         assert not (await plan_uninstall(stage.client, echoing(), True)).refused
 
     play(story, deployment(gate=False))
@@ -266,7 +278,7 @@ def test_a_gate_that_is_held_longer_than_the_patience_leaves_everything_as_it_is
         await asyncio.sleep(2)
         plan = await plan_uninstall(stage.client, echoing(), True)
         left = await carry_out_uninstall(stage.client, plan, None, 5, lambda line: None)
-        assert left == (f"the gate of pod/demo/{name} is still held: nothing was deleted",)
+        assert left == (f"the gate of pod/demo/{name} is still held: no agent and no holder was deleted",)
         result, _ = await ending
         assert result["result"] == "verified"
 

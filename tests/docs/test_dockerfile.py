@@ -6,8 +6,8 @@ import re
 import tomllib
 from pathlib import Path
 
-from tidegate.agent import manifests
 from tidegate.agent.manifests import Installation, pieces
+from tidegate.agent.operator_objects import USER
 from tidegate.observers.linux import rules
 
 ROOT = Path(__file__).parents[2]
@@ -33,7 +33,9 @@ def stages():
 
 def test_every_instruction_is_one_and_the_bases_are_the_same():
     assert {word for word, _ in lines()} <= INSTRUCTIONS
-    assert {rest.split()[0] for word, rest in lines() if word == "FROM"} == {"python:3.12-slim"}
+    bases = [rest.split() for word, rest in lines() if word == "FROM"]
+    slim = "python:3.12-slim"
+    assert bases == [[slim, "AS", "build"], [slim, "AS", "operator"], ["operator", "AS", "agent"]]
 
 
 def test_what_is_copied_is_there_and_is_let_through():
@@ -54,23 +56,25 @@ def test_the_agents_tools_are_in_it_and_nothing_else_is_installed():
         called |= set(re.findall(r'\boutput\(\s*"([a-z0-9]+)"', path.read_text("utf-8")))
     assert {"nft"} <= called <= PACKAGES.keys()
     assert {"iptables", "ip6tables"} == set(rules._PREFIXES.values())
-    _, final = stages()
+    _, operator, final = stages()
+    assert not [rest for _, rest in operator if "apt-get" in rest], "the operator's image has no tools"
     [apt] = [rest for word, rest in final if word == "RUN" and "apt-get install" in rest]
     installed = re.search(r"--no-install-recommends ([a-z ]+?) &&", apt)[1].split()
     assert sorted(installed) == sorted(set(PACKAGES.values()))
     assert "rm -rf /var/lib/apt/lists" in apt
 
 
-def test_nobody_is_root_by_it_and_the_coordinator_is_who_it_says():
-    _, final = stages()
-    [user] = [rest for word, rest in final if word == "USER"]
-    assert user == f"{manifests._USER}:{manifests._USER}"
-    [coordinator] = [
+def test_nobody_is_root_by_it_and_operator_and_coordinator_are_who_it_says():
+    _, operator, final = stages()
+    for stage in (operator, final):
+        assert [rest for word, rest in stage if word == "USER"][-1] == f"{USER}:{USER}"
+    contexts = [
         one.manifest["spec"]["template"]["spec"]["containers"][0]["securityContext"]
         for one in pieces(Installation("x"))
         if one.manifest["kind"] == "Deployment"
     ]
-    assert coordinator["runAsNonRoot"] and coordinator["runAsUser"] == manifests._USER
+    assert len(contexts) == 2
+    assert {(one["runAsNonRoot"], one["runAsUser"]) for one in contexts} == {(True, USER)}
 
 
 def test_extras_and_commands_exist():

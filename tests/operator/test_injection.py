@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tidegate.agent.operator_objects import LEFT_ALONE
 from tidegate.drain.gating import GATE_TOKEN, GRACE_SECONDS, is_gate
 from tidegate.lab.apiserver.schema import patches
 from tidegate.model import pod as pod_noun
 from tidegate.model.names import GATE, REPLACE_SLEEP, SYSTEM_NAMESPACE, UNGATED
-from tidegate.operator.injection import NEVER, REVIEW_BYTES_MAX, WARNING_LENGTH_MAX, answer, inject
+from tidegate.operator.injection import REVIEW_BYTES_MAX, WARNING_LENGTH_MAX, answer, inject
 
 TOKEN = "0123456789abcdef" * 2
 SLEEP = {"sleep": {"seconds": 15}}
@@ -284,7 +285,7 @@ def test_a_review_is_answered_with_its_uid_and_a_patch_that_applies():
     assert asked(review(one, dryRun=True)) == asked(review(one)), "a dry run is answered as any other"
 
 
-@pytest.mark.parametrize("namespace", NEVER)
+@pytest.mark.parametrize("namespace", LEFT_ALONE)
 def test_system_namespaces_are_never_touched(namespace):
     assert namespace in ("kube-system", SYSTEM_NAMESPACE, "kube-public", "kube-node-lease")
     outcome, told = asked(review(pod(container("app")), namespace=namespace))

@@ -10,14 +10,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from ipaddress import ip_network
 
-from tidegate.agent import roles
+from tidegate.agent import operator_objects, roles
+from tidegate.agent.operator_objects import SEALED, TLS_FOLDER, USER
 from tidegate.agent.roles import LABELS, Manifest, Piece
 from tidegate.drain import fence
 from tidegate.model.names import COORDINATOR_PORT, GATE_PORT, SYSTEM_NAMESPACE
 from tidegate.observers.asking import AGENT_ASK_PORT, ASK_ANNOTATION, COORDINATOR_ASK_PORT
 from tidegate.observers.behavioural import PROBER_PORT
 
-PARTS = ("agent", "coordinator", "fence", "users")
+PARTS = ("agent", "coordinator", "fence", "operator", "webhook", "users")
 OPTIONAL = ("prober",)
 """Only where they are named."""
 CAPABILITIES = ("NET_ADMIN", "SYS_ADMIN", "SYS_PTRACE")
@@ -30,27 +31,21 @@ SWEEP = "tidegate-sweep"
 PROBER = "tidegate-prober"
 SOCKET_FOLDER = "/run/tidegate"
 STATE_FOLDER = "/var/lib/tidegate"
-TLS_FOLDER = "/run/tidegate-tls"
 READY_FILE = "/tmp/ready"
 AGENT_GRACE_SECONDS = 3600
 """An agent that is told to stop serves until its holds are over: what a workload's grace may be for that to be so."""
 HOLDER_GRACE_SECONDS = 30
-_USER = 65532
-_SEALED = {
-    "allowPrivilegeEscalation": False,
-    "readOnlyRootFilesystem": True,
-    "capabilities": {"drop": ["ALL"]},
-    "seccompProfile": {"type": "RuntimeDefault"},
-}
 
 
 @dataclass(frozen=True, slots=True)
 class Installation:
-    """``pod_networks``: of all pods, where Node objects do not say (a CNI with address management of its own)."""
+    """``pod_networks``: of all pods, where Node objects do not say (a CNI with address management of its own).
+    ``operator_image``: of coordinator and operator, which need no tools of the agent's; empty for the same."""
 
     image: str
     pod_networks: tuple[str, ...] = ()
     install: str = "main"
+    operator_image: str = ""
 
     @property
     def loopbacks(self) -> tuple[str, ...]:
@@ -66,11 +61,15 @@ def pieces(of: Installation, parts: tuple[str, ...] = PARTS) -> list[Piece]:
         found.append(Piece("fence", {**fence.fence_service(of.install)}, _WHY_FENCE))
     if "coordinator" in parts:
         found += [*roles.coordinator(of.install), Piece("coordinator", _coordinator(of), _WHY_COORDINATOR)]
-    if asked := [one for one in ("coordinator", "agent") if one in parts]:
+    if asked := [one for one in ("coordinator", "agent", "operator") if one in parts]:
         found += roles.callers(asked[0])
     if "agent" in parts:
         found += roles.agent(reads_node=not of.pod_networks)
         found += [Piece("agent", _holder(of), _WHY_HOLDER), Piece("agent", _agent(of), _WHY_AGENT)]
+    if "operator" in parts:
+        found += [*roles.operator(), *operator_objects.operator(of.operator_image or of.image)]
+    if "webhook" in parts:
+        found += operator_objects.webhook()
     if "prober" in parts:
         found += [Piece("prober", _probers(), _WHY_PROBERS), Piece("prober", _prober(of), _WHY_PROBER)]
     return found + (roles.users() if "users" in parts else [])
@@ -122,6 +121,7 @@ def _namespace() -> Manifest:
 def _coordinator(of: Installation) -> Manifest:
     container = {
         **_container(of, "coordinator"),
+        "image": of.operator_image or of.image,
         "env": [
             _from("TIDEGATE_POD", "metadata.name"),
             _from("TIDEGATE_NODE_ADDRESS", "status.hostIP"),
@@ -136,7 +136,7 @@ def _coordinator(of: Installation) -> Manifest:
             "periodSeconds": 5,
         },
         "resources": {"requests": {"cpu": "20m", "memory": "96Mi"}},
-        "securityContext": {**_SEALED, "runAsNonRoot": True, "runAsUser": _USER, "runAsGroup": _USER},
+        "securityContext": {**SEALED, "runAsNonRoot": True, "runAsUser": USER, "runAsGroup": USER},
     }
     spec = {
         "serviceAccountName": roles.COORDINATOR,
@@ -144,7 +144,7 @@ def _coordinator(of: Installation) -> Manifest:
         "hostNetwork": True,
         "dnsPolicy": "ClusterFirstWithHostNet",
         "nodeSelector": {"kubernetes.io/os": "linux"},
-        "securityContext": {"fsGroup": _USER},
+        "securityContext": {"fsGroup": USER},
         "containers": [container],
         "volumes": [{"name": "tls", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}],
     }
@@ -173,7 +173,7 @@ def _holder(of: Installation) -> Manifest:
         ],
         "ports": [_port("gate", GATE_PORT)],
         "resources": {"requests": {"cpu": "5m", "memory": "32Mi"}},
-        "securityContext": {**_SEALED, "runAsUser": 0},
+        "securityContext": {**SEALED, "runAsUser": 0},
         "volumeMounts": [{"name": "sockets", "mountPath": SOCKET_FOLDER}],
     }
     spec = {
@@ -252,7 +252,7 @@ def _prober(of: Installation) -> Manifest:
         "ports": [{"name": "probe", "containerPort": PROBER_PORT, "protocol": "TCP"}],
         "readinessProbe": {"httpGet": {"path": "/healthz", "port": PROBER_PORT}, "periodSeconds": 5},
         "resources": {"requests": {"cpu": "5m", "memory": "48Mi"}},
-        "securityContext": {**_SEALED, "runAsNonRoot": True, "runAsUser": _USER, "runAsGroup": _USER},
+        "securityContext": {**SEALED, "runAsNonRoot": True, "runAsUser": USER, "runAsGroup": USER},
     }
     spec = {
         "nodeSelector": {"kubernetes.io/os": "linux", "tidegate.dev/prober": ""},

@@ -13,9 +13,10 @@ from typing import Any
 
 from tidegate.drain import fence
 from tidegate.drain.dnsfence import headless_slice_name
+from tidegate.kube.api import DRAINS, OBSERVERS, RELEASES
 from tidegate.model.dns import dns_fence_name
 from tidegate.model.livefence import live_name
-from tidegate.model.names import SYSTEM_NAMESPACE, fence_name
+from tidegate.model.names import OPERATOR, SYSTEM_NAMESPACE, WEBHOOK, fence_name
 from tidegate.observers import asking
 from tidegate.observers.coordinator import LEASE_NAME
 from tidegate.observers.discovery import SOURCES
@@ -25,11 +26,16 @@ Rule = dict[str, list[str]]
 
 GROUP = "rbac.authorization.k8s.io"
 AGENT, COORDINATOR = "tidegate-agent", "tidegate-coordinator"
+RELEASE = "tidegate-release"
+WEBHOOK_SECRET = "tidegate-webhook-tls"
+"""With the webhook's certificate."""
 LABELS: Mapping[str, str] = {"app.kubernetes.io/name": "tidegate"}
 LOOK, VIEW, ASK, CUT, DRAIN, PREPARE, DRAIN_NODES = (
     f"tidegate-{name}" for name in ("look", "view", "ask", "cut", "drain", "prepare", "drain-nodes")
 )
 WORKLOADS = ("deployments", "replicasets", "statefulsets", "daemonsets")
+KINDS = (RELEASES.plural, DRAINS.plural, OBSERVERS.plural)
+"""Of our own."""
 READ = ("get", "list", "watch")
 
 
@@ -95,6 +101,59 @@ def coordinator(install: str = "main") -> list[Piece]:
     )  # fmt: skip
 
 
+def operator() -> list[Piece]:
+    """The operator's: what it reads everywhere, what a release may change, and its own Lease, Secret and webhook."""
+    cluster = [
+        rule(RELEASES.group, KINDS, READ),
+        rule(RELEASES.group, ("releases", "drains"), ("patch",)),
+        rule(RELEASES.group, ("drains",), ("create", "delete")),
+        rule(RELEASES.group, tuple(f"{one}/status" for one in KINDS), ("patch",)),
+        rule("", ("pods", "services"), READ),
+        rule("", ("nodes",), ("list", "watch")),
+        rule("discovery.k8s.io", ("endpointslices",), ("list", "watch")),
+        rule("apps", WORKLOADS, READ),
+        rule("batch", ("jobs",), READ),
+        *_guards(),
+        rule("", ("events",), ("create", "patch")),
+        rule("admissionregistration.k8s.io", ("mutatingwebhookconfigurations",), ("get", "patch"), (WEBHOOK,)),
+    ]
+    own = [
+        rule("coordination.k8s.io", ("leases",), ("get", "update"), (OPERATOR,)),
+        rule("coordination.k8s.io", ("leases",), ("get",), (LEASE_NAME,)),
+        rule("coordination.k8s.io", ("leases",), ("create",)),
+        rule("", ("secrets",), ("get", "update"), (WEBHOOK_SECRET,)),
+        rule("", ("secrets",), ("create",)),
+        rule("", ("pods/proxy",), ("get", "create")),
+        rule("", ("serviceaccounts/token",), ("create",), (asking.ACCOUNT,)),
+    ]
+    made = _in_cluster(
+        "operator", OPERATOR,
+        (cluster, "Its own kinds; who is listed where; the guards of a drain. Of the webhook's configuration it writes "
+                  "one field."),
+        (own, "Which replica leads; the webhook's certificate; how agents and coordinator are asked."),
+    )  # fmt: skip
+    release = [
+        rule("", ("pods",), ("patch", "delete")),
+        rule("", ("services",), ("create", "patch", "delete")),
+        rule("apps", ("deployments",), ("create", "patch", "delete")),
+        rule("apps", ("replicasets",), ("patch",)),
+        rule("autoscaling", ("horizontalpodautoscalers",), ("get", "create", "patch", "delete")),
+        rule("gateway.networking.k8s.io", ("httproutes",), ("get", "patch")),
+        rule("traefik.io", ("traefikservices",), ("get", "patch")),
+    ]
+    why = (
+        "What a release changes, and what its drains do: bound cluster-wide for the operator. Delete that binding, and "
+        "bind it by RoleBindings, to have releases in some namespaces only."
+    )
+    binding = {
+        **_head("ClusterRoleBinding", RELEASE, False),
+        "roleRef": {"apiGroup": GROUP, "kind": "ClusterRole", "name": RELEASE},
+        "subjects": [{"kind": "ServiceAccount", "name": OPERATOR, "namespace": SYSTEM_NAMESPACE}],
+    }
+    role = {**_head("ClusterRole", RELEASE, False), "rules": release}
+    return [*made, Piece("operator", role, why), Piece("operator", binding)]
+
+
 def callers(part: str = "agent") -> list[Piece]:
     """Whose tokens command lines show on the ports for them, and what such a token is for: nothing else."""
     rules = [rule(asking.GROUP, (asking.RESOURCE,), ("get", "create"))]
@@ -135,12 +194,7 @@ def users() -> list[Piece]:
         rule("", ("events",), ("list", "watch")),
         *workloads,
     ]
-    guards = [
-        rule("policy", ("poddisruptionbudgets",), ("list",)),
-        rule("networking.k8s.io", ("networkpolicies",), ("list",)),
-        rule("autoscaling", ("horizontalpodautoscalers",), ("list",)),
-        rule("monitoring.coreos.com", ("podmonitors",), ("list",)),
-    ]
+    guards = _guards()
     cut = [rule("", ("pods", "services"), ("patch",)), *guards]
     drain = [rule("", ("pods",), ("patch", "delete")), rule("", ("services",), ("patch",)), *guards]
     prepare = [rule("", ("services",), ("create", "delete")), rule("apps", ("deployments", "replicasets"), ("patch",))]
@@ -174,6 +228,16 @@ VERB_ROLES: Mapping[str, tuple[str, ...]] = {
 """Verb -> the roles that it takes."""
 CLUSTER_WIDE = (LOOK, DRAIN_NODES)
 """Roles for people that mean the whole cluster; ``ASK`` is of our own namespace, the rest of the user's."""
+
+
+def _guards() -> list[Rule]:
+    """What is looked at before a pod is cut."""
+    return [
+        rule("policy", ("poddisruptionbudgets",), ("list",)),
+        rule("networking.k8s.io", ("networkpolicies",), ("list",)),
+        rule("autoscaling", ("horizontalpodautoscalers",), ("list",)),
+        rule("monitoring.coreos.com", ("podmonitors",), ("list",)),
+    ]
 
 
 def _routing() -> dict[str, list[str]]:

@@ -62,6 +62,7 @@ class Networks(click.ParamType):  # type: ignore[type-arg]
 @click.option("--print", "is_print", is_flag=True, help="Print it as YAML with its reasons, and change nothing.")
 @click.option("--only", type=Parts(), default=PARTS, help=_ONLY)
 @click.option("--image", default="", help="The image of all that runs: none is published.")
+@click.option("--operator-image", default="", help="Of operator and coordinator.  [as --image]")
 @click.option("--pod-cidr", type=Networks(), default=(), help="Pods' networks, where Node objects do not have them.")
 @click.option("--gate", type=Reference("deploy", "sts", "ds"), default=None, help="Print a workload's gate as a patch.")
 @click.option("--uninstall", is_flag=True, help="With --print: how all of it is taken away again.")
@@ -103,7 +104,9 @@ def install(**given: Any) -> None:
         )
     from tidegate.agent.manifests import Installation
 
-    of = Installation(given["image"] or f"tidegate:{__version__}", given["pod_cidr"])
+    of = Installation(
+        given["image"] or f"tidegate:{__version__}", given["pod_cidr"], operator_image=given["operator_image"]
+    )
     click.echo(uninstall_text(of) if given["uninstall"] else installation_text(of, given["only"]), nl=False)
 
 
@@ -117,7 +120,8 @@ def _apply(given: dict[str, Any]) -> NoReturn:
         raise click.UsageError(f"the namespace is {SYSTEM_NAMESPACE}: it cannot be chosen")
     if given["remove"]:
         applying.uninstall(Installation(given["image"] or "unknown", given["pod_cidr"]), given)
-    applying.install(Installation(given["image"], given["pod_cidr"]), given["only"], given)
+    of = Installation(given["image"], given["pod_cidr"], operator_image=given["operator_image"])
+    applying.install(of, given["only"], given)
 
 
 # --- the installation ---

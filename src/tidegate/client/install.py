@@ -17,8 +17,11 @@ from tidegate.client.permissions import Deed, review
 from tidegate.engine.owners import KINDS
 from tidegate.kube.api import (
     CONFIGMAPS,
+    CUSTOMRESOURCEDEFINITIONS,
     DEPLOYMENTS,
+    MUTATINGWEBHOOKCONFIGURATIONS,
     NAMESPACES,
+    PODDISRUPTIONBUDGETS,
     PODS,
     SERVICEACCOUNTS,
     SERVICES,
@@ -53,6 +56,9 @@ RESOURCES: dict[str, Resource] = {
         Resource(_RBAC, "v1", "clusterrolebindings", "ClusterRoleBinding", namespaced=False),
         Resource(_RBAC, "v1", "roles", "Role"),
         Resource(_RBAC, "v1", "rolebindings", "RoleBinding"),
+        PODDISRUPTIONBUDGETS,
+        MUTATINGWEBHOOKCONFIGURATIONS,
+        CUSTOMRESOURCEDEFINITIONS,
     )
 }
 """Of every kind that an installation has."""

@@ -3,6 +3,9 @@
 A hold lives in its node's agent and holder, and a workload whose template asks for a gate needs a holder on each node:
 without one the kubelet tells its pods to stop at once. So held gates are waited for, and templates with gates refuse
 the whole of it, as do pods that a verb holds. Each step is safe to repeat: the next run finishes what one began.
+
+The order: the webhook, so that no new pod gets a gate; releases, while the operator can put right what they changed;
+the operator, while there are holders for its own gate; agents, holders and coordinator; the kinds, and the namespace.
 """
 
 from __future__ import annotations
@@ -12,14 +15,17 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from tidegate.client.install import DAEMONSETS, IMAGE, RESOURCES, RUNNING, named, until_ready
+from tidegate.client.own_objects import free_objects, objects_over
 from tidegate.engine.owners import KINDS
 from tidegate.kube.api import DEPLOYMENTS, NAMESPACES, NODES, PODS, SERVICES, Deletion, JsonObject, Resource, Selection
 from tidegate.kube.client import KubeClient
 from tidegate.kube.errors import ApiError, KubeError
-from tidegate.model.names import GATE_PATH, GATE_PORT, HELD, PREPARED, SYSTEM_NAMESPACE
+from tidegate.model.names import GATE_PATH, GATE_PORT, HELD, OPERATOR, PREPARED, SYSTEM_NAMESPACE, WEBHOOK
 
+_WAY = f" (where the webhook gave it: `kubectl delete mutatingwebhookconfiguration {WEBHOOK}`, then restart its owner)"
 WORKLOADS: tuple[Resource, ...] = (KINDS["Deployment"], KINDS["StatefulSet"], DAEMONSETS)
 PREFIX = "tidegate.dev/"
+_COMPONENT = "app.kubernetes.io/component"
 LOOK_SECONDS = 1.0
 Told = Callable[[str], None]
 
@@ -46,7 +52,8 @@ async def plan_uninstall(client: KubeClient, manifests: Iterable[JsonObject], is
     held = [_name(pod) for pod in pods if HELD in (pod["metadata"].get("labels") or {})]
     refused = [f"pod/{one} is held: `tidegate restore` gives it back, `tidegate drain` retires it" for one in held]
     if not is_forced:
-        gated = [(resource, one) for resource in WORKLOADS for one in (await client.list(resource)).items]
+        listed = [(resource, one) for resource in WORKLOADS for one in (await client.list(resource)).items]
+        gated = [(resource, one) for resource, one in listed if not _is_ours(one)]
         for resource, one in gated:
             if _has_gate(one["spec"]["template"]["spec"]):
                 what = f"{resource.kind.lower()}/{_name(one)}"
@@ -55,9 +62,9 @@ async def plan_uninstall(client: KubeClient, manifests: Iterable[JsonObject], is
                 )
         if not any(_has_gate(one["spec"]["template"]["spec"]) for _, one in gated):
             refused += [
-                f"pod/{_name(pod)} has a gate: without a holder it is told to stop at once; it goes first"
+                f"pod/{_name(pod)} has a gate: without a holder it is told to stop at once; it goes first{_WAY}"
                 for pod in pods
-                if _has_gate(pod["spec"]) and not _is_leaving(pod)
+                if _has_gate(pod["spec"]) and not _is_leaving(pod) and not _is_ours(pod)
             ]
     return UninstallPlan(
         tuple(there), await _image(client), tuple(_holding(pods)), tuple(refused), tuple(await _staying(client, pods))
@@ -77,6 +84,11 @@ async def _is_there(client: KubeClient, manifest: JsonObject) -> bool:
 
 def _name(obj: JsonObject) -> str:
     return f"{obj['metadata'].get('namespace', '')}/{obj['metadata']['name']}"
+
+
+def _is_ours(obj: JsonObject) -> bool:
+    """Whether it goes with the installation, in an order in which its gate is answered."""
+    return bool(obj["metadata"].get("namespace") == SYSTEM_NAMESPACE)
 
 
 def _has_gate(spec: JsonObject) -> bool:
@@ -119,10 +131,11 @@ async def _staying(client: KubeClient, pods: list[JsonObject]) -> list[str]:
     found += [("service", one) for one in (await client.list(SERVICES)).items]
     found += [("deployment", one) for one in (await client.list(DEPLOYMENTS)).items]
     found += [("node", one) for one in (await client.list(NODES)).items]
+    found += [("namespace", one) for one in (await client.list(NAMESPACES)).items]
     lines = []
     for kind, one in found:
         metadata = one["metadata"]
-        if metadata.get("namespace") == SYSTEM_NAMESPACE:
+        if SYSTEM_NAMESPACE in (metadata.get("namespace"), metadata["name"]):
             continue
         keys = sorted(
             key for part in ("annotations", "labels") for key in metadata.get(part) or {} if key.startswith(PREFIX)
@@ -139,13 +152,19 @@ async def carry_out_uninstall(
     """Take it away; what is still there at the end, in sentences. ``sweep`` is the DaemonSet that takes the gate's
     redirect off every node. Raises ``KubeError``."""
     until = asyncio.get_running_loop().time() + seconds
-    if left := await _holds_over(client, until, told):
-        return left
-    workloads = [one for one in plan.there if one["kind"] in RUNNING]
-    for one in workloads:
+    first = [one for one in plan.there if one["kind"] == "MutatingWebhookConfiguration"]
+    operator = [one for one in plan.there if named(one) == f"deployment.apps/{OPERATOR}"]
+    for one in first:  # from here on new pods get no gate that nobody will hold
         await _delete(client, one)
         told(f"{named(one)} deleted")
-    if left := await _gone(client, until, told):
+    if left := await _holds_over(client, until, told):
+        return left
+    await objects_over(client, until, told)  # by the operator, which knows what is to be put right on native objects
+    if left := await _ended(client, operator, until, told):  # while there are holders: it has a gate
+        return left
+    await free_objects(client, told)
+    workloads = [one for one in plan.there if one["kind"] in RUNNING and one not in operator]
+    if left := await _ended(client, workloads, until, told):
         return left
     if sweep is not None:
         await client.apply(DAEMONSETS, sweep)
@@ -155,7 +174,7 @@ async def carry_out_uninstall(
             return tuple(f"not swept: {one}" for one in left)
         await _delete(client, sweep)
     for one in plan.there:
-        if one not in workloads:
+        if one not in (*first, *operator, *workloads):
             await _delete(client, one)
             told(f"{named(one)} deleted")
     return await _namespace_gone(client, until)
@@ -168,15 +187,20 @@ async def _holds_over(client: KubeClient, until: float, told: Told) -> tuple[str
             told(f"waiting for held gates: {', '.join(holding)}")
             last = holding
         if asyncio.get_running_loop().time() >= until:
-            return tuple(f"the gate of pod/{one} is still held: nothing was deleted" for one in holding)
+            return tuple(f"the gate of pod/{one} is still held: no agent and no holder was deleted" for one in holding)
         await asyncio.sleep(LOOK_SECONDS)
     return ()
 
 
-async def _gone(client: KubeClient, until: float, told: Told) -> tuple[str, ...]:
-    """Until no pod of ours is left: an agent ends when its last hold is over."""
+async def _ended(client: KubeClient, workloads: list[JsonObject], until: float, told: Told) -> tuple[str, ...]:
+    """These are deleted, and none of their pods is left: an agent ends when its last hold is over."""
+    for one in workloads:
+        await _delete(client, one)
+        told(f"{named(one)} deleted")
+    components = [one["metadata"].get("labels", {}).get(_COMPONENT, "") for one in workloads]
+    select = Selection(SYSTEM_NAMESPACE, f"app.kubernetes.io/name=tidegate,{_COMPONENT} in ({','.join(components)})")
     last = 0
-    while pods := (await client.list(PODS, Selection(SYSTEM_NAMESPACE, "app.kubernetes.io/name=tidegate"))).items:
+    while workloads and (pods := (await client.list(PODS, select)).items):
         if len(pods) != last:
             told(f"waiting for {len(pods)} pods of ours to end")
             last = len(pods)

@@ -11,6 +11,10 @@ import msgspec
 from tidegate.model.decode import Malformed
 
 SYSTEM_NAMESPACE = "tidegate-system"
+OPERATOR = "tidegate-operator"
+"""The operator's Deployment, service account and Lease."""
+WEBHOOK = "tidegate"
+"""The configuration that has API servers ask the webhook."""
 
 # Annotations
 DRAIN = "tidegate.dev/drain"

@@ -19,6 +19,7 @@ from typing import Any
 
 import msgspec
 
+from tidegate.agent.operator_objects import LEFT_ALONE
 from tidegate.drain.gating import (
     DEFAULT_GRACE_SECONDS,
     GATE_TOKEN,
@@ -28,7 +29,7 @@ from tidegate.drain.gating import (
     is_gate,
     is_plain_sleep,
 )
-from tidegate.model.names import GATE, GATE_OFF, REPLACE_SLEEP, SYSTEM_NAMESPACE, UNGATED
+from tidegate.model.names import GATE, GATE_OFF, REPLACE_SLEEP, UNGATED
 
 JsonObject = dict[str, Any]
 
@@ -36,8 +37,6 @@ REVIEW = "admission.k8s.io/v1"
 REVIEW_BYTES_MAX = 4 * 1024 * 1024
 """The API server takes objects of 3 MiB at most (k8s apiserver server/config.go, MaxRequestBodyBytes); a review holds
 one, and is JSON where that may have been shorter. More is not looked at."""
-NEVER = ("kube-system", "kube-public", "kube-node-lease", SYSTEM_NAMESPACE)
-"""Namespaces whose pods are left as they are, whatever labels they bear."""
 MIRROR = "kubernetes.io/config.mirror"
 """On what a kubelet shows of a static pod: nothing that is changed here would reach the pod."""
 WARNING_LENGTH_MAX = 256
@@ -111,7 +110,7 @@ def _reviewed(review: JsonObject, replaces_sleep: bool) -> Injection | None:
     kind, operation = request["kind"], request["operation"]
     if (kind.get("group") or "", kind["kind"]) != ("", "Pod") or operation != "CREATE" or request.get("subResource"):
         return None
-    if request.get("namespace") in NEVER:
+    if request.get("namespace") in LEFT_ALONE:
         return None
     # A digest: the same review gets the same answer, and a review's uid is random (version 4).
     token = hashlib.sha256(f"gate {request['uid']}".encode()).hexdigest()[:32]
