@@ -52,7 +52,7 @@ def test_an_image_that_never_comes_up_halts_the_release_and_traffic_stays():
             status = await made.run(200)
             await asyncio.sleep(2)
         assert status.phase == "halted"
-        assert "nowhere/echo:v9" in status.reason and "traffic stays" in status.reason
+        assert "nowhere/echo" in status.reason and "traffic stays" in status.reason
         assert seen.lost == []
 
     play(story, limit=600)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from tidegate.client.release.command import ReleasePlan
     from tidegate.client.release.run import Turn
     from tidegate.kube.kubeconfig import Cluster
+    from tidegate.release.foresee import Foreseen
+    from tidegate.release.plan import Step
 
 LOOK_SECONDS = 0.5
 NOTES_SHOWN = 6
@@ -34,15 +36,31 @@ def plan_lines(plan: ReleasePlan) -> Iterator[str]:
     yield f"release deploy/{spec.workload}, {spec.strategy}{service}: {what}"
     seen = plan.foreseen
     if seen is not None:
-        steps = [one for one in seen.moments if one.step is not None]
-        for number, one in enumerate(steps, start=1):
-            yield f"  {number}. {one.text}"
+        for number, text in enumerate(foreseen_steps(seen), start=1):
+            yield f"  {number}. {text}"
         pods = f"{seen.most_pods} pods at most beside each other"
         yield f"  foreseen: {seen.phase} after {seen.seconds:.0f} s if new pods need 2 s and old ones 1.5 s, {pods}"
     for note in plan.notes:
         yield f"  note: {note}"
     for refusal in plan.refusals:
         yield f"  refused: {refusal}"
+
+
+def foreseen_steps(seen: Foreseen) -> list[str]:
+    """Each step once: what is asked for again while it goes on is no other step."""
+    found: list[str] = []
+    before: Step | None = None
+    for one in seen.moments:
+        if one.step is None:
+            continue
+        if before is None or (before.act, before.subject, before.reason) != (
+            one.step.act,
+            one.step.subject,
+            one.step.reason,
+        ):
+            found.append(one.text)
+        before = one.step
+    return found
 
 
 def lines(shown: dict[str, Any]) -> Iterator[str]:
@@ -140,10 +158,10 @@ class Progress:
             return
         now = asyncio.get_running_loop().time()
         self._began = self._began or now
-        fresh = [str(step) for step in turn.decision.steps] or [turn.decision.status.reason]
-        for text in fresh:
-            if text and text != self._last:
-                self._last = text
+        fresh = [(f"{step.act} {step.subject} {step.reason}", str(step)) for step in turn.decision.steps]
+        for key, text in fresh or [(turn.decision.status.reason,) * 2]:
+            if text and key != self._last:
+                self._last = key
                 click.echo(f"{now - self._began:6.1f} s  {text}", err=True)
 
 

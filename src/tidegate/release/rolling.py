@@ -86,7 +86,7 @@ def _gated(scene: Scene, is_abort: bool) -> Iterator[Decision]:
             yield go(scene, Step(Act.GATE, edition.revision, why), since=scene.now)
         if edition.ungated:
             pods = tuple(one.name for one in edition.ungated)
-            why = f"{len(pods)} pods without a gate: each is drained by label, its gated twin stands in first"
+            why = "without a gate: each is drained by label, its gated twin stands in first"
             yield go(scene, Step(Act.DRAIN, edition.revision, why, pods=pods))
 
 
@@ -97,7 +97,7 @@ def _rolling(scene: Scene, coming: Edition, phase: Phase) -> Iterator[Decision]:
         text = f"{coming.available} of {scene.replicas} pods of {coming.revision} are available"
         if coming.problem:
             text += f" ({coming.problem})"
-        yield wait(scene, f"{text}, {len(old)} older are left", phase)
+        yield wait(scene, f"{text}, {len(old)} of those before are left", phase)
     if old:
         names = ", ".join(sorted(one.name for one in old)[:3])
-        yield wait(scene, f"{len(old)} older pods end through their gates: {names}", phase)
+        yield wait(scene, f"until {len(old)} of the pods before have ended through their gates: {names}", phase)
