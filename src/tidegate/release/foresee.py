@@ -102,6 +102,8 @@ class World:
         self.replicas, self.generation = scene.replicas, scene.generation
         self.ways = {one.name: dict(one.selector) for one in scene.ways}
         self.serves: dict[str, str] = {}
+        self.rounds = {one.name: one.round for one in scene.ways}
+        self.made = {one.name for one in scene.ways if one.is_ours}
         self.weights = dict(scene.weights)
         self.revs = [self._rev(one) for one in scene.editions]
         self.is_paused = any(one.is_paused for one in scene.editions)
@@ -129,9 +131,12 @@ class World:
             self.first, now=at, spec=self.spec, status=status, target=self.target, template=self.template,
             replicas=self.replicas, floor=max(self.replicas - (self.first.replicas - self.first.floor), 0),
             editions=tuple(self._edition(one) for one in self.revs), weights=dict(self.weights),
-            ways=tuple(Way(name, dict(selector)) for name, selector in sorted(self.ways.items())),
+            ways=tuple(self._way(name) for name in sorted(self.ways)),
             endings=dict(self.endings), generation=self.generation,
         )  # fmt: skip
+
+    def _way(self, name: str) -> Way:
+        return Way(name, dict(self.ways[name]), True, name in self.made, self.rounds.get(name, 0))
 
     def _edition(self, rev: _Rev) -> Edition:
         members = tuple(self._member(rev, one) for one in rev.pods)
@@ -206,6 +211,11 @@ class World:
                 self._drain(rev, step)
             case Act.MARK:
                 self._mark(step)
+            case Act.AUTOSCALE if "autoscaler" in step.detail:
+                for one in self.revs:
+                    name = str(step.detail["autoscaler"])
+                    has = one.edition.autoscaler if one.edition.autoscaler != name else ""
+                    one.edition = replace(one.edition, autoscaler=name if one is rev else has)
             case Act.RETIRE:
                 self.revs = [one for one in self.revs if one is not rev]
             case _:
@@ -231,6 +241,10 @@ class World:
             self.ways.pop(step.subject, None)
             self.serves.pop(step.subject, None)
             return
+        if step.subject not in self.ways:
+            self.made.add(step.subject)
+        if "round" in step.detail:
+            self.rounds[step.subject] = int(step.detail["round"])
         selector = {**self.ways.get(step.subject, {}), **step.selector}
         self.ways[step.subject] = {key: value for key, value in selector.items() if value is not None}
         if step.detail.get("revision"):

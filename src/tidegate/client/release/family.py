@@ -21,7 +21,6 @@ from tidegate.model.endpointslice import SERVICE_LABEL
 from tidegate.model.names import MANAGED_BY, PREPARED, TIDEGATE
 from tidegate.release import template as templates
 from tidegate.release.scene import REVISION_LABEL, WORKLOAD_LABEL, Edition, Scene, Way, key_of
-from tidegate.release.spec import Spec
 
 FIRST = "r1"
 """The revision that is the user's own Deployment."""
@@ -239,11 +238,6 @@ def _autoscaler(sight: Sight, name: str) -> str:
 
 
 # --- ways ---
-
-
-def rehearsal_of(spec: Spec) -> str:
-    """The Service that nobody asks: its EndpointSlices tell whether the labels of a selector to come are known."""
-    return f"tidegate-release-{spec.workload}"
 
 
 def _ways(sight: Sight) -> Iterator[Way]:

@@ -1,0 +1,411 @@
+"""bluegreen: two Deployments, one Service whose selector flips.
+
+The old revision (blue) gets a label of its own and the Service selects by it; the new one (green) is made beside it,
+whole, and tried through a preview. Then the selector flips. Done is the flip only when every observer routes to green
+and none to blue any more; blue stays warm, so that the way back is one write, and is shrunk through its gates later.
+
+``status.step``: 0 before the flip, 1 while observers are asked, 2 once all of them have answered. ``status.round`` is
+written on the Service with each change of its selector, so a memory that is ahead of a write, or a hand that is not
+ours, is told from what we did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, replace
+
+import msgspec
+
+from tidegate.release.plan import Act, Decision, Step, go, halt, wait
+from tidegate.release.record import Phase, Status
+from tidegate.release.scene import Edition, Question, Scene, Way, key_of
+
+BEFORE, FLIPPED, SETTLED = 0, 1, 2
+FINE = ("verified", "assumed", "forced", "verified-except")
+_SPEC = "$.spec.bluegreen.service"
+
+
+def is_flipped(status: Status) -> bool:
+    """Whether the flip is done: every observer has answered."""
+    return status.step >= SETTLED
+
+
+def rehearsal_of(workload: str) -> str:
+    """The Service that nobody asks: its EndpointSlices tell whether the labels of a selector to come are known."""
+    return f"tidegate-release-{workload}"
+
+
+def decide(scene: Scene) -> Decision:
+    """What to do now."""
+    return next(_decisions(scene))
+
+
+@dataclass(frozen=True, slots=True)
+class _Flip:
+    """One look. ``main`` is the Service; ``goal`` who is to have it, ``serving`` who has it by its selector (None: all
+    of them, or nobody)."""
+
+    scene: Scene
+    main: Way
+    goal: Edition | None
+
+    @property
+    def key(self) -> str:
+        return key_of(self.scene.spec)
+
+    @property
+    def is_back(self) -> bool:
+        return self.scene.goes_back
+
+    @property
+    def phase(self) -> Phase:
+        return Phase.ABORTING if self.is_back else Phase.PROGRESSING
+
+    @property
+    def mark(self) -> str:
+        """What the Service selects by; "" while it selects all revisions."""
+        return self.main.selector.get(self.key, "")
+
+    @property
+    def serving(self) -> Edition | None:
+        return next((one for one in self.scene.editions if self.mark and one.mark == self.mark), None)
+
+    @property
+    def others(self) -> list[Edition]:
+        return [one for one in self.scene.editions if one is not self.goal]
+
+    @property
+    def has_goal(self) -> bool:
+        """Whether the Service selects the goal alone."""
+        return self.goal is not None and self.serving is self.goal
+
+    @property
+    def is_written(self) -> bool:
+        """Whether the change of the selector that is remembered has been made. Who asked observers has seen it made."""
+        mark = f"/{self.scene.status.round}"
+        return self.main.round == self.scene.status.round or any(one.endswith(mark) for one in self.scene.status.asked)
+
+    @property
+    def model(self) -> Edition | None:
+        """Whose number of pods counts: the one that serves."""
+        return self.serving or self.scene.stable
+
+    @property
+    def wanted(self) -> int:
+        model = self.model
+        return model.desired if model is not None else self.scene.replicas
+
+    @property
+    def is_return(self) -> bool:
+        """Back to a revision that had the traffic before: nobody waits for more than has to be."""
+        return self.is_back or self.scene.spec.rollback_to != ""
+
+    @property
+    def needed(self) -> int:
+        """Pods that have to be ready before a flip."""
+        return max(self.scene.floor if self.is_return else self.wanted, 1)
+
+    def selector(self, edition: Edition) -> dict[str, str | None]:
+        return {**self.main.selector, self.key: edition.mark}
+
+
+def _decisions(scene: Scene) -> Iterator[Decision]:
+    name = scene.spec.bluegreen.service
+    main = scene.way(name)
+    if main is None or not main.selector:
+        yield halt(scene, f"{_SPEC}: there is no svc/{name} with a selector")
+        return
+    flip = _Flip(scene, main, scene.stable if scene.goes_back else scene.incoming)
+    yield from _stopped(flip)
+    if flip.is_back and scene.status.step == BEFORE and (flip.has_goal or not _has_begun(flip)):
+        yield from _ended(flip)  # it never lost the traffic
+    if not (flip.has_goal and flip.is_written and scene.status.step >= FLIPPED):
+        if not flip.is_return:
+            yield from _narrowed(flip)
+        yield from _made(flip)
+        yield _flipped(flip)
+    yield from _ended((yield from _asked(flip)))
+
+
+def _has_begun(flip: _Flip) -> bool:
+    return bool(flip.mark) or any(one.members for one in flip.others)
+
+
+# --- before the flip ---
+
+
+def _stopped(flip: _Flip) -> Iterator[Decision]:
+    """Why it must not go on; looked at again when somebody has asked for something since."""
+    scene, status = flip.scene, flip.scene.status
+    is_asked = scene.generation > status.generation
+    if flip.is_back and flip.goal is None:
+        yield halt(scene, f"{status.stable} is gone: name the revision to go back to, `release rollback --to`")
+    if flip.mark and flip.serving is None:
+        yield halt(scene, f"svc/{flip.main.name} selects {flip.key}={flip.mark}, which is no revision of this release")
+    if scene.spec.paused and not flip.is_back:
+        yield wait(scene, "paused: `release resume` goes on", Phase.PAUSED)
+    if status.phase == Phase.HALTED.value and not is_asked and not flip.is_back:
+        yield halt(scene, status.reason)
+    if status.step >= FLIPPED and flip.is_written and not flip.has_goal and not is_asked and not _turns(flip):
+        yield halt(
+            scene,
+            f"svc/{flip.main.name} selects {flip.key}={flip.mark or 'any'} by another hand: it is left so; "
+            "`release abort` makes it the end, `release resume` flips again",
+        )
+    yield from _unverified(flip)
+
+
+def _turns(flip: _Flip) -> bool:
+    """Whether the direction has just changed: then the Service rightly is not as the goal wants it."""
+    return flip.is_back and flip.scene.status.phase != Phase.ABORTING.value
+
+
+def _unverified(flip: _Flip) -> Iterator[Decision]:
+    scene = flip.scene
+    found = [f"pod/{pod} ended {how}" for pod, how in sorted(scene.endings.items()) if not _is_fine(scene, how)]
+    fresh = [one for one in found if one not in scene.status.unverified]
+    if fresh and scene.spec.on_unverified == "halt" and not flip.is_back:
+        reason = f"{fresh[0]}; see `tidegate ledger`"
+        yield go(scene, phase=Phase.HALTED, reason=reason, unverified=tuple(found))
+
+
+def _is_fine(scene: Scene, ending: str) -> bool:
+    how = ending.partition(":")[0]
+    return how in FINE or (how == "ungated" and scene.spec.ungated == "proceed")
+
+
+def _narrowed(flip: _Flip) -> Iterator[Decision]:
+    """The first time: the Service selects by the label of the revision that runs, and by nothing less."""
+    scene, blue = flip.scene, flip.scene.stable
+    if flip.mark or blue is None or not blue.members or blue is flip.goal:
+        return
+    if not blue.is_labelled:
+        why = f"{flip.key}={blue.mark} on its pods and on all that makes them; none is restarted"
+        yield go(scene, Step(Act.LABEL, blue.revision, why, detail={"service": flip.main.name}), phase=flip.phase)
+    if scene.spec.bluegreen.together or (flip.goal is not None and flip.goal.members):
+        return
+    yield from _rehearsed(flip, blue, rehearsal_of(scene.spec.workload))
+    if blue.ready < max(scene.floor, 1):
+        yield wait(scene, f"{blue.ready} of {blue.desired} pods of {blue.revision} are ready, it needs {scene.floor}")
+    why = f"it selects {blue.revision} alone from now on, so that the next one gets nothing before the flip"
+    yield _retarget(flip, blue, why, BEFORE)
+
+
+def _rehearsed(flip: _Flip, edition: Edition, name: str) -> Iterator[Decision]:
+    """Whether the EndpointSlice controller knows the labels that the Service is to select by."""
+    scene, selector = flip.scene, flip.selector(edition)
+    way = scene.way(name)
+    is_rehearsal = name == rehearsal_of(scene.spec.workload)
+    if way is None or dict(way.selector) != selector:
+        why = f"its EndpointSlices tell when {edition.revision}'s pods are known by their labels"
+        detail = {"of": flip.main.name, "is_rehearsal": is_rehearsal, "revision": edition.revision}
+        yield go(scene, Step(Act.EXPOSE, name, why, selector=selector, detail=detail), phase=flip.phase)
+    elif not way.is_shown:
+        yield wait(scene, f"until the EndpointSlices of svc/{name} list all that it selects", flip.phase)
+
+
+def _made(flip: _Flip) -> Iterator[Decision]:
+    """The goal whole and ready, with its label; nothing else has changed so far."""
+    scene, goal = flip.scene, flip.goal
+    if flip.mark and not flip.main.is_shown and (goal is None or not goal.members):
+        # A new pod must not be listed by a controller that still has the wider selector.
+        yield wait(scene, f"until the EndpointSlices of svc/{flip.main.name} show its selector of now", flip.phase)
+    if not flip.wanted:
+        yield wait(
+            scene, f"{scene.status.stable} is to have no pods: scale it up, there is nothing to move", flip.phase
+        )
+    if goal is None:
+        why = f"beside {scene.status.stable}, with as many pods, and out of its Service"
+        if scene.spec.bluegreen.together:
+            why = f"beside {scene.status.stable}, with as many pods: both serve"
+        detail = {"name": scene.spec.bluegreen.name} if scene.spec.bluegreen.name else {}
+        step = Step(Act.CREATE, scene.status.revision, why, count=flip.wanted, detail=detail)
+        yield go(scene, step, since=scene.now)
+        return
+    if not goal.is_labelled:
+        why = f"{flip.key}={goal.mark} on its pods and on all that makes them; none is restarted"
+        yield go(scene, Step(Act.LABEL, goal.revision, why, detail={"service": flip.main.name}), phase=flip.phase)
+    is_short = goal.desired < flip.wanted and goal.ready < flip.needed
+    if is_short or (goal.desired != flip.wanted and not flip.is_return):
+        serving = flip.model.revision if flip.model is not None else "the one that serves"
+        step = Step(Act.SCALE, goal.revision, f"as many as {serving} has", count=flip.wanted)
+        yield go(scene, step, phase=flip.phase, since=scene.now)
+    yield from _ready(flip, goal)
+
+
+def _ready(flip: _Flip, goal: Edition) -> Iterator[Decision]:
+    scene = flip.scene
+    if goal.ready >= flip.needed and goal.is_observed:
+        return
+    text = f"{goal.ready} of {goal.desired} pods of {goal.revision} are ready"
+    if goal.problem:
+        text += f" ({goal.problem})"
+    is_late = scene.now - scene.status.since > scene.spec.progress_seconds
+    if (goal.is_stalled or is_late) and not flip.is_back and scene.generation <= scene.status.generation:
+        limit = f"no progress for {scene.spec.progress_seconds:g} s"
+        yield halt(scene, f"{limit}: {text}; traffic stays on {scene.status.stable}")
+    anew = {"since": scene.now} if scene.status.phase == Phase.HALTED.value else {}
+    yield wait(scene, text, flip.phase, **anew)
+
+
+# --- the flip ---
+
+
+def _flipped(flip: _Flip) -> Decision:
+    return next(_flips(flip))
+
+
+def _flips(flip: _Flip) -> Iterator[Decision]:
+    scene, goal, status = flip.scene, flip.goal, flip.scene.status
+    assert goal is not None
+    if not flip.is_return:
+        preview = scene.spec.bluegreen.preview or rehearsal_of(scene.spec.workload)
+        yield from _rehearsed(flip, goal, preview)
+        if scene.spec.bluegreen.promote == "manual" and scene.spec.promoted <= status.promoted:
+            where = f", to be tried by svc/{preview}" if scene.spec.bluegreen.preview else ""
+            reason = f"{goal.ready} pods of {goal.revision} are ready{where}: `release promote` flips"
+            yield wait(scene, reason, Phase.PAUSED)
+    why = f"from {flip.serving.revision} " if flip.serving is not None and flip.serving is not goal else ""
+    yield _retarget(flip, goal, f"{why}to {goal.revision}: {goal.ready} of its pods are ready", FLIPPED)
+
+
+def _retarget(flip: _Flip, edition: Edition, why: str, step: int) -> Decision:
+    """The selector, and the round that it is of. A round that is remembered and not written yet is written now."""
+    scene, status = flip.scene, flip.scene.status
+    number = status.round + 1 if flip.is_written else status.round
+    detail = {"revision": edition.revision, "round": number}
+    made = Step(Act.RETARGET, flip.main.name, why, selector={flip.key: edition.mark}, detail=detail)
+    # Asked at once: whoever asks looks first whether the EndpointSlices are as the question says.
+    asked = [_ask(one) for one in _questions(flip, edition, number)] if step == FLIPPED else []
+    return go(scene, made, *asked, phase=flip.phase, round=number, step=step, since=scene.now)
+
+
+# --- after the flip ---
+
+
+def _asked(flip: _Flip) -> Generator[Decision, None, _Flip]:
+    """Nobody's word but the observers'. What only they know is asked until it is known; stragglers are named.
+
+    What is returned is the look with the memory that all have answered.
+    """
+    scene, goal, status = flip.scene, flip.goal, flip.scene.status
+    assert goal is not None
+    steps = [*_autoscaled(flip, goal), *_exposed(flip, goal)]
+    if status.step < SETTLED:
+        open_ = [one for one in _questions(flip, goal, status.round) if not _is_settled(scene, one)]
+        if open_:
+            yield go(scene, *steps, *map(_ask, open_), phase=flip.phase, reason=_waiting(scene, open_))
+        status = msgspec.structs.replace(status, step=SETTLED, since=scene.now)
+        flip = replace(flip, scene=replace(scene, status=status))
+    if steps:
+        yield go(flip.scene, *steps, phase=flip.phase)
+    return flip
+
+
+def _autoscaled(flip: _Flip, goal: Edition) -> Iterator[Step]:
+    """The user's one autoscaler goes with the traffic. What served has its number of pods still."""
+    found = next((one.autoscaler for one in flip.others if one.autoscaler), "")
+    if found and not goal.autoscaler:
+        yield Step(Act.AUTOSCALE, goal.revision, f"{found} goes with the traffic", detail={"autoscaler": found})
+
+
+def _exposed(flip: _Flip, goal: Edition) -> Iterator[Step]:
+    """The preview shows who has the traffic; the Service that nobody asks has told what it was made for."""
+    spec, selector = flip.scene.spec, flip.selector(goal)
+    preview = flip.scene.way(spec.bluegreen.preview) if spec.bluegreen.preview else None
+    if preview is not None and dict(preview.selector) != selector:
+        detail = {"of": flip.main.name, "revision": goal.revision}
+        yield Step(Act.EXPOSE, preview.name, f"as svc/{flip.main.name}", selector=selector, detail=detail)
+    rehearsal = flip.scene.way(rehearsal_of(spec.workload))
+    if rehearsal is not None and rehearsal.is_ours:
+        yield Step(Act.EXPOSE, rehearsal.name, "it has told what it was made for")
+
+
+def _questions(flip: _Flip, goal: Edition, number: int) -> list[Question]:
+    name = flip.main.name
+    gone = [Question("unrouted", one.revision, name, number) for one in flip.scene.editions if one.members]
+    return [Question("routed", goal.revision, name, number), *(one for one in gone if one.revision != goal.revision)]
+
+
+def _ask(question: Question) -> Step:
+    why = "the flip is done when all say so" if question.kind == "routed" else "nobody may still send to it"
+    return Step(Act.ASK, question.service, why, question=question)
+
+
+def _is_settled(scene: Scene, question: Question) -> bool:
+    found = scene.asked(question)
+    return found is not None and found.is_settled
+
+
+def _waiting(scene: Scene, open_: list[Question]) -> str:
+    """For whom, by name, as far as it is known."""
+    for one in open_:
+        found = scene.asked(one)
+        if found is not None and found.stragglers:
+            more = f" and {len(found.stragglers) - 3} more" if len(found.stragglers) > 3 else ""
+            return f"{one.revision} is not known to be {one.kind}: {', '.join(found.stragglers[:3])}{more}"
+    return f"until every observer has answered about {', '.join(one.revision for one in open_)}"
+
+
+# --- the end ---
+
+
+def _ended(flip: _Flip) -> Iterator[Decision]:
+    """Old revisions go through their gates; the one before stays warm as long as it is wanted."""
+    scene, goal = flip.scene, flip.goal
+    assert goal is not None
+    leftovers = tuple(_exposed(flip, goal))
+    if leftovers:
+        yield go(scene, *leftovers, phase=flip.phase)
+    if goal.ready < max(scene.floor, 1) and goal.desired:
+        lacks = f"{goal.ready} of {goal.desired} pods of {goal.revision} are ready"
+        yield wait(scene, f"{lacks}: nothing is shrunk meanwhile", flip.phase)
+    for one in flip.others:
+        if _is_kept(flip, one):
+            if one.desired < goal.desired and one.desired:
+                step = Step(Act.SCALE, one.revision, f"warm, as many as {goal.revision} has", count=goal.desired)
+                yield go(scene, step, phase=flip.phase)
+            continue
+        yield from _retired(flip, one)
+    kept = [one for one in flip.others if _is_kept(flip, one) and one.desired]
+    end = _warm_until(flip)
+    if kept and end is not None:
+        reason = f"{goal.revision} has all traffic; {kept[0].revision} is kept warm for {end - scene.now:.0f} s more"
+        yield wait(scene, reason, flip.phase)
+    reason = f"{goal.revision} has all traffic of svc/{flip.main.name}"
+    if kept:
+        reason += f"; {kept[0].revision} is warm: `release retire` ends it, `release rollback` goes back at once"
+    yield wait(scene, reason, Phase.ABORTED if flip.is_back else Phase.DONE)
+
+
+def _is_kept(flip: _Flip, one: Edition) -> bool:
+    """Whether it is the one before, and is to stay warm still."""
+    spec, scene = flip.scene.spec, flip.scene
+    if flip.is_back or one.revision != scene.status.stable or one.revision in spec.retire:
+        return False
+    end = _warm_until(flip)
+    return end is None or scene.now < end
+
+
+def _warm_until(flip: _Flip) -> float | None:
+    keep = flip.scene.spec.bluegreen.keep_seconds
+    return None if keep is None else flip.scene.status.since + keep
+
+
+def _retired(flip: _Flip, one: Edition) -> Iterator[Decision]:
+    scene, name = flip.scene, one.revision
+    if one.desired:
+        if one.ungated and scene.spec.ungated == "drain":
+            if not one.is_gated:
+                why = "its pods have no gate: their twins are to have one"
+                yield go(scene, Step(Act.GATE, name, why), phase=flip.phase)
+            pods = tuple(pod.name for pod in one.ungated)
+            why = f"{len(pods)} pods without a gate: each is drained by label"
+            yield go(scene, Step(Act.DRAIN, name, why, pods=pods), phase=flip.phase)
+        why = "nobody sends to it any more; what is in flight ends behind its gates"
+        yield go(scene, Step(Act.SCALE, name, why, count=0), phase=flip.phase)
+    if one.members:
+        names = ", ".join(sorted(pod.name for pod in one.members)[:3])
+        yield wait(scene, f"{len(one.members)} pods of {name} end through their gates: {names}", flip.phase)
+    if not one.is_base:
+        yield go(scene, Step(Act.RETIRE, name, "its pods have ended, all of them"), phase=flip.phase)
