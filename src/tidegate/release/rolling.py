@@ -23,7 +23,7 @@ def _decisions(scene: Scene) -> Iterator[Decision]:
     is_held = any(one.is_paused for one in scene.editions)
     if scene.spec.paused and not is_abort:
         hold = () if is_held or scene.template != goal else (Step(Act.HOLD, name, "somebody asked to pause"),)
-        yield go(scene, *hold, phase=Phase.PAUSED, reason="paused: `release resume` goes on")
+        yield go(scene, *hold, phase=Phase.PAUSED, reason="somebody asked to; `release resume` goes on")
     if not is_abort:
         yield from _breached(scene, name, is_held)
     if scene.template != goal:
