@@ -56,6 +56,23 @@ class Lease:
     def is_held(self) -> bool:
         return asyncio.get_running_loop().time() < self._held_until
 
+    @property
+    def held_until(self) -> float:
+        """On the loop's clock; in the past where it is not held."""
+        return self._held_until
+
+    async def give_up(self) -> None:
+        """Let the next candidate begin at once. ``run`` has to have ended. Never raises ``KubeError``."""
+        if not self.is_held:
+            return
+        self._held_until = 0.0
+        with contextlib.suppress(KubeError):
+            lease = await self._api.get(LEASES, self.settings.name, self.settings.namespace)
+            if (lease.get("spec") or {}).get("holderIdentity") == self._identity:
+                # An empty holder and a second: what client-go's ReleaseOnCancel writes (leaderelection.go, release).
+                spec = {**lease["spec"], "holderIdentity": "", "leaseDurationSeconds": 1}
+                await self._api.replace(LEASES, {**lease, "spec": spec})
+
     async def run(self) -> None:
         """Acquire and renew for ever; ``changed`` is called when holding begins and when it is lost."""
         was_held = False

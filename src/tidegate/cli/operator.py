@@ -1,0 +1,40 @@
+"""``tidegate operator``: keeps the Releases of a cluster, as its pods do."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+
+import click
+
+
+@click.command()
+@click.option("--metrics-port", type=click.IntRange(0, 65535), default=None, help="Of /metrics.  [default: 9090]")
+@click.option(
+    "--health-port", type=click.IntRange(0, 65535), default=None, help="Of /healthz and /readyz.  [default: 8081]"
+)
+def operator(metrics_port: int | None, health_port: int | None) -> None:
+    """Run the operator: it carries out Release objects (needs the CRDs: tidegate install).
+
+    Several may run side by side: one leads, by a Lease. Configured by TIDEGATE_* variables, as its pods show them;
+    outside a cluster it takes the kubeconfig's current context. It logs JSON lines to standard error. See
+    docs/operator.md.
+    """
+    from tidegate.cli.main import FAILED, USAGE, fail
+    from tidegate.operator.process import main
+    from tidegate.vtime import Program
+
+    env = {"TIDEGATE_POD": socket.gethostname(), **os.environ}
+    for name, port in (("TIDEGATE_METRICS_PORT", metrics_port), ("TIDEGATE_HEALTH_PORT", health_port)):
+        if port is not None:
+            env[name] = str(port)
+
+    try:
+        code = asyncio.run(main(Program(env=env, log=lambda line: click.echo(line, err=True))))
+    except ValueError as error:
+        fail(f"this process is configured by TIDEGATE_* variables, and one is no number: {error}", USAGE)
+    except OSError as error:
+        fail(str(error), FAILED)
+    sys.exit(code)

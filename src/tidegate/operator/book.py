@@ -1,0 +1,119 @@
+"""A release that is written in a Release object: asked for in its spec, where it stands in its status."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tidegate import vtime
+from tidegate.client.release.book import Entry
+from tidegate.engine.act import instant
+from tidegate.kube.api import RELEASES, Api, JsonObject, Patch
+from tidegate.kube.errors import ApiError
+from tidegate.operator import conditions
+from tidegate.release.record import Status, decode_status, encode_status
+from tidegate.release.spec import decode_spec
+
+FINALIZER = "tidegate.dev/release"
+
+
+class ObjectBook:
+    """``client.release.book.Book`` of one Release object.
+
+    ``obj`` is the object as it was last read or written. ``ready`` is shown beside the status (``2/3``).
+    """
+
+    def __init__(self, api: Api, namespace: str, name: str) -> None:
+        self._api = api
+        self.namespace, self.name = namespace, name
+        self.obj: JsonObject = {}
+        self.ready = ""
+        self.is_fresh = False
+        """``obj`` was read just now: the next ``read`` is about it."""
+        self.wrote: Callable[[JsonObject, JsonObject], None] = lambda old, new: None
+        """Told of the status before and after each write."""
+
+    async def read(self) -> Entry | None:
+        """Raises ``KubeError``, ``Invalid`` and ``ValueError`` (a status that no engine wrote)."""
+        is_fresh, self.is_fresh = self.is_fresh, False
+        if is_fresh and self.obj:
+            return entry_of(self.obj)
+        try:
+            self.obj = await self._api.get(RELEASES, self.name, self.namespace)
+        except ApiError as error:
+            if not error.is_not_found:
+                raise
+            self.obj = {}
+            return None
+        return entry_of(self.obj)
+
+    async def remember(self, entry: Entry, status: Status) -> Entry:
+        """Raises ``ApiError``: 409 or 422 where somebody wrote meanwhile."""
+        return entry_of(await self.write(entry.version, entry.uid, self._body(entry.generation, status)))
+
+    async def show(self) -> None:
+        """Write ``ready`` and the conditions where they say something else than what stands there."""
+        entry = entry_of(self.obj)
+        body = self._body(entry.generation, entry.status)
+        if body != (self.obj.get("status") or {}):
+            await self.write(entry.version, entry.uid, body)
+
+    async def refuse(self, reason: str, message: str) -> None:
+        """Say why it is not acted on; what the engine remembers stays as it is. Raises ``ApiError``."""
+        metadata = self.obj["metadata"]
+        before: JsonObject = self.obj.get("status") or {}
+        at, generation = instant(vtime.now()), int(metadata.get("generation") or 0)
+        refused = conditions.refused(before.get("conditions") or [], conditions.Word(reason, message), at, generation)
+        body = {**before, "reason": message, "observedGeneration": generation, "conditions": refused}
+        body.setdefault("phase", "pending")
+        if body != before:
+            await self.write(metadata["resourceVersion"], metadata["uid"], body)
+
+    async def finalize(self, is_wanted: bool) -> None:
+        """Put our finalizer on, or take it off. Raises ``ApiError``."""
+        metadata = self.obj["metadata"]
+        others = [one for one in metadata.get("finalizers") or [] if one != FINALIZER]
+        wanted = [*others, FINALIZER] if is_wanted else others
+        changes = [*_tests(metadata["resourceVersion"], metadata["uid"])]
+        changes.append({"op": "add", "path": "/metadata/finalizers", "value": wanted})
+        self.obj = await self._api.patch(RELEASES, self.name, Patch(changes, "json"), self.namespace)
+
+    async def write(self, version: str, uid: str, body: JsonObject) -> JsonObject:
+        """The whole status at once: a merge would keep what is not so any more. Raises ``ApiError``."""
+        before: JsonObject = self.obj.get("status") or {}
+        changes = [*_tests(version, uid), {"op": "add", "path": "/status", "value": body}]
+        self.obj = await self._api.patch(RELEASES, self.name, Patch(changes, "json", "status"), self.namespace)
+        self.wrote(before, body)
+        return self.obj
+
+    def _body(self, generation: int, status: Status) -> JsonObject:
+        before: list[dict[str, Any]] = (self.obj.get("status") or {}).get("conditions") or []
+        body: JsonObject = encode_status(status)
+        body.setdefault("phase", status.phase)
+        body["observedGeneration"] = generation
+        body["conditions"] = conditions.of(status, before, instant(vtime.now()), generation)
+        if self.ready:
+            body["ready"] = self.ready
+        return body
+
+
+def _tests(version: str, uid: str) -> list[JsonObject]:
+    return [
+        {"op": "test", "path": "/metadata/uid", "value": uid},
+        {"op": "test", "path": "/metadata/resourceVersion", "value": version},
+    ]
+
+
+def entry_of(obj: JsonObject) -> Entry:
+    """Raises ``Invalid``, ``ValueError``."""
+    metadata = obj["metadata"]
+    return Entry(
+        namespace=metadata["namespace"],
+        name=metadata["name"],
+        spec=decode_spec(obj.get("spec") or {}),
+        status=decode_status(obj.get("status") or {}),
+        generation=int(metadata.get("generation") or 0),
+        version=metadata["resourceVersion"],
+        uid=metadata["uid"],
+        is_leaving="deletionTimestamp" in metadata,
+    )
