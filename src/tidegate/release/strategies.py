@@ -7,12 +7,17 @@ from dataclasses import replace
 
 import msgspec
 
-from tidegate.release import rolling
+from tidegate.release import bluegreen, canary, rainbow, rolling
 from tidegate.release.plan import Decision, Strategy, halt, wait
-from tidegate.release.record import Phase, Status
+from tidegate.release.record import PAST_KEPT, Past, Phase, Status
 from tidegate.release.scene import Scene
 
-STRATEGIES: Mapping[str, Strategy] = {"rolling": rolling.decide}
+STRATEGIES: Mapping[str, Strategy] = {
+    "rolling": rolling.decide,
+    "bluegreen": bluegreen.decide,
+    "canary": canary.decide,
+    "rainbow": rainbow.decide,
+}
 
 
 def decide(scene: Scene) -> Decision:
@@ -22,9 +27,28 @@ def decide(scene: Scene) -> Decision:
     if scene.problems:
         phase = Phase.PROGRESSING if scene.status.is_final else Phase(scene.status.phase)
         return wait(scene, f"cannot be read: {scene.problems[0]}", phase)
-    aimed = replace(scene, status=aim(scene))
+    aimed = replace(scene, status=_named(scene, aim(scene)))
     decision = STRATEGIES[scene.spec.strategy](aimed)
-    return Decision(decision.steps, msgspec.structs.replace(decision.status, generation=scene.generation))
+    status = _recorded(aimed, decision.status)
+    return Decision(decision.steps, msgspec.structs.replace(status, generation=scene.generation))
+
+
+def _named(scene: Scene, status: Status) -> Status:
+    """With the name that its revision turned out to have: a ReplicaSet's hash is its controller's choice."""
+    known = scene.incoming
+    if known is None or known.revision == status.revision:
+        return status
+    return msgspec.structs.replace(status, revision=known.revision)
+
+
+def _recorded(scene: Scene, status: Status) -> Status:
+    """With the revision in the history, once its release has come to its end."""
+    if not status.is_final or scene.status.phase == status.phase:
+        return status
+    known = scene.edition(status.revision)
+    images = dict(known.images) if known is not None else dict(scene.spec.images)
+    past = Past(status.revision, images, scene.spec.template, scene.now, status.phase)
+    return msgspec.structs.replace(status, history=(*status.history, past)[-PAST_KEPT:])
 
 
 def aim(scene: Scene) -> Status:
@@ -35,7 +59,8 @@ def aim(scene: Scene) -> Status:
     """
     status = scene.status
     if status.fingerprint == scene.target and status.revision:
-        if status.is_final and status.phase == Phase.ABORTED.value and scene.spec.wish != "abort":
+        is_asked_again = scene.generation > status.generation and scene.spec.wish != "abort"
+        if status.phase == Phase.ABORTED.value and is_asked_again:
             return _begun(scene)
         return status
     return _begun(scene)
@@ -45,11 +70,12 @@ def _begun(scene: Scene) -> Status:
     status = scene.status
     known = scene.incoming
     stable = status.stable
-    if not status.revision:
+    is_flipped = scene.spec.strategy == "bluegreen" and bluegreen.is_flipped(status) and not scene.goes_back
+    if status.phase == Phase.DONE.value or is_flipped:
+        stable = status.revision
+    if scene.edition(stable) is None:
         serving = max(scene.editions, key=lambda one: (one.listed, one.ready, one.desired))
         stable = serving.revision
-    elif status.phase == Phase.DONE.value:
-        stable = status.revision
     return msgspec.structs.replace(
         status,
         phase=Phase.PENDING.value,
@@ -61,6 +87,10 @@ def _begun(scene: Scene) -> Status:
         step=0,
         since=scene.now,
         began=scene.now,
+        weight=0,
+        arrived=0,
+        promoted=scene.spec.promoted if status.revision else 0,
+        cause="",
         asked={},
         measured={},
         unverified=(),
