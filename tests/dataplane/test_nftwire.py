@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from tidegate.dataplane import ctnetlink, rules
 from tidegate.dataplane.netlink import Malformed, attribute, messages, request
+from tidegate.dataplane.nftalike import lasting_digest
+from tidegate.dataplane.nftmirror import once_each_chain
 from tidegate.dataplane.nftsets import KernelSet, listed_elements, set_of
 from tidegate.dataplane.nftwire import Wiring, rewrites, rule_of
 from tidegate.dataplane.rules import DADDR, Dnat, NotUnderstood, Opaque, Target, point
@@ -31,8 +33,21 @@ COMPARE = expression("cmp", number(1, 1), number(2, 0), value(3, bytes((10, 96, 
 TO = expression("immediate", number(1, 1), value(2, bytes((10, 244, 0, 1))))
 NAT = expression("nat", number(1, 1), number(2, 2), number(3, 1), number(4, 1))
 LOOKUP = expression("lookup", attribute(1, b"m\0"), number(2, 1), number(3, 1))
+
+
+def jump(code, chain):
+    """As the kernel lays it out."""
+    verdict = attribute(1, (code & 0xFFFFFFFF).to_bytes(4, "big")) + attribute(2, chain + b"\0")
+    return expression("immediate", number(1, 0), attribute(2, attribute(2, verdict)))
+
+
+def counter(count):
+    return expression("counter", *(attribute(kind, count.to_bytes(8, "big")) for kind in (1, 2)))
+
+
 RULES = [
     LOAD + COMPARE + TO + NAT,
+    LOAD + COMPARE + counter(5) + jump(-3, b"KUBE-SVC-A"),
     LOAD + LOOKUP + NAT,
     LOAD + COMPARE,
     expression("numgen", number(1, 1), number(2, 5)),
@@ -68,8 +83,11 @@ def of_few_patterns(draw):
     port = draw(st.sampled_from([b"", number(5, 9)]))
     nat = expression("nat", number(1, 1), number(2, 2), number(3, 1), number(4, draw(st.sampled_from([1, 2]))), port)
     to_port = expression("immediate", number(1, 9), value(2, draw(FOUR)))
-    parts = [load, compare, to, last, to_port, nat, expression("redir", number(1, 9)), LOOKUP]
-    return b"".join([*draw(st.lists(st.sampled_from(parts), max_size=6)), draw(st.sampled_from([b"", compare, nat]))])
+    counted = counter(draw(st.integers(0, 2)))
+    end = jump(draw(st.sampled_from([-1, -2, -3, -4, -5])), draw(st.sampled_from([b"", b"a", b"b", b"long", b"x\0y"])))
+    parts = [load, compare, to, last, to_port, nat, expression("redir", number(1, 9)), LOOKUP, counted, end]
+    chosen = st.sampled_from([b"", compare, nat, end, compare + counted + end])
+    return b"".join([*draw(st.lists(st.sampled_from(parts), max_size=6)), draw(chosen)])
 
 
 @settings(max_examples=400)
@@ -87,6 +105,78 @@ def test_the_rules_of_two_services_are_one_pattern():
     target = Target(0x65666768, 0x65666768, None)
     wiring.steps_of(first)
     assert wiring.steps_of(other)[0] == (rules.Test(DADDR, point(0x61626364)), Dnat((target,)))
+
+
+def test_a_jump_is_one_pattern_whatever_was_counted_and_wherever_it_leads():
+    wiring = Wiring(4, lambda name: KNOWN)
+    for count, chain in enumerate([b"KUBE-SVC-A", b"KUBE-SVC-BB", b"\xff"]):
+        found = wiring.steps_of(LOAD + COMPARE + counter(count) + jump(-3, chain))[0]
+        assert found[1:] == (rules.Verdict("jump", chain.decode(errors="surrogateescape")),)
+    assert len(wiring._patterns) == 1
+    assert wiring.steps_of(LOAD + COMPARE + counter(0) + jump(-4, b"a"))[0][1] == rules.Verdict("goto", "a")
+
+
+@settings(max_examples=400)
+@given(st.lists(of_few_patterns(), min_size=2, max_size=30))
+def test_rules_of_one_digest_come_down_to_the_same(given_rules):
+    known = {}
+    for expressions in given_rules:
+        if name := lasting_digest(expressions):
+            alone = str(Wiring(4, lambda name: KNOWN).steps_of(expressions))
+            assert known.setdefault(name, alone) == alone
+        else:
+            assert LOOKUP in expressions
+
+
+def test_a_digest_leaves_out_what_was_counted_and_nothing_else():
+    one, other, elsewhere = (
+        LOAD + counter(count) + jump(-3, chain) for count, chain in ((1, b"a"), (2, b"a"), (1, b"b"))
+    )
+    assert lasting_digest(one) == lasting_digest(other) != lasting_digest(elsewhere)
+    assert lasting_digest(LOAD + jump(-3, b"a")) != lasting_digest(one)
+
+
+def told_of(kind, table, chain, handle):
+    texts = attribute(1, table + b"\0") + attribute(2, chain + b"\0")
+    return request(0xA00 | kind, 0, 7, bytes((2, 0, 0, 9)) + texts + attribute(3, bytes([handle])))
+
+
+TOLD = [
+    *(told_of(kind, b"t", chain, handle) for kind in (6, 8) for chain in (b"a", b"ab") for handle in (1, 2)),
+    told_of(6, b"u", b"a", 1),
+    told_of(12, b"t", b"a", 1), request(0xA0F, 0, 0, bytes(4)), request(0xA06, 0, 0, b"?" * 4),
+]  # fmt: skip
+
+
+def touching(data):
+    """Each run of messages about the rules of a chain as one; the others as they are."""
+    found = []
+    for message in messages(data):
+        is_rule = message.kind in (0xA06, 0xA08) and len(message.body) > 4
+        one = message.body[:20] if is_rule else message
+        if not is_rule or found[-1:] != [one]:
+            found.append(one)
+    return found
+
+
+@settings(max_examples=400)
+@given(st.lists(st.sampled_from(TOLD), max_size=12), st.integers(0, 30))
+def test_of_messages_about_the_rules_of_one_chain_the_first_is_heard_and_all_others_as_they_are(chosen, cut):
+    data = b"".join(chosen)
+    assert touching(once_each_chain(data)) == touching(data)
+    data = data[: max(0, len(data) - cut)]
+    with contextlib.suppress(Malformed):
+        messages(data)
+        assert touching(once_each_chain(data)) == touching(data)
+        return
+    with contextlib.suppress(Malformed):
+        messages(once_each_chain(data))
+        raise AssertionError("what is cut short reads as whole")
+
+
+def test_of_10000_rules_made_anew_one_is_heard():
+    again = b"".join(told_of(kind, b"t", b"a", handle) for kind in (8, 6) for handle in range(9))
+    assert len(messages(once_each_chain(again + told_of(6, b"t", b"b", 1) + again))) == 3
 
 
 def damaged(whole):

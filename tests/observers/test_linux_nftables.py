@@ -19,6 +19,7 @@ from rulesets import L4PROTO, equal, iptables
 
 from tidegate.dataplane import iptables as iptables_parser
 from tidegate.dataplane import nft as nft_parser
+from tidegate.dataplane import nftmirror
 from tidegate.dataplane.frontends import Asking
 from tidegate.model.endpoint import Endpoint
 from tidegate.observers.linux import commands, nftables
@@ -86,10 +87,13 @@ def test_what_is_read_by_ourselves_is_what_the_tools_print_in_a_network_namespac
 
 @pytest.fixture(scope="module")
 def followed():
-    """One for all tests: what a test left has to be unlearned by the next."""
-    made = Followed(Generations())
-    yield made
-    made.close()
+    """One for all tests: what a test left has to be unlearned by the next. Each chain is long enough for it here that
+    its rules are known again."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(nftmirror, "LONG_MIN", 1)
+        made = Followed(Generations())
+        yield made
+        made.close()
 
 
 @pytest.fixture(autouse=True)

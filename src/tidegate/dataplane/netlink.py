@@ -6,6 +6,7 @@ Everything here raises ``Malformed`` for what does not add up, and nothing else:
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 from typing import NamedTuple
 
 _HEADER = struct.Struct("=IHHII")
@@ -83,17 +84,29 @@ def listed(data: bytes) -> list[tuple[int, bytes]]:
 def leading_texts(body: bytes) -> tuple[str, str, int] | None:
     """The strings of attributes 1 and 2, where ``body`` (of nfnetlink) begins with these, and where the next attribute
     is; None for any other. Most of what is told of a commit needs no more."""
-    at, found = 4, []
+    if len(body) < 12:
+        return None
+    second = 4 + (_ATTRIBUTE.unpack_from(body, 4)[0] + 3 & ~3)
+    if second + 4 > len(body):
+        return None
+    end = second + (_ATTRIBUTE.unpack_from(body, second)[0] + 3 & ~3)
+    return _two_texts(body[4:end]) if end <= len(body) else None
+
+
+@lru_cache(maxsize=256)
+def _two_texts(data: bytes) -> tuple[str, str, int] | None:
+    """A chain's rules are told one after the other."""
+    at, found = 0, []
     for expected in (1, 2):
-        if at + 4 > len(body):
+        if at + 4 > len(data):
             return None
-        length, kind = _ATTRIBUTE.unpack_from(body, at)
-        value = body[at + 4 : at + length]
-        if kind != expected or not 5 <= length <= len(body) - at or value.find(0) != length - 5:
+        length, kind = _ATTRIBUTE.unpack_from(data, at)
+        value = data[at + 4 : at + length]
+        if kind != expected or not 5 <= length <= len(data) - at or value.find(0) != length - 5:
             return None
         found.append(value[:-1].decode(errors="surrogateescape"))
         at += length + 3 & ~3
-    return found[0], found[1], at
+    return found[0], found[1], 4 + at
 
 
 def last_nested(body: bytes, at: int, kind: int) -> bytes | None:

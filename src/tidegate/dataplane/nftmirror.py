@@ -18,11 +18,13 @@ from functools import partial
 from ipaddress import ip_address
 from itertools import groupby
 from operator import attrgetter
+from struct import Struct
 from typing import Protocol
 
 from tidegate.dataplane.facts import Facts, Unreadable
 from tidegate.dataplane.frontends import Asking, facts_of, is_fence
-from tidegate.dataplane.netlink import Malformed, Message, attributes, leading_texts, number, text
+from tidegate.dataplane.netlink import HEADER_BYTES, Malformed, Message, attributes, leading_texts, number, text
+from tidegate.dataplane.nftalike import lasting_digest
 from tidegate.dataplane.nftsets import KernelSet
 from tidegate.dataplane.nftspool import Spool
 from tidegate.dataplane.nftstore import SetStore
@@ -44,6 +46,7 @@ NEW_TABLE, DEL_TABLE, NEW_CHAIN, DEL_CHAIN, NEW_RULE, DEL_RULE = 0, 2, 3, 5, 6, 
 NEW_SET, DEL_SET, NEW_ELEMENT, DEL_ELEMENT, NEW_GENERATION = 9, 11, 12, 14, 15
 _LED_BY_NAMES = frozenset([NEW_RULE, DEL_RULE, NEW_SET, DEL_SET, NEW_ELEMENT, DEL_ELEMENT])
 """Their first two attributes are the table's name and the chain's or set's."""
+_LENGTH_AND_KIND = Struct("=IH")
 _HARMLESS = (18, 20, 22, 24)
 """Objects and flow tables: nothing that is routed depends on them."""
 FAMILIES = {
@@ -65,6 +68,8 @@ CHAINS_KEPT_MAX = 1024
 """2 KiB each."""
 ASKED_NEXT_MAX = 768
 """Of so many chains that a commit touched each is kept as it was read: the next question is about them."""
+LONG_MIN = 256
+"""So many rules of a chain are known again when they are read again."""
 HEAR_EVERY = 256
 WHOLE_TRIES = 2
 _PROBLEM, _ANYWHERE, _FENCE = 1, 2, 3
@@ -197,6 +202,7 @@ class _TableMirror:
     _users: dict[str, dict[str, None]] = field(default_factory=dict)
     _wirings: dict[int, Wiring] = field(default_factory=dict)
     _chains: dict[int, _Chains] = field(default_factory=dict)
+    _known: dict[tuple[str, int], dict[bytes, tuple[tuple[Step, ...], str]]] = field(default_factory=dict)
     _reading: str = ""
 
     def __post_init__(self) -> None:
@@ -238,12 +244,33 @@ class _TableMirror:
             self._look_for_rewrites(chain, rules, 4)
         for family, wiring in self._wirings.items():
             self._look_for_rewrites(chain, rules, family)
-            made = self._made(chain, rules, wiring)
-            for one in made.rules:
-                for end in _ends_of(one.steps, family):
+            made = Chain(chain, hook=self.bases.get(chain, ""))
+            for raw, (steps, comment), is_known in self._understood(chain, rules, wiring):
+                rule = self._rule(raw, steps, comment)
+                if not rule.is_inert:
+                    made.rules.append(rule)
+                for end in () if is_known else _ends_of(steps, family):
                     self._ends.add(end, caller)
             if is_asked_next:
                 self._chains[family].keep(made)
+
+    def _understood(
+        self, chain: str, rules: list[RawRule], wiring: Wiring
+    ) -> Iterator[tuple[RawRule, tuple[tuple[Step, ...], str], bool]]:
+        """Each rule, its steps and its comment, and whether it has stood in this chain before: then what it leads to
+        is kept already. kube-proxy writes its chain of all Services anew for each change of one."""
+        is_long = len(rules) >= LONG_MIN
+        key = chain, wiring.family
+        known, kept = self._known.pop(key, {}), {}
+        for raw in rules:
+            name = lasting_digest(raw.expressions) if is_long else b""
+            found = known.get(name)
+            steps = wiring.steps_of(raw.expressions) if found is None else found
+            if name:
+                kept[name] = steps
+            yield raw, steps, found is not None
+        if kept:
+            self._known[key] = kept
 
     def index_all(self, between: Callable[[], None]) -> None:
         """Read every chain, all in one dump. Raises ``Changed`` when that was torn. What commits touched since it was
@@ -302,11 +329,13 @@ class _TableMirror:
         """The rules of a chain that do something."""
         made = Chain(name, hook=self.bases.get(name, ""))
         for raw in rules:
-            steps, comment = wiring.steps_of(raw.expressions)
-            rule = Rule(f"table {self.where}, chain {name}, handle {raw.handle}", steps, raw.comment or comment)
+            rule = self._rule(raw, *wiring.steps_of(raw.expressions))
             if not rule.is_inert:
                 made.rules.append(rule)
         return made
+
+    def _rule(self, raw: RawRule, steps: tuple[Step, ...], comment: str) -> Rule:
+        return Rule(f"table {self.where}, chain {raw.chain}, handle {raw.handle}", steps, raw.comment or comment)
 
     # --- what is asked
 
@@ -369,6 +398,29 @@ def _ends_at(target: Target, family: int) -> Iterator[int]:
         yield _FENCE
     for address in range(target.low, target.high + 1):
         yield _id(address.to_bytes(4 if family == 4 else 16, "big"))
+
+
+def once_each_chain(data: bytes) -> bytes:
+    """The messages of a datagram less those that only say again, of the rule before in the same chain, that the chain
+    is another: kube-proxy of iptables takes 10,000 rules away and makes them again for each change of one Service."""
+    kept, place, whole, before, count = [], 0, len(data), b"", 0
+    while place + HEADER_BYTES <= whole:
+        length, kind = _LENGTH_AND_KIND.unpack_from(data, place)
+        body = place + HEADER_BYTES
+        if not HEADER_BYTES <= length <= whole - place:
+            break
+        if kind != SUBSYSTEM | NEW_RULE and kind != SUBSYSTEM | DEL_RULE:
+            before = b""
+        elif before and length >= HEADER_BYTES + count and data[body : body + count] == before:
+            place += length + 3 & ~3
+            continue
+        else:
+            led = leading_texts(data[body : place + length])
+            count = led[2] if led is not None else 0
+            before = data[body : body + count]
+        kept.append(data[place : place + (length + 3 & ~3)])
+        place += length + 3 & ~3
+    return b"".join(kept) + data[place:]
 
 
 @dataclass(eq=False)

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
 from struct import pack
 
-from tidegate.dataplane.netlink import Malformed, attributes, listed, number, text
+from tidegate.dataplane.netlink import Malformed, attributes, last_nested, leading_texts, listed, number, text
+from tidegate.dataplane.nftalike import FOUR_BYTES, apart, expression_of
 from tidegate.dataplane.nftregisters import (
     NFPROTO,
     PADDING,
@@ -63,12 +63,12 @@ from tidegate.dataplane.rules import (
 from tidegate.dataplane.xtables import Extension, comment_of, match_steps, target_steps
 
 _TABLE, _CHAIN, _HANDLE, _EXPRESSIONS, _USERDATA = 1, 2, 3, 4, 7
+_HANDLE_HERE, _POSITION_HERE = pack("=HH", 12, _HANDLE), pack("=HH", 12, 6)
 _EQ, _NEQ, _LT, _LTE, _GT, _GTE = range(6)
 _META_NFPROTO, _META_L4PROTO = 15, 16
 _FAMILIES = {4: 2, 6: 10}
 _NETMAP = 0x40
 PATTERNS_MAX = 512
-_FOUR_BYTES = pack("=HH", 8, 1)
 _PAYLOAD = b"payload\0"
 _LOADED = _PAYLOAD + pack("=HHHH", 36, 2, 8, 1)
 """The beginning of one that loads: its four attributes, the register it loads into being the first."""
@@ -87,10 +87,24 @@ class RawRule:
 
 def rule_of(body: bytes) -> RawRule:
     """From an NFT_MSG_NEWRULE. Raises ``Malformed``."""
+    if (plain := _plain_rule(body)) is not None:
+        return plain
     given = attributes(body[4:])
     comment = _comment(given[_USERDATA]) if _USERDATA in given else ""
     expressions = given.get(_EXPRESSIONS, b"")
     return RawRule(text(given, _TABLE), text(given, _CHAIN), number(given, _HANDLE), expressions, comment)
+
+
+def _plain_rule(body: bytes) -> RawRule | None:
+    """One with nothing beside its expressions, as nearly all are; None for another."""
+    led = leading_texts(body)
+    if led is None or body[led[2] : led[2] + 4] != _HANDLE_HERE:
+        return None
+    at = led[2] + 12
+    expressions = last_nested(body, at + 12 if body[at : at + 4] == _POSITION_HERE else at, _EXPRESSIONS)
+    if expressions is None:
+        return None
+    return RawRule(led[0], led[1], int.from_bytes(body[at - 8 : at], "big"), expressions)
 
 
 def _comment(userdata: bytes) -> str:
@@ -104,51 +118,11 @@ def _comment(userdata: bytes) -> str:
     return ""
 
 
-def _read_expression(raw: bytes) -> tuple[str, dict[int, bytes]]:
-    given = attributes(raw)
-    return text(given, 1), attributes(given.get(2, b""))
-
-
-_known_expression = lru_cache(maxsize=512)(_read_expression)
-_ENDING_IN_VALUES = {"cmp": 3, "immediate": 2}
-
-
-@lru_cache(maxsize=512)
-def _but_its_value(head: bytes) -> tuple[str, dict[int, bytes], int, bytes] | None:
-    """What is known of a comparison or a constant whose last four bytes are (the end of) its value: its name, its
-    attributes, which of them ends in the value, and how that begins; None for all else."""
-    try:
-        (name, given), (_, other_given) = (_read_expression(head + end) for end in (bytes(4), b"\xff" * 4))
-    except Malformed:
-        return None
-    kind = _ENDING_IN_VALUES.get(name, 0)
-    if [one for one in given if given[one] != other_given.get(one)] != [kind]:
-        return None
-    return name, given, kind, given[kind][:-4]
-
-
-def _expression(raw: bytes) -> tuple[str, dict[int, bytes]]:
-    """The name and the attributes of one expression: most are the same, or but for a value, in thousands of rules.
-    Raises ``Malformed``."""
-    found = _but_its_value(raw[:-4])
-    if found is None:
-        return _known_expression(raw)
-    name, given, kind, head = found
-    return name, {**given, kind: head + raw[-4:]}
-
-
-@lru_cache(maxsize=512)
-def _is_hole(head: bytes) -> bool:
-    """Whether ``head``, and four bytes more that are one value, are a comparison with it or the loading of it."""
-    found = _but_its_value(head)
-    return found is not None and found[3] == _FOUR_BYTES
-
-
 @dataclass(frozen=True, eq=False, slots=True)
 class _Pattern:
-    """What rules come down to that are the same but for four-byte constants; a node of 10,000 Services has 100,000 in
-    three patterns. ``holes``: which constant is the destination address in which of the steps; nothing else depends
-    on any."""
+    """What rules come down to that are the same but for four-byte constants, the chain they end in and what they have
+    counted; a node of 10,000 Services has 100,000 in three patterns. ``holes``: which constant is the destination
+    address or the chain in which of the steps; nothing else depends on any."""
 
     steps: tuple[Step, ...]
     comment: str
@@ -159,12 +133,18 @@ class _Pattern:
             return self.steps
         steps = list(self.steps)
         for hole, at in self.holes:
-            value, step = int.from_bytes(values[hole], "big"), steps[at]
-            if isinstance(step, Dnat):
-                steps[at] = Dnat((Target(value, value, step.targets[0].port),))
-            else:
-                steps[at] = Test(DADDR, ((value, value),))
+            steps[at] = _filled(steps[at], values[hole])
         return tuple(steps)
+
+
+def _filled(step: Step | None, value: bytes) -> Step:
+    """The same step with another constant."""
+    if isinstance(step, Verdict):
+        return Verdict(step.kind, value.decode(errors="surrogateescape"))
+    number_ = int.from_bytes(value, "big")
+    if isinstance(step, Dnat):
+        return Dnat((Target(number_, number_, step.targets[0].port),))
+    return Test(DADDR, ((number_, number_),))
 
 
 @dataclass(eq=False, slots=True)
@@ -186,13 +166,14 @@ class Wiring:
             given = [raw for _, raw in listed(expressions)]
         except Malformed as error:
             return (Opaque(f"not a rule of nftables: {error}"),), ""
-        holes = [raw[-4:] for raw in given if _is_hole(raw[:-4])]
-        key = tuple([raw[:-4] if _is_hole(raw[:-4]) else raw + b"=" for raw in given])
+        parts = [apart(raw) for raw in given]
+        key = tuple([alike for alike, _ in parts])
+        holes = [value for _, value in parts if value is not None]
         pattern = self._patterns.get(key)
         if pattern is not None:
             return pattern.filled(holes), pattern.comment
-        for raw in given:
-            run.take(raw)
+        for raw, (_, value) in zip(given, parts, strict=True):
+            run.take(raw, value is not None)
         steps = tuple([step for step in run.steps if step is not None])
         if key not in self._patterns:
             if len(self._patterns) >= PATTERNS_MAX:
@@ -228,21 +209,19 @@ class _Run:
         if not self.is_pattern:
             return None
         for hole, at in self._holes:
-            value = int.from_bytes(values[hole], "big")
             step = self.steps[at] if at < len(self.steps) else None
-            is_target = isinstance(step, Dnat) and step.targets == (Target(value, value, step.targets[0].port),)
-            if not is_target and step != Test(DADDR, ((value, value),)):
+            if step != _filled(step, values[hole]):
                 return None
         return _Pattern(tuple([step for step in self.steps if step is not None]), self.comment, tuple(self._holes))
 
-    def take(self, raw: bytes) -> None:
+    def take(self, raw: bytes, is_hole: bool) -> None:
         self.hole = -1
-        if _is_hole(raw[:-4]):
+        if is_hole:
             self.hole = self._count
             self._count += 1
         name = "?"
         try:
-            name, given = _expression(raw)
+            name, given = expression_of(raw)
             reader = _READERS.get(name)
             if reader is None:
                 raise NotUnderstood("an expression nobody here knows")
@@ -330,7 +309,10 @@ class _Run:
     def immediate(self, given: dict[int, bytes]) -> None:
         data = attributes(given.get(2, b""))
         if number(given, 1) == 0:
-            self.steps += verdict(data.get(2, b""))
+            ends = verdict(data.get(2, b""))
+            if self.hole >= 0:
+                self._holes.append((self.hole, len(self.steps)))
+            self.steps += ends
             return
         value = data.get(1)
         if value is None or not 0 < len(value) <= 64:
@@ -502,7 +484,7 @@ _READERS: dict[str, Callable[[_Run, dict[int, bytes]], None]] = {
 
 
 def _constant(nested: bytes | None) -> bytes:
-    if nested is not None and len(nested) == 8 and nested[:4] == _FOUR_BYTES:
+    if nested is not None and len(nested) == 8 and nested[:4] == FOUR_BYTES:
         return nested[4:]
     value = attributes(nested or b"").get(1)
     if not value or len(value) > 64:
@@ -574,7 +556,7 @@ def rewrites(expressions: bytes, family: int) -> bool:
     if expressions.count(_PAYLOAD) == expressions.count(_LOADED):
         return False
     for _, raw in listed(expressions):
-        name, given = _expression(raw)
+        name, given = expression_of(raw)
         if name != "payload" or 5 not in given:
             continue
         base, at, length = number(given, 2), number(given, 3), number(given, 4)

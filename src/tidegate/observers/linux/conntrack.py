@@ -52,13 +52,6 @@ def read(endpoints: tuple[Endpoint, ...] | None, idle: IdleFlows | None = None) 
         return (), (Unreadable(f"tracked connections: {error}", _WHERE),)
 
 
-def takes_long(endpoints: tuple[Endpoint, ...] | None) -> bool:
-    """Whether ``read`` of some endpoints goes through all that is tracked."""
-    addresses = dict.fromkeys(one.address for one in endpoints or ())
-    fours = sum(":" not in one for one in addresses)
-    return max(fours, len(addresses) - fours) > ADDRESSES_MAX
-
-
 def forget(flows: tuple[Tracked, ...]) -> int:
     """Make the kernel forget these UDP flows, and no other; how many were still there. Raises ``OSError``,
     ``Malformed``."""

@@ -195,10 +195,10 @@ class LinuxKernel:
         return Reading(whole, generation)
 
     def _begun_early(self, endpoints: tuple[Endpoint, ...] | None) -> tuple[int, Future[conntrack.Connections]] | None:
-        """A reading of connections that takes as long as one of the rules, begun beside it, and the generation of
+        """A reading of connections, which takes as long as one of the rules, begun beside it, and the generation of
         nftables whose commit had ended before. It counts if the rules turn out to be of that generation, and if none
         have no generation: then no packet has met any of before since it began."""
-        told = self._followed.told() if conntrack.takes_long(endpoints) else ABSENT
+        told = ABSENT if endpoints is None else self._followed.told()
         return None if told == ABSENT else (told, self._beside.submit(conntrack.read, endpoints, self._idle))
 
     def _current(self, wanted: Wanted) -> Facts:
