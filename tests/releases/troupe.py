@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 
+import msgspec
 from scene import NODES, ask
 from stage import NS
 
@@ -13,9 +15,10 @@ from tidegate.client.release.acts import Ground
 from tidegate.client.release.book import ConfigMapBook
 from tidegate.client.release.endings import Endings
 from tidegate.client.release.run import Engine
-from tidegate.kube.api import PODS, Selection
+from tidegate.kube.api import ENDPOINTSLICES, PODS, Selection
+from tidegate.kube.errors import ApiError
 from tidegate.kube.reflector import Reflector
-from tidegate.release.spec import Spec
+from tidegate.release.spec import BlueGreen, Canary, CanaryStep, Rainbow, Spec
 from tidegate.vtime import Nursery
 
 
@@ -25,6 +28,8 @@ class Requests:
     def __init__(self, stage, service="echo", pause=0.02):
         self.stage, self.service, self.pause = stage, service, pause
         self.sent, self.lost = 0, []
+        self.versions = set()
+        """What answered."""
 
     async def _from(self, node):
         while True:
@@ -36,6 +41,8 @@ class Requests:
                     writer.close()
                 if b" 200 " not in whole.partition(b"\r\n")[0]:
                     self.lost.append((node, whole[:40]))
+                else:
+                    self.versions.add(json.loads(whole.partition(b"\r\n\r\n")[2])["version"])
             except (OSError, TimeoutError) as error:
                 self.lost.append((node, repr(error)))
             await asyncio.sleep(self.pause)
@@ -68,14 +75,79 @@ async def engine(stage, spec: Spec, holder="engine-1", seed=1):
 
 
 @contextlib.asynccontextmanager
-async def at_work(stage, workload, holder="engine-1", seed=1):
-    """Another engine on what is written."""
+async def at_work(stage, workload, holder="engine-1", seed=1, client=None):
+    """Another engine on what is written; ``client`` is its way to the API. Whoever was there before is dead."""
+    client = client or stage.client
     endings = Endings()
-    watch = Reflector(stage.client, PODS, Selection(NS))
+    watch = Reflector(client, PODS, Selection(NS))
     watch.subscribe(endings.saw)
-    ground = Ground(stage.client, Identity("tester@here", holder), seed=seed)
+    ground = Ground(client, Identity("tester@here", holder, lambda other: False), seed=seed)
     async with Nursery() as nursery:
         nursery.start(watch.run(), name="watch pods")
         await watch.synced()
-        yield Engine(ConfigMapBook(stage.client, NS, workload), ground, endings=endings)
+        yield Engine(ConfigMapBook(client, NS, workload), ground, endings=endings)
         nursery.cancel()
+
+
+V2 = {"echo": "tidegate/echo:v2"}
+V3 = {"echo": "tidegate/echo:v3"}
+BAD = {"echo": "nowhere/echo:v9"}
+
+SPECS = {
+    "rolling": Spec("echo", images=V2, progress_seconds=60),
+    "bluegreen": Spec(
+        "echo", "bluegreen", images=V2, progress_seconds=60, bluegreen=BlueGreen(service="echo", keep_seconds=3.0)
+    ),
+    "canary": Spec(
+        "echo",
+        "canary",
+        images=V2,
+        progress_seconds=60,
+        canary=Canary(service="echo", steps=(CanaryStep(34, 2.0), CanaryStep(100, 1.0))),
+    ),
+    "rainbow": Spec(
+        "echo", "rainbow", images=V2, progress_seconds=60, rainbow=Rainbow(service="echo", retire_seconds=3.0)
+    ),
+}
+"""One release by each strategy, of the stage's Deployment and Service."""
+
+
+async def ask_for(book, **changes):
+    """Somebody asks for something else of the release."""
+    for _ in range(20):
+        found = await book.read()
+        try:
+            return await book.ask(found, msgspec.structs.replace(found.spec, **changes))
+        except ApiError as error:
+            assert error.is_conflict, error
+    raise AssertionError("the release changes too often")
+
+
+async def at_rest(made, book, phases=("done",), within=300.0):
+    """Turn until the release of the newest spec is in one of ``phases``, and all its pods have ended."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + within
+    while loop.time() < until:
+        await made.run(until - loop.time())
+        entry = await book.read()
+        if entry.status.generation == entry.generation and entry.status.phase in phases:
+            return entry.status
+        await asyncio.sleep(0.5)
+    entry = await book.read()
+    raise AssertionError(f"{entry.status.phase}: {entry.status.reason} {made.failures}")
+
+
+async def serving(stage, service="echo"):
+    """Images of the pods that the Service's slices list as ready."""
+    slices = (await stage.api.list(ENDPOINTSLICES, Selection(NS, f"kubernetes.io/service-name={service}"))).items
+    names = {
+        one["targetRef"]["name"]
+        for obj in slices
+        for one in obj.get("endpoints") or ()
+        if one["conditions"].get("ready") and not one["conditions"].get("terminating")
+    }
+    return {
+        pod["spec"]["containers"][0]["image"].rpartition(":")[2]
+        for pod in (await stage.api.list(PODS, Selection(NS))).items
+        if pod["metadata"]["name"] in names
+    }

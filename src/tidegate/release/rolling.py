@@ -30,7 +30,8 @@ def _decisions(scene: Scene) -> Iterator[Decision]:
         yield from _gated(scene, is_abort)
         why = "back to the revision before" if is_abort else "the Deployment controller replaces pod by pod"
         phase = Phase.ABORTING if is_abort else Phase.PROGRESSING
-        detail = {"revision": stable.revision} if is_abort and stable is not None else {}
+        known = next((one.revision for one in scene.editions if one.fingerprint == goal), "")
+        detail = {"revision": known} if known and (is_abort or scene.spec.rollback_to) else {}
         yield go(scene, Step(Act.SET_TEMPLATE, name, why, detail=detail), phase=phase, since=scene.now)
     if is_held:
         yield go(scene, Step(Act.CONTINUE, name, "nothing holds it any more"), since=scene.now)

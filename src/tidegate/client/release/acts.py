@@ -7,6 +7,7 @@ ASK, MEASURE) are ``background``: the engine goes on looking meanwhile.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from copy import deepcopy
 
 from tidegate.client.drain import drain_pod
 from tidegate.client.options import VerbOptions
@@ -15,6 +16,7 @@ from tidegate.client.release.family import deployments_of, replicasets_of
 from tidegate.client.release.gate import gate_in_place
 from tidegate.client.release.ground import Failed, Ground, is_stale, write
 from tidegate.client.release.look import Sight
+from tidegate.drain.gating import CannotBeGated
 from tidegate.engine.act import Step as Change
 from tidegate.kube.api import DEPLOYMENTS, JsonObject
 from tidegate.kube.errors import ApiError
@@ -22,9 +24,6 @@ from tidegate.model.names import Ending
 from tidegate.model.workload import HASH_LABEL
 from tidegate.release import template as templates
 from tidegate.release.plan import Act, Step
-
-CHANGE_CAUSE = "kubernetes.io/change-cause"
-
 
 Performer = Callable[[Ground, Sight, Step], Awaitable[None]]
 
@@ -43,13 +42,21 @@ async def _set_template(ground: Ground, sight: Sight, step: Step) -> None:
         found = next((one for one in sight.replicasets.values() if _hash(one) == revision), None)
         if found is None:
             raise Failed(f"there is no ReplicaSet of revision {revision} any more")
-        template = templates.labelled(found["spec"]["template"], {})
+        template = _gated(found["spec"]["template"])
         labels = template["metadata"].get("labels") or {}
         template["metadata"]["labels"] = {key: value for key, value in labels.items() if key != HASH_LABEL}
     changes: list[Change] = [{"op": "replace", "path": "/spec/template", "value": template}]
     if deployment["spec"].get("paused"):
         changes.append({"op": "remove", "path": "/spec/paused"})
     await write(ground, DEPLOYMENTS, deployment, changes)
+
+
+def _gated(template: JsonObject) -> JsonObject:
+    """With a gate where it can have one: a revision from before Tidegate has none."""
+    try:
+        return templates.gated(template)
+    except CannotBeGated:
+        return deepcopy(template)
 
 
 async def _hold(ground: Ground, sight: Sight, step: Step) -> None:

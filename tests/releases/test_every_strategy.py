@@ -1,0 +1,184 @@
+"""What every strategy has to live through, told by each of them with clients on every node: nothing is lost."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from scene import Mortal, failing, play
+from stage import NS
+from troupe import BAD, SPECS, V2, V3, ask_for, at_rest, at_work, engine, requests, serving
+
+from tidegate.client.release.book import ConfigMapBook
+from tidegate.kube.api import DEPLOYMENTS, PODS, Patch
+from tidegate.kube.client import KubeClient
+from tidegate.release.strategies import STRATEGIES
+
+NAMES = sorted(STRATEGIES)
+LIMIT = 1500
+
+
+def told(strategy, story, **options):
+    """Play with clients, and no request lost; ``story(stage, made, book)``."""
+
+    async def whole(stage):
+        async with requests(stage) as seen, engine(stage, SPECS[strategy], **options) as (made, book):
+            await story(stage, made, book)
+            await asyncio.sleep(3)
+        assert seen.lost == []
+        assert seen.sent > 100
+
+    play(whole, limit=LIMIT)
+
+
+@pytest.mark.parametrize("strategy", NAMES)
+def test_good_to_good(strategy):
+    async def story(stage, made, book):
+        await at_rest(made, book)
+        assert await serving(stage) == {"v2"}
+
+    told(strategy, story)
+
+
+@pytest.mark.parametrize("strategy", NAMES)
+def test_good_to_bad_halts_and_an_abort_goes_back(strategy):
+    async def story(stage, made, book):
+        await ask_for(book, images=BAD)
+        await at_rest(made, book, ("halted",))
+        assert await serving(stage) == {"v1"}
+        await ask_for(book, wish="abort")
+        await at_rest(made, book, ("aborted",))
+        assert await serving(stage) == {"v1"}
+        await ask_for(book, wish="", images=V2)
+        await at_rest(made, book)
+        assert await serving(stage) == {"v2"}
+
+    told(strategy, story)
+
+
+@pytest.mark.parametrize("strategy", NAMES)
+def test_a_rollback_of_what_is_done(strategy):
+    async def story(stage, made, book):
+        before = (await at_rest(made, book)).stable
+        await ask_for(book, rollback_to=before)
+        await at_rest(made, book)
+        assert await serving(stage) == {"v1"}
+
+    told(strategy, story)
+
+
+@pytest.mark.parametrize("strategy", NAMES)
+@pytest.mark.parametrize("after", [1.0, 4.0, 9.0])
+def test_a_third_revision_midway(strategy, after):
+    async def story(stage, made, book):
+        await made.run(after)
+        await ask_for(book, images=V3)
+        await at_rest(made, book)
+        assert await serving(stage) == {"v3"}
+
+    told(strategy, story)
+
+
+@pytest.mark.parametrize("strategy", NAMES)
+@pytest.mark.parametrize("replicas", [2, 6])
+def test_scaled_midway(strategy, replicas):
+    async def story(stage, made, book):
+        await made.run(3.0)
+        await stage.api.patch(DEPLOYMENTS, "echo", Patch({"spec": {"replicas": replicas}}), NS)
+        await at_rest(made, book)
+        assert await serving(stage) == {"v2"}
+
+    told(strategy, story)
+
+
+@pytest.mark.parametrize("strategy", NAMES)
+def test_a_node_drained_midway(strategy):
+    async def story(stage, made, book):
+        await made.run(3.0)
+        running = asyncio.create_task(evict(stage, "node-2"))
+        await at_rest(made, book)
+        await running
+        assert await serving(stage) == {"v2"}
+
+    told(strategy, story)
+
+
+async def evict(stage, node):
+    """As ``kubectl drain`` does it: cordoned, then each pod evicted."""
+    from tidegate.kube.api import NODES
+
+    await stage.api.patch(NODES, node, Patch({"spec": {"unschedulable": True}}))
+    for pod in await stage.pods():
+        if pod["spec"].get("nodeName") == node:
+            name = pod["metadata"]["name"]
+            body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name, "namespace": NS}}
+            await stage.api.create(PODS, body, NS, subresource="eviction")
+
+
+@pytest.mark.parametrize("strategy", NAMES)
+@pytest.mark.parametrize(("code", "reason"), [(429, "TooManyRequests"), (409, "Conflict"), (500, "InternalError")])
+def test_an_api_that_answers_with_errors_for_a_while(strategy, code, reason):
+    async def story(stage, made, book):
+        answer = failing(code, reason)
+        exchange = stage.lab.lab.exchange
+        until = stage.now + 20
+
+        async def stormy(request):
+            if stage.now < until and stage.now % 2 < 1.2 and request.method != "GET":
+                await answer(request)
+            return await exchange(request)
+
+        client = KubeClient(stormy, "lab")
+        async with at_work(stage, "echo", "engine-2", client=client) as other:
+            await at_rest(other, ConfigMapBook(client, NS, "echo"))
+        assert await serving(stage) == {"v2"}
+
+    told(strategy, story)
+
+
+KILLED_AFTER = range(1, 40)
+
+
+@pytest.mark.parametrize("strategy", NAMES)
+def test_an_engine_killed_after_any_write_is_taken_over(strategy):
+    async def whole(stage):
+        async with requests(stage) as seen:
+            book = ConfigMapBook(stage.client, NS, "echo")
+            await book.begin(SPECS[strategy])
+            for last in range(1, 80):
+                mortal = Mortal(stage.lab.lab.exchange, 1 + last % 3)
+                async with at_work(stage, "echo", f"engine-{last}", client=KubeClient(mortal, "lab")) as made:
+                    running = asyncio.create_task(made.run(60))
+                    dying = asyncio.create_task(mortal.died.wait())
+                    await asyncio.wait((running, dying), return_when=asyncio.FIRST_COMPLETED)
+                    is_over = running.done()
+                    for task in (running, dying):
+                        task.cancel()
+                    await asyncio.gather(running, dying, return_exceptions=True)
+                if is_over and (await book.read()).status.phase == "done":
+                    break
+            else:
+                raise AssertionError("never done")
+            assert last > 3, "it was hardly killed"
+            assert await serving(stage) == {"v2"}
+            await asyncio.sleep(3)
+        assert seen.lost == []
+
+    play(whole, limit=LIMIT)
+
+
+@pytest.mark.parametrize("strategy", NAMES)
+def test_of_two_engines_one_acts(strategy):
+    async def story(stage, made, book):
+        from tidegate.client.options import Identity
+        from tidegate.client.release.acts import Ground
+        from tidegate.client.release.run import Engine, HeldByOther
+
+        other = Engine(book, Ground(stage.client, Identity("bob@desk", "other"), seed=2))
+        await made.turn()
+        with pytest.raises(HeldByOther):
+            await other.turn()
+        await at_rest(made, book)
+        assert await serving(stage) == {"v2"}
+
+    told(strategy, story)
