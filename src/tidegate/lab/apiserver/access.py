@@ -1,8 +1,8 @@
-"""Who asks, and may they? Bearer tokens with fixed rules, in front of everything the server answers.
+"""Who asks, and may they? Bearer tokens, in front of everything the server answers.
 
-Without a token, and with the lab's own, a caller may do everything. A registered token may do what its rules say and
-what Kubernetes lets everyone do who has signed in (the roles system:basic-user, system:discovery and
-system:public-info-viewer). RBAC objects are data here: they are never read.
+Without a token, and with the lab's own, a caller may do everything. Everybody else may do what Roles and bindings say
+(``rbac``), what Kubernetes lets everyone do who has signed in (the roles system:basic-user, system:discovery and
+system:public-info-viewer), and, by a registered token, what its fixed rules say.
 
 How a request becomes a question follows k8s.io/apiserver (pkg/endpoints/request/requestinfo.go), how a rule answers it
 pkg/registry/rbac/rules and v1helpers of rbac, the refusal pkg/endpoints/handlers/responsewriters/errors.go.
@@ -13,12 +13,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from tidegate import vtime
 from tidegate.kube.api import JsonObject
 from tidegate.kube.errors import ApiError
 from tidegate.kube.exchange import Request
 from tidegate.lab.apiserver import failures
+from tidegate.lab.apiserver.rbac import ACCOUNT_PREFIX, Attributes, Bindings, account_user
 from tidegate.lab.apiserver.registry import Registry
+from tidegate.lab.apiserver.store import Collection, Store
 from tidegate.lab.apiserver.tokens import decoded_claims
 
 OWN_TOKEN = "lab"
@@ -35,23 +39,6 @@ _PUBLIC = ("/api", "/apis", "/healthz", "/livez", "/openapi", "/readyz", "/versi
 
 class RuleError(ValueError):
     """A rule or a name that cannot be registered; the message says what would be accepted."""
-
-
-@dataclass(frozen=True, slots=True)
-class Attributes:
-    """What a request asks for: a verb on a resource, or on a path where ``resource`` is ""."""
-
-    verb: str
-    group: str = ""
-    resource: str = ""
-    subresource: str = ""
-    namespace: str = ""
-    name: str = ""
-    path: str = ""
-
-    @property
-    def full_resource(self) -> str:
-        return f"{self.resource}/{self.subresource}" if self.subresource else self.resource
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,18 +65,21 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """Somebody known; ``rules`` None is who may do everything."""
+    """Somebody known; ``rules`` None is who may do everything, else their own beside what is bound to them."""
 
     name: str
     groups: tuple[str, ...] = EVERYONE
     rules: tuple[Rule, ...] | None = None
+    uid: str = ""
 
-    def may(self, asked: Attributes) -> bool:
+    def may_anyway(self, asked: Attributes) -> bool:
+        """By fixed rules, whatever is bound to them."""
         if self.rules is None:
             return True
         if not asked.resource:
             return asked.verb == "get" and any(asked.path == p or asked.path.startswith(f"{p}/") for p in _PUBLIC)
-        return any(rule.allows(asked) for rule in (*self.rules, *BASIC))
+        basic = BASIC if EVERYONE[0] in self.groups else ()
+        return any(rule.allows(asked) for rule in (*self.rules, *basic))
 
 
 BASIC = (
@@ -100,15 +90,19 @@ BASIC = (
 
 PUBLIC_RULE: JsonObject = {"verbs": ["get"], "nonResourceURLs": [*_PUBLIC, *(f"{path}/*" for path in _PUBLIC)]}
 
-ADMIN = Subject("kubernetes-admin", ("system:masters", *EVERYONE))
+MASTERS = "system:masters"
+ADMIN = Subject("kubernetes-admin", (MASTERS, *EVERYONE))
 
 
 class Access:
-    """The lab's subjects by name. ``registry`` resolves the resources that rules name."""
+    """The lab's subjects by name. ``registry`` resolves the resources that rules name; ``store`` has the bindings."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, store: Store) -> None:
         self._registry = registry
         self._subjects: dict[str, Subject] = {}
+        self.bindings = Bindings(store, registry)
+        self._accounts = store.collection(registry.named("", "serviceaccounts"))
+        self._pods = store.collection(registry.named("", "pods"))
 
     def register(self, name: str, rules: Iterable[str], namespace: str = "") -> str:
         """Let ``name`` do what ``rules`` say, instead of what it may have been let do before; its token.
@@ -129,12 +123,20 @@ class Access:
             for name in sorted(self._subjects)
         ]
 
-    def named(self, user: str) -> Subject:
-        """A user as others ask about them: one who was never registered has no rules. RBAC objects are never enforced,
-        so a service account may what its token may."""
-        if user.startswith("system:serviceaccount:"):
-            return Subject(user, ("system:serviceaccounts", *EVERYONE))
-        return ADMIN if user == ADMIN.name else self._subjects.get(user) or Subject(user, rules=())
+    def named(self, user: str, groups: tuple[str, ...] = EVERYONE) -> Subject:
+        """A user as others ask about them: one who was never registered has no rules of their own."""
+        if user == ADMIN.name:
+            return ADMIN
+        if MASTERS in groups:
+            return Subject(user, groups)
+        known = self._subjects.get(user)
+        return Subject(user, groups, known.rules if known is not None else ())
+
+    def verdict(self, subject: Subject, asked: Attributes) -> tuple[bool, str]:
+        """Whether a subject may, and why, in the authorizer's words."""
+        if subject.may_anyway(asked):
+            return True, ""
+        return self.bindings.verdict(subject.name, subject.groups, asked)
 
     def subject(self, headers: Mapping[str, str]) -> Subject:
         """Who sends a request, or who they act as.
@@ -148,29 +150,49 @@ class Access:
         user = headers.get("impersonate-user", "")
         if user in ("", found.name):
             return found
-        if found.rules is not None:
-            raise refused(found, Attributes("impersonate", resource="users", name=user))
-        if headers.get("impersonate-group") == "system:masters":
-            return Subject(user, ("system:masters", *EVERYONE))
-        return self.named(user)
+        namespace, _, name = user.removeprefix(ACCOUNT_PREFIX).partition(":")
+        is_account = user.startswith(ACCOUNT_PREFIX)
+        wanted = Attributes("impersonate", resource="users", name=user)
+        if is_account:
+            wanted = Attributes("impersonate", resource="serviceaccounts", namespace=namespace, name=name)
+        self._demand(found, wanted)
+        asked_group = headers.get("impersonate-group", "")
+        if asked_group:
+            self._demand(found, Attributes("impersonate", resource="groups", name=asked_group))
+            return self.named(user, (asked_group, *EVERYONE))
+        return self.named(user, account_groups(namespace) if is_account else EVERYONE)
+
+    def _demand(self, subject: Subject, asked: Attributes) -> None:
+        is_allowed, why = self.verdict(subject, asked)
+        if not is_allowed:
+            raise refused(subject, asked, why)
 
     def holder(self, token: str) -> Subject | None:
         """Whose token it is."""
         if token == OWN_TOKEN:
             return ADMIN
-        account = str((decoded_claims(token) or {}).get("sub") or "")
-        if account:  # a service account's: RBAC objects are never enforced
-            return Subject(account, ("system:serviceaccounts", *EVERYONE))
+        claims = decoded_claims(token)
+        if claims is not None:
+            return self._account(claims)
         name = token.removeprefix(f"{OWN_TOKEN}-")
         return self._subjects.get(name) if token == token_of(name) else None
+
+    def _account(self, claims: dict[str, Any]) -> Subject | None:
+        """The service account of a token: while it, and the pod the token was given to, are still there."""
+        own = claims["kubernetes.io"]
+        namespace, name, uid = own["namespace"], own["serviceaccount"]["name"], own["serviceaccount"]["uid"]
+        if claims["exp"] <= vtime.now().timestamp() or not _is_there(self._accounts, namespace, name, uid):
+            return None
+        pod = own.get("pod")
+        if pod and not _is_there(self._pods, namespace, pod["name"], pod["uid"]):
+            return None
+        return Subject(account_user(namespace, name), account_groups(namespace), (), uid)
 
     def admit(self, request: Request) -> Subject:
         """Who asks. Raises ``ApiError`` 401, or 403 when they may not."""
         subject = self.subject(request.headers)
         if subject.rules is not None:
-            asked = attributes(request)
-            if not subject.may(asked):
-                raise refused(subject, asked)
+            self._demand(subject, attributes(request))
         return subject
 
     # -- rules
@@ -242,14 +264,25 @@ def attributes(request: Request) -> Attributes:
     return Attributes(verb, group, rest[0], rest[2] if len(rest) > 2 else "", namespace, name, request.path)
 
 
-def refused(subject: Subject, asked: Attributes) -> ApiError:
+def account_groups(namespace: str) -> tuple[str, ...]:
+    """The groups of a service account."""
+    return ("system:serviceaccounts", f"system:serviceaccounts:{namespace}", *EVERYONE)
+
+
+def _is_there(collection: Collection, namespace: str, name: str, uid: str) -> bool:
+    version = collection.get(namespace, name)
+    return version is not None and version.object["metadata"]["uid"] == uid
+
+
+def refused(subject: Subject, asked: Attributes, reason: str = "") -> ApiError:
     """403 in the real server's words."""
+    tail = f": {reason}" if reason else ""
     if not asked.resource:
-        why = f'User "{subject.name}" cannot {asked.verb} path "{asked.path}"'
+        why = f'User "{subject.name}" cannot {asked.verb} path "{asked.path}"{tail}'
         return failures.failure(403, "Forbidden", f"forbidden: {why}", {})
     where = f'in the namespace "{asked.namespace}"' if asked.namespace else "at the cluster scope"
     what = f'{asked.verb} resource "{asked.full_resource}" in API group "{asked.group}" {where}'
-    why = f'User "{subject.name}" cannot {what}'
+    why = f'User "{subject.name}" cannot {what}{tail}'
     qualified = f"{asked.resource}.{asked.group}" if asked.group else asked.resource
     details = {"name": asked.name, "group": asked.group, "kind": asked.resource}
     named = f'{qualified} "{asked.name}"' if asked.name else qualified

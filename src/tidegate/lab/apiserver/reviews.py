@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from tidegate.kube.api import JsonObject
 from tidegate.lab.apiserver import failures
-from tidegate.lab.apiserver.access import BASIC, PUBLIC_RULE, Access, Attributes, Subject
+from tidegate.lab.apiserver.access import BASIC, PUBLIC_RULE, Access, Subject
+from tidegate.lab.apiserver.rbac import Attributes
 from tidegate.lab.apiserver.registry import REVIEW, Row
 from tidegate.lab.apiserver.tokens import decoded_claims
 
@@ -39,10 +40,11 @@ def _status(kind: str, spec: JsonObject, access: Access, subject: Subject) -> Js
         holder = access.holder(spec["token"]) if spec.get("token") else subject
         return _authenticated(spec, holder) if holder else {"user": {}}
     if kind == "SelfSubjectRulesReview":
-        return _rules(spec.get("namespace") or "", subject)
-    if kind != "SelfSubjectAccessReview" and spec.get("user"):
-        subject = access.named(spec["user"])
-    return {"allowed": subject.may(_asked(spec))}
+        return _rules(spec.get("namespace") or "", access, subject)
+    if kind != "SelfSubjectAccessReview" and (spec.get("user") or spec.get("groups")):
+        subject = access.named(spec.get("user") or "", tuple(spec.get("groups") or ()))
+    is_allowed, why = access.verdict(subject, _asked(spec))
+    return {"allowed": is_allowed} | ({"reason": why} if why else {})
 
 
 def _authenticated(spec: JsonObject, holder: Subject) -> JsonObject:
@@ -59,20 +61,37 @@ def _authenticated(spec: JsonObject, holder: Subject) -> JsonObject:
 
 
 def _user(subject: Subject) -> JsonObject:
-    return {"username": subject.name, "groups": list(subject.groups)}
+    uid = {"uid": subject.uid} if subject.uid else {}
+    return {"username": subject.name, **uid, "groups": list(subject.groups)}
 
 
-def _rules(namespace: str, subject: Subject) -> JsonObject:
+def _rules(namespace: str, access: Access, subject: Subject) -> JsonObject:
     if not namespace:
         raise failures.bad_request("no namespace on request")
     if subject.rules is None:
         return _ALL
     own = [rule for rule in subject.rules if rule.namespace in ("", namespace)]
+    grants = access.bindings.grants(subject.name, subject.groups, namespace)
+    bound = [rule for grant in grants for rule in grant.rules]
     return {
-        "resourceRules": [rule.shown() for rule in (*own, *BASIC)],
-        "nonResourceRules": [PUBLIC_RULE],
+        "resourceRules": [
+            *(_shown(rule, _RESOURCES) for rule in bound if rule.get("resources")),
+            *(rule.shown() for rule in (*own, *BASIC)),
+        ],
+        "nonResourceRules": [
+            *(_shown(rule, _PATHS) for rule in bound if rule.get("nonResourceURLs")),
+            PUBLIC_RULE,
+        ],
         "incomplete": False,
     }
+
+
+_RESOURCES = ("verbs", "apiGroups", "resources", "resourceNames")
+_PATHS = ("verbs", "nonResourceURLs")
+
+
+def _shown(rule: JsonObject, keys: tuple[str, ...]) -> JsonObject:
+    return {key: rule[key] for key in keys if rule.get(key)}
 
 
 def _asked(spec: JsonObject) -> Attributes:

@@ -50,7 +50,7 @@ class ApiServer:
         self.rng = rng
         self.verbs = Verbs(self.registry, rng, addressing or Addressing())
         self.backends = backends or Backends()
-        self.access = Access(self.registry)
+        self.access = Access(self.registry, self.verbs.store)
         self.webhooks = Webhooks(self.verbs.store, self.registry, rng)
         self._discovery = Discovery(self.registry)
         self._streams = Streams(self.verbs, self.backends)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 
 from tidegate.kube.api import JsonObject
@@ -20,7 +21,7 @@ from tidegate.lab.apiserver.webhooks.matching import CREATE, UPDATE, Asked
 Place = tuple[str, str]
 """(namespace, name) of an object; the namespace of a cluster-scoped one is ""."""
 
-TOKEN_SECONDS = 3600
+TOKEN_SECONDS, TOKEN_SECONDS_LEAST = 3600, 600
 OBJECTS = ("", "status", "ephemeralcontainers", "finalize", "resize")
 """Subresources whose body is the object itself."""
 
@@ -199,19 +200,28 @@ def _bind(verbs: Verbs, row: Row, place: Place, binding: JsonObject, options: Op
 
 
 def _token(verbs: Verbs, row: Row, place: Place, request: JsonObject) -> Version:
-    """A TokenRequest answered with a JWT-shaped token."""
+    """A TokenRequest answered with a JWT-shaped token, of a pod's if it says so (BoundServiceAccountToken)."""
     account = verbs.get(row, *place).object
     spec = request.get("spec") or {}
     now = verbs.world().now
     seconds = int(spec.get("expirationSeconds") or TOKEN_SECONDS)
+    if seconds < TOKEN_SECONDS_LEAST:
+        why = "Invalid value: " + f"{seconds}: may not specify a duration less than 10 minutes"
+        cause = {"reason": "FieldValueInvalid", "message": why, "field": "spec.expirationSeconds"}
+        details = {"name": "", "group": "authentication.k8s.io", "kind": "TokenRequest", "causes": [cause]}
+        message = f'TokenRequest.authentication.k8s.io "" is invalid: spec.expirationSeconds: {why}'
+        raise failures.failure(422, "Invalid", message, {key: value for key, value in details.items() if value})
     ends = now + timedelta(seconds=seconds)
     namespace, name = place
+    own: JsonObject = {"namespace": namespace, "serviceaccount": {"name": name, "uid": account["metadata"]["uid"]}}
+    if bound := spec.get("boundObjectRef"):
+        own |= _bound(verbs, namespace, name, bound)
     claims = {
         "aud": spec.get("audiences") or ["https://kubernetes.default.svc"],
         "exp": int(ends.timestamp()),
         "iat": int(now.timestamp()),
         "sub": f"system:serviceaccount:{namespace}:{name}",
-        "kubernetes.io": {"namespace": namespace, "serviceaccount": {"name": name, "uid": account["metadata"]["uid"]}},
+        "kubernetes.io": own,
     }
     answer = {
         "kind": "TokenRequest",
@@ -225,3 +235,22 @@ def _token(verbs: Verbs, row: Row, place: Place, request: JsonObject) -> Version
         "status": {"token": encoded_claims(claims), "expirationTimestamp": stamp(ends)},
     }
     return Version(answer, 0)
+
+
+def _bound(verbs: Verbs, namespace: str, account: str, ref: JsonObject) -> JsonObject:
+    """The pod a token is given to: it is good while the pod is there (registry/core/serviceaccount/storage/token.go).
+
+    What else can be named there (a Secret, a Node) binds nothing in a lab.
+    """
+    if ref.get("kind") != "Pod":
+        return {}
+    pods = verbs.registry.named("", "pods")
+    pod = verbs.get(pods, namespace, ref.get("name") or "").object
+    metadata = pod["metadata"]
+    if pod["spec"].get("serviceAccountName") != account:
+        why = f"cannot bind token for serviceaccount {json.dumps(account)} to pod running with different serviceaccount"
+        raise failures.bad_request(f"{why} name.")
+    if ref.get("uid") and ref["uid"] != metadata["uid"]:
+        why = f"the UID in the bound object reference ({ref['uid']}) does not match the UID in record. "
+        raise failures.unmet(pods, metadata["name"], f"{why}The object might have been deleted and then recreated")
+    return {"pod": {"name": metadata["name"], "uid": metadata["uid"]}}
