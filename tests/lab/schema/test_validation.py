@@ -6,7 +6,7 @@ import copy
 
 import pytest
 
-from tidegate.kube.api import DEPLOYMENTS, SERVICES, Resource
+from tidegate.kube.api import DEPLOYMENTS, SERVICES
 from tidegate.lab.apiserver.schema import defaults
 from tidegate.lab.apiserver.schema.validation import invalid, validate
 
@@ -243,4 +243,3 @@ def test_a_crd_is_named_by_its_plural_and_group():
     }
     crd = named("CustomResourceDefinition", "wrong.x.org", spec=spec)
     assert problems(crd) == ['metadata.name: Invalid value: "wrong.x.org": must be spec.names.plural+"."+spec.group']
-    assert Resource("apiextensions.k8s.io", "v1", "crds", "CustomResourceDefinition").kind

@@ -30,16 +30,19 @@ ACCEPTED = [
 decode_json = msgspec.json.Decoder().decode
 
 
-def decode(request: Request) -> JsonObject:
-    """The body as an object. Absent content types are JSON (``kubectl scale --current-replicas`` sends none)."""
+def decode(request: Request, *, keeps_nulls: bool = False) -> JsonObject:
+    """The body as an object. Absent content types are JSON (``kubectl scale --current-replicas`` sends none).
+
+    A null member is an absent one, unless ``keeps_nulls``: of custom kinds the schema decides.
+    """
     kind = request.headers.get("content-type", "").partition(";")[0].strip()
     body = request.body
     if kind == "application/vnd.kubernetes.protobuf":
         obj: Any = _protobuf(body)
     elif kind in ("", "application/json", "*/*"):
-        obj = _json(body)
+        obj = _json(body, keeps_nulls=keeps_nulls)
     elif kind in ("application/yaml", "text/yaml", "application/x-yaml"):
-        obj = _yaml(body)
+        obj = _yaml(body, keeps_nulls=keeps_nulls)
     else:
         raise failures.unsupported_media_type(ACCEPTED)
     if not isinstance(obj, dict):
@@ -54,17 +57,18 @@ def _protobuf(body: bytes) -> Any:
         raise failures.bad_request(f"error decoding the body of the request: {error}") from None
 
 
-def _json(body: bytes) -> Any:
+def _json(body: bytes, *, keeps_nulls: bool = False) -> Any:
     try:
         obj = decode_json(body)
     except msgspec.DecodeError as error:
         raise failures.bad_request(f"error decoding the body of the request: {error}") from None
-    return without_nulls(obj) if b"null" in body else obj
+    return without_nulls(obj) if b"null" in body and not keeps_nulls else obj
 
 
-def _yaml(body: bytes) -> Any:
+def _yaml(body: bytes, *, keeps_nulls: bool = False) -> Any:
     try:
-        return without_nulls(yaml.safe_load(body))
+        obj = yaml.safe_load(body)
+        return obj if keeps_nulls else without_nulls(obj)
     except yaml.YAMLError as error:
         raise failures.bad_request(f"error converting YAML to JSON: {error}") from None
 
@@ -141,8 +145,11 @@ def check_fields(row: Row, obj: JsonObject, options: Options, old: JsonObject | 
     ``fieldValidation`` says whether a dropped field is an error (Strict), a warning (Warn) or nobody's business.
     What equals ``old`` was held against the type before: a label patch costs no walk through the pod's spec.
     """
-    news = obj if old is None else _news(obj, old)
-    found = strict.survey(row.kind, news)
+    if row.custom is not None:
+        wrong = strict.mismatch("meta.v1.ObjectMeta", obj.get("metadata") or {})
+        found = strict.Survey(wrong, [f'unknown field "{path}"' for path in row.custom.prune(obj)])
+    else:
+        found = strict.survey(row.kind, obj if old is None else _news(obj, old))
     if found.mismatch:
         raise _undecodable(row, found.mismatch)
     texts = found.unknown
@@ -152,7 +159,8 @@ def check_fields(row: Row, obj: JsonObject, options: Options, old: JsonObject | 
         raise _undecodable(row, "strict decoding error: " + ", ".join(texts))
     if options.validation == "Warn":
         options.warnings.extend(texts)
-    strict.prune(row.kind, obj)
+    if row.custom is None:
+        strict.prune(row.kind, obj)
 
 
 def _news(obj: JsonObject, old: JsonObject) -> JsonObject:

@@ -49,10 +49,14 @@ class Discovery:
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._cache: dict[str, bytes] = {}
+        self._revision = registry.revision
 
     def answer(self, request: Request) -> Response | None:
         """The response, or None when the path is a resource's."""
         path = request.path.rstrip("/") or "/"
+        if self._revision != self._registry.revision:
+            self._cache.clear()
+            self._revision = self._registry.revision
         depth = path.count("/")
         if path.startswith(("/api/", "/apis/")) and depth > 3:
             return None
@@ -161,11 +165,17 @@ class Discovery:
             for version in held
         }
         if not rest:
-            return self._encoded(path, lambda: openapi.index(list(places)))
+            return self._encoded(
+                path, lambda: openapi.index({place: self._custom(*at) for place, at in places.items()})
+            )
         if rest not in places:
             raise failures.no_such_path()
         rows = self._registry.in_place(*places[rest])
         return self._encoded(path, lambda: openapi.document(rest, rows))
+
+    def _custom(self, group: str, version: str) -> str:
+        """The names of the schemas of a place's custom kinds."""
+        return " ".join(row.type_name for row in self._registry.in_place(group, version))
 
 
 def _place(group: str, version: str) -> str:

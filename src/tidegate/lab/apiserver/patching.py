@@ -28,11 +28,12 @@ def applied(row: Row, config: JsonObject, writer: ownership.Writer, options: Opt
 
     def change(old: JsonObject) -> JsonObject:
         try:
-            done = ownership.apply(old or None, config, row.kind, writer, force=force)
+            live = old if row.conversion is None or not old else row.conversion.from_storage(old)
+            done = ownership.apply(live or None, config, row.type_name or row.kind, writer, force=force)
         except ownership.ApplyConflict as conflict:
             raise failures.failure(409, "Conflict", str(conflict), {"causes": conflict.causes}) from conflict
         options.managed = done.managed
-        return done.object
+        return done.object if row.conversion is None else row.conversion.to_storage(done.object)
 
     return change
 
@@ -56,6 +57,10 @@ def apply_patch(kind: str, api_version: str, target: JsonObject, style: PatchSty
 
 def patched(row: Row, style: PatchStyle, body: Any, subresource: str = "") -> Change:
     """The change a PATCH asks for, applied to the object as the row's version (or its Scale) shows it."""
+
+    if row.custom is not None and style == "strategic" and subresource != "scale":
+        accepted = [media for media, known in MEDIA_TYPES.items() if known != "strategic"]
+        raise failures.unsupported_media_type([*accepted, APPLY])
 
     def change(old: JsonObject) -> JsonObject:
         if subresource == "scale":

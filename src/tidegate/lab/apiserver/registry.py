@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from tidegate.kube.api import JsonObject, Resource
 from tidegate.lab.apiserver.selectors import FieldPath
 from tidegate.lab.apiserver.strategy import Strategy
+
+if TYPE_CHECKING:
+    from tidegate.lab.apiserver.custom.kinds import CustomKind
 
 VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
 REVIEW = ("create",)
@@ -53,6 +57,8 @@ class Row:
     type_name: str = ""
     deprecation: str = ""
     """Said in a Warning header with every answer."""
+    custom: CustomKind | None = None
+    """What a CustomResourceDefinition says about this kind; None for built-in ones."""
 
     @property
     def kind(self) -> str:
@@ -60,7 +66,11 @@ class Row:
 
     @property
     def singular(self) -> str:
-        return self.resource.kind.lower()
+        return self.custom.singular if self.custom is not None else self.resource.kind.lower()
+
+    @property
+    def list_kind(self) -> str:
+        return self.custom.list_kind if self.custom is not None else f"{self.resource.kind}List"
 
     @property
     def qualified(self) -> str:
@@ -80,6 +90,8 @@ class Registry:
 
     def __init__(self, rows: Iterable[Row]) -> None:
         self.rows: list[Row] = []
+        self.revision = 0
+        """Grows with every change of what is served, for those who keep what they made of it."""
         self._places: dict[tuple[str, str], dict[str, Row]] = {}
         self._resources: dict[tuple[str, str], Row] = {}
         for row in rows:
@@ -87,9 +99,18 @@ class Registry:
 
     def add(self, row: Row) -> None:
         resource = row.resource
+        self.revision += 1
         self.rows.append(row)
         self._places.setdefault((resource.group, resource.version), {})[resource.plural] = row
         self._resources.setdefault((resource.group, resource.plural), row)
+
+    def replace_custom(self, group: str, rows: Iterable[Row]) -> None:
+        """Serve these custom kinds of a group, in this order, and no others."""
+        kept = [row for row in self.rows if row.custom is None or row.resource.group != group]
+        self.revision += 1
+        self.rows, self._places, self._resources = [], {}, {}
+        for row in (*kept, *rows):
+            self.add(row)
 
     def place(self, group: str, version: str) -> dict[str, Row] | None:
         """The rows of one group and version by plural; None when it is not served."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tidegate.kube import api
 from tidegate.kube.api import Resource
+from tidegate.lab.apiserver.custom.strategy import DefinitionStrategy
 from tidegate.lab.apiserver.kinds.namespaces import NamespaceStrategy
 from tidegate.lab.apiserver.kinds.plain import (
     DeploymentStrategy,
@@ -175,6 +176,9 @@ def _other(core: list[Row]) -> list[Row]:
             PlainStrategy(has_generation=True), categories=("api-extensions",)),
         Row(Resource(HOOKS, "v1", "validatingwebhookconfigurations", "ValidatingWebhookConfiguration", False),
             PlainStrategy(has_generation=True), categories=("api-extensions",)),
+        Row(Resource("apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", False),
+            DefinitionStrategy(), ("crd", "crds"), ("api-extensions",),
+            subresources=(status("CustomResourceDefinition"),)),
         Row(api.LEASES, plain),
         Row(api.ENDPOINTSLICES, SliceStrategy()),
     ]  # fmt: skip

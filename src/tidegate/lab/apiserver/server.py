@@ -15,6 +15,7 @@ from tidegate.kube.errors import ApiError
 from tidegate.kube.exchange import Request, Response, whole
 from tidegate.lab.apiserver import bodies, deletions, failures, listing, reviews, routes, subresources, watching
 from tidegate.lab.apiserver.access import Access
+from tidegate.lab.apiserver.custom.definitions import Definitions
 from tidegate.lab.apiserver.deletions import DeleteOptions
 from tidegate.lab.apiserver.discovery import Discovery
 from tidegate.lab.apiserver.objects import stamp
@@ -52,6 +53,7 @@ class ApiServer:
         self.backends = backends or Backends()
         self.access = Access(self.registry, self.verbs.store)
         self.webhooks = Webhooks(self.verbs.store, self.registry, rng)
+        self._definitions = Definitions(self.verbs)
         self._discovery = Discovery(self.registry)
         self._streams = Streams(self.verbs, self.backends)
         namespaces = self.registry.named("", "namespaces")
@@ -140,7 +142,7 @@ class ApiServer:
     def _create(self, route: Route, request: Request, admission: Admission | None) -> Response:
         row = route.row
         require(row, "create")
-        obj = bodies.decode(request)
+        obj = bodies.decode(request, keeps_nulls=row.custom is not None)
         options = bodies.write_options(request, admission)
         bodies.check_kind(row, route.subresource, obj)
         if reviews.is_review(row):
@@ -198,9 +200,9 @@ class ApiServer:
                 raise failures.unknown_patch_type()
             apply = patched(row, style, bodies.patch_body(request), route.subresource)
         else:
-            obj = bodies.decode(request)
+            obj = bodies.decode(request, keeps_nulls=row.custom is not None)
             bodies.check_kind(row, route.subresource, obj)
-            if row.conversion is not None:
+            if row.conversion is not None and row.custom is None:
                 obj = row.conversion.to_storage(obj)
 
             def apply(old: JsonObject) -> JsonObject:
@@ -209,7 +211,7 @@ class ApiServer:
         if route.subresource == "scale":
             return apply
 
-        has_nulls = b"null" in request.body
+        has_nulls = b"null" in request.body and row.custom is None
 
         def checked(old: JsonObject) -> JsonObject:
             new = apply(old)

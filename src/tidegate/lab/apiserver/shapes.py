@@ -59,7 +59,7 @@ class Plain:
 
     def many(self, page: Page) -> bytes:
         head = {
-            "kind": f"{self.row.kind}List",
+            "kind": self.row.list_kind,
             "apiVersion": self.row.resource.api_version,
             "metadata": list_metadata(page),
         }
@@ -141,9 +141,10 @@ class Tabular(Plain):
 
     def _table(self, versions: list[Version]) -> dict[str, Any]:
         objects = [version.object for version in versions]
-        return tables.table(
-            self.row.kind, objects, vtime.now(), tables.Options(self._style.include, self._style.version)
-        )
+        options = tables.Options(self._style.include, self._style.version)
+        if self.row.custom is not None:
+            return self.row.custom.table(objects, vtime.now(), options)
+        return tables.table(self.row.kind, objects, vtime.now(), options)
 
 
 def shape(row: Row, accept: str, include: str = "") -> Plain:

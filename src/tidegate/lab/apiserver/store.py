@@ -8,7 +8,7 @@ many watchers there are.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from tidegate.kube.api import JsonObject
 from tidegate.lab.apiserver.registry import Row
@@ -30,6 +30,8 @@ class Collection:
         self.forgotten = 0
         """Events at or below this version are no longer kept."""
         self.watchers = Audience()
+        self.after: Callable[[Event], None] | None = None
+        """Told of a change when every watcher has been; it may write again."""
 
     def get(self, namespace: str, name: str) -> Version | None:
         named = self.namespaces.get(namespace)
@@ -90,6 +92,8 @@ class Collection:
         if len(self.history) > HISTORY_LENGTH:
             self.forgotten = self.history.popleft().rv
         self.watchers.tell(event)
+        if self.after is not None:
+            self.after(event)
 
 
 def _key(obj: JsonObject) -> tuple[str, str]:
@@ -110,6 +114,24 @@ class Store:
         if collection is None:
             collection = self._collections[stored] = Collection(stored)
         return collection
+
+    def rekey(self, old: Row, new: Row, reread: Callable[[JsonObject], JsonObject]) -> None:
+        """Let ``new`` have the collection of ``old``. Objects are shown as ``reread`` makes them, at their versions."""
+        collection = self.collection(old)
+        del self._collections[old]
+        collection.row = new
+        self._collections[new] = collection
+        for named in collection.namespaces.values():
+            for name, version in named.items():
+                obj = reread(version.object)
+                if obj != version.object:
+                    named[name] = Version(obj, version.rv)
+
+    def drop(self, row: Row) -> None:
+        """Forget a collection; its watchers' streams end."""
+        collection = self._collections.pop(row.stored, None)
+        if collection is not None:
+            collection.watchers.end()
 
     def insert(self, row: Row, obj: JsonObject) -> Version:
         """Store a new object (taken over, its resourceVersion set)."""

@@ -33,7 +33,9 @@ def read(verbs: Verbs, route: Route) -> Version:
     if subresource in OBJECTS:
         return version
     if subresource == "scale":
-        return Version(scale_of(version.object), version.rv)
+        if row.custom is not None:
+            row.custom.check_scale(version.object)
+        return Version(_scale(row, version.object), version.rv)
     raise failures.method_not_allowed()
 
 
@@ -96,6 +98,10 @@ def scale_of(obj: JsonObject) -> JsonObject:
     }
 
 
+def _scale(row: Row, obj: JsonObject) -> JsonObject:
+    return scale_of(obj) if row.custom is None else row.custom.scale_of(obj)
+
+
 def selector_text(selector: JsonObject) -> str:
     """A LabelSelector (or a plain map) in kubectl's grammar, terms sorted by key as Go prints them."""
     if "matchLabels" not in selector and "matchExpressions" not in selector:
@@ -112,10 +118,10 @@ def _rescale(verbs: Verbs, row: Row, place: Place, wanted: Change, options: Opti
     admission, options.admission = options.admission, None  # what is asked about is the Scale
 
     def replicas(old: JsonObject) -> JsonObject:
-        scale = wanted(scale_of(old))
+        scale = wanted(_scale(row, old))
         if admission is not None:
             asked = Asked(
-                row, UPDATE, *place, scale, scale_of(old), "scale", options.shown(), options.dry_run,
+                row, UPDATE, *place, scale, _scale(row, old), "scale", options.shown(), options.dry_run,
                 int(old["metadata"]["resourceVersion"]),
             )  # fmt: skip
             scale = admission.mutated(asked) or scale
@@ -132,11 +138,14 @@ def _rescale(verbs: Verbs, row: Row, place: Place, wanted: Change, options: Opti
             cause = {"reason": "FieldValueInvalid", "message": why.partition(": ")[2], "field": "spec.replicas"}
             details = {"name": place[1], "group": "autoscaling", "kind": "Scale", "causes": [cause]}
             raise failures.failure(422, "Invalid", f'Scale.autoscaling "{place[1]}" is invalid: {why}', details)
-        obj["spec"]["replicas"] = count
+        if row.custom is not None:
+            row.custom.rescale(obj, count)
+        else:
+            obj["spec"]["replicas"] = count
         return obj
 
     version = verbs.update(row, place, replicas, options)
-    return Version(scale_of(version.object), version.rv)
+    return Version(_scale(row, version.object), version.rv)
 
 
 # -- namespaces

@@ -333,7 +333,7 @@ def _claim(row: Row, old: JsonObject | None, obj: JsonObject, options: Options, 
     """Write down who owns what, in place: as an apply said, or what this manager's write changed."""
     if options.managed is not None:
         obj["metadata"]["managedFields"] = options.managed
-    elif options.manager and row.conversion is None:
+    elif options.manager and (row.conversion is None or row.custom is not None):
         writer = ownership.Writer(options.manager, row.resource.api_version, stamp(vtime.now()), subresource)
         obj["metadata"]["managedFields"] = ownership.track(old, obj, row.type_name or row.kind, writer)
 

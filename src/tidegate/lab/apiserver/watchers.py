@@ -38,6 +38,11 @@ class Watcher:
             self._queue.append((*seen, event))
         self.wake()
 
+    def end(self) -> None:
+        """Let the reader have what is queued, and no more."""
+        self.is_overrun = True
+        self.wake()
+
     def wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
@@ -94,6 +99,15 @@ class Audience:
         watchers.pop(watcher, None)
         if not watchers:
             self._followers.get(path, {}).pop(value, None)
+
+    def end(self) -> None:
+        """End every watcher: the collection is no more."""
+        for watcher in list(self._everyone):
+            watcher.end()
+        for values in self._followers.values():
+            for watchers in values.values():
+                for watcher in list(watchers):
+                    watcher.end()
 
     def tell(self, event: Event) -> None:
         """Offer a change to whom it may concern."""

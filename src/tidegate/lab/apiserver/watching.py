@@ -88,10 +88,10 @@ async def follow(store: Store, row: Row, namespace: str, options: ListOptions) -
         watcher = opening.watcher
         while True:
             await watcher.wait()
-            if watcher.is_overrun:
-                return
             for kind, version, _ in watcher.take():
                 yield WatchEvent(kind, version.object)
+            if watcher.is_overrun:
+                return
     finally:
         opening.close()
 

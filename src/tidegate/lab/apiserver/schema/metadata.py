@@ -13,8 +13,11 @@ _ANNOTATIONS_MAX = 256 * 1024
 _STANDARD_FINALIZERS = ("kubernetes", "orphan", "foregroundDeletion")
 
 
-def validate(kind: str, metadata: Json) -> list[Cause]:
-    """``metadata`` of an object of a built-in kind (apimachinery/pkg/api/validation/objectmeta.go)."""
+def validate(kind: str, metadata: Json, *, has_free_finalizers: bool = False) -> list[Cause]:
+    """``metadata`` of an object (apimachinery/pkg/api/validation/objectmeta.go).
+
+    Custom kinds take the general rules; their finalizers may be called without a domain (``has_free_finalizers``).
+    """
     found: list[Cause] = []
     check = names.rule_for(kind)
     prefix = str(metadata.get("generateName") or "")
@@ -29,7 +32,8 @@ def validate(kind: str, metadata: Json) -> list[Cause]:
     found += annotation_set(metadata.get("annotations"), "metadata.annotations")
     found += _owners(metadata.get("ownerReferences") or ())
     for index, finalizer in enumerate(metadata.get("finalizers") or ()):
-        found += _finalizer(str(finalizer), f"metadata.finalizers[{index}]")
+        path = f"metadata.finalizers[{index}]"
+        found += _finalizer(str(finalizer), path, has_free_names=has_free_finalizers)
     return found
 
 
@@ -75,9 +79,9 @@ def _owners(references: Any) -> list[Cause]:
     return found
 
 
-def _finalizer(value: str, field: str) -> list[Cause]:
+def _finalizer(value: str, field: str, *, has_free_names: bool) -> list[Cause]:
     found = [causes.invalid(field, value, text) for text in names.qualified_name(value)]
-    if not found and "/" not in value and value not in _STANDARD_FINALIZERS:
+    if not found and not has_free_names and "/" not in value and value not in _STANDARD_FINALIZERS:
         text = "name is neither a standard finalizer name nor is it fully qualified"
         found.append(causes.invalid(field, value, text))
     return found

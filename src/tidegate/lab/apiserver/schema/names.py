@@ -59,6 +59,19 @@ def dns_label(value: str) -> Sequence[str]:
     return _check(value, _LABEL, 63, shape(_LABEL_TEXT, _LABEL, "my-name", "123-abc"))
 
 
+_LABEL_1035 = "[a-z]([-a-z0-9]*[a-z0-9])?"
+_LABEL_1035_TEXT = (
+    "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, "
+    "and end with an alphanumeric character"
+)
+
+
+@_remembered
+def dns_1035_label(value: str) -> Sequence[str]:
+    """RFC 1035 label: the names and versions of custom kinds."""
+    return _check(value, _LABEL_1035, 63, shape(_LABEL_1035_TEXT, _LABEL_1035, "my-name", "abc-123"))
+
+
 @_remembered
 def dns_subdomain(value: str) -> Sequence[str]:
     """RFC 1123 subdomain: most object names."""

@@ -7,8 +7,9 @@ group version and then cached by the caller.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
+from zlib import crc32
 
 from tidegate.kube.api import Resource
 from tidegate.lab.apiserver.schema import types
@@ -32,6 +33,12 @@ class Sub(Protocol):
     def version(self) -> str: ...
 
 
+class Published(Protocol):
+    """A custom kind: it brings its own schema."""
+
+    def published(self) -> Json: ...
+
+
 class Row(Protocol):
     """What a document needs to know of a served resource (``registry.Row`` is one)."""
 
@@ -41,6 +48,8 @@ class Row(Protocol):
     def verbs(self) -> tuple[str, ...]: ...
     @property
     def subresources(self) -> Sequence[Sub]: ...
+    @property
+    def custom(self) -> Published | None: ...
 
 
 _PACKAGES = {
@@ -72,10 +81,14 @@ _PATCHES = (
 )
 
 
-def index(places: Iterable[str]) -> Json:
-    """The root: one URL per place ("api/v1", "apis/apps/v1"); the hash lets clients cache for ever."""
+def index(places: Mapping[str, str]) -> Json:
+    """The root: one URL per place ("api/v1", "apis/apps/v1"); the hash lets clients cache for ever.
+
+    Each place's text says which custom kinds it holds, "" for none: a document lasts as long as they do.
+    """
     stamp = types.release().replace(".", "")
-    paths = {place: {"serverRelativeURL": f"/openapi/v3/{place}?hash={stamp}"} for place in sorted(places)}
+    hashes = {place: f"{stamp}{crc32(text.encode()):08x}" if text else stamp for place, text in places.items()}
+    paths = {place: {"serverRelativeURL": f"/openapi/v3/{place}?hash={hashes[place]}"} for place in sorted(places)}
     return {"paths": paths}
 
 
@@ -84,17 +97,23 @@ def document(place: str, rows: Iterable[Row]) -> Json:
     listed = list(rows)
     paths: Json = {}
     roots: list[str] = []
+    schemas: Json = {}
     for row in listed:
         resource = row.resource
-        root = types.resolve(resource.kind, resource.api_version)
-        if root:
-            roots.append(root)
-        _paths(paths, row, root)
+        if row.custom is not None:
+            name, schema = custom_name(resource.group, resource.version, resource.kind), row.custom.published()
+            schemas[name] = schema
+            roots.append("meta.v1.ObjectMeta")
+        else:
+            root = types.resolve(resource.kind, resource.api_version)
+            name = _full(root) if root else ""
+            roots += [root] if root else []
+        _paths(paths, row, name)
     return {
         "openapi": "3.0.0",
         "info": {"title": f"Kubernetes {place}", "version": types.release()},
         "paths": paths,
-        "components": {"schemas": _schemas(roots)},
+        "components": {"schemas": dict(sorted((_schemas(roots) | schemas).items()))},
     }
 
 
@@ -117,7 +136,8 @@ def _paths(paths: Json, row: Row, root: str) -> None:
         group = sub.group or resource.group
         version = sub.version or resource.version
         below = {"group": group, "version": version, "kind": sub.kind}
-        name = types.resolve(sub.kind, f"{group}/{version}" if group else version)
+        known = types.resolve(sub.kind, f"{group}/{version}" if group else version) if row.custom is None else ""
+        name = _full(known) if known else root
         paths[resource.path(scope, "{name}", sub.name)] = _methods(sub.verbs, below, name)
 
 
@@ -151,7 +171,15 @@ def _operation(action: str, gvk: Json, root: str) -> Json:
 
 
 def _link(name: str) -> Json:
-    return {"$ref": f"#/components/schemas/{_full(name)}"} if name else {}
+    return {"$ref": f"#/components/schemas/{name}"} if name else {}
+
+
+def custom_name(group: str, version: str, kind: str) -> str:
+    """``dev.tidegate.v1alpha1.Release``: a custom kind's schema (kube-openapi util ToRESTFriendlyName)."""
+    return ".".join([*reversed(group.split(".")), version, kind])
+
+
+METADATA: Json = _link("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta")
 
 
 def _full(name: str) -> str:
@@ -223,7 +251,7 @@ def _shape(word: str) -> Json:
     if word == "IntOrString":
         return {"$ref": f"#/components/schemas/{_INT_OR_STRING}"}
     scalar = _SCALARS.get(word)
-    return dict(scalar) if scalar is not None else _link(word)
+    return dict(scalar) if scalar is not None else _link(_full(word) if word else "")
 
 
 def _wrapped(word: str) -> Json:

@@ -40,13 +40,23 @@ def table(kind: str, objects: Sequence[Json], now: datetime, options: Options | 
     """A Table of ``objects`` as they look at ``now``; its ``metadata`` is the caller's to fill."""
     options = options or Options()
     printer = _PRINTERS.get(kind, _PLAIN)
+    return framed(columns(printer.layout), [_row(printer, obj, now, options) for obj in objects], options)
+
+
+def framed(definitions: list[Json], rows: list[Json], options: Options) -> dict[str, Any]:
+    """A Table of these columns and rows."""
     return {
         "kind": "Table",
         "apiVersion": f"meta.k8s.io/{options.version}",
         "metadata": {},
-        "columnDefinitions": columns(printer.layout),
-        "rows": [_row(printer, obj, now, options) for obj in objects],
+        "columnDefinitions": definitions,
+        "rows": rows,
     }
+
+
+def row(cells: list[Any], obj: Json, options: Options) -> dict[str, Any]:
+    """One row, with as much of its object as was asked for."""
+    return {"cells": cells, "object": _object(obj, options)}
 
 
 def _row(printer: Printer, obj: Json, now: datetime, options: Options) -> dict[str, Any]:

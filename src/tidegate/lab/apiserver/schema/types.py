@@ -107,7 +107,7 @@ def resolve(kind: str, api_version: str = "") -> str:
     kind.
     """
     if "." in kind:
-        return kind if kind in _table()["types"] else ""
+        return kind if kind in _table()["types"] or kind in _registered else ""
     if api_version:
         group, _, version = api_version.rpartition("/")
         named = kinds().get((group, version, kind))
@@ -116,9 +116,21 @@ def resolve(kind: str, api_version: str = "") -> str:
     return _by_kind().get(kind, "")
 
 
-@cache
+_registered: dict[str, Type] = {}
+
+
+def register(made: Type) -> None:
+    """Add a type of a custom kind. Its name says its content: nothing is ever replaced, nothing need be removed."""
+    _registered[made.name] = made
+
+
 def find(name: str) -> Type | None:
-    """The type of that name, or None (scalars, ``any``, custom resources)."""
+    """The type of that name, or None (scalars, ``any``)."""
+    return _registered.get(name) or _built_in(name)
+
+
+@cache
+def _built_in(name: str) -> Type | None:
     raw = _table()["types"].get(name)
     if raw is None:
         return None

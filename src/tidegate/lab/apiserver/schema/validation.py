@@ -188,23 +188,12 @@ def _priority_class(obj: Json, old: Json | None) -> list[Cause]:
 
 
 def _custom_resource_definition(obj: Json, old: Json | None) -> list[Cause]:
+    """Its name alone; the rest is ``custom.definition_checks``'."""
     spec = obj.get("spec") or {}
-    called, group = spec.get("names") or {}, str(spec.get("group") or "")
-    name, wanted = str(obj["metadata"].get("name") or ""), f"{called.get('plural')}.{group}"
-    found: list[Cause] = []
-    if name != wanted:
-        found.append(causes.invalid("metadata.name", name, 'must be spec.names.plural+"."+spec.group'))
-    if not group:
-        found.append(causes.required("spec.group"))
-    found += [causes.required(f"spec.names.{key}") for key in ("plural", "kind") if not called.get(key)]
-    if not spec.get("scope"):
-        found.append(causes.required("spec.scope"))
-    found += causes.one_of("spec.scope", spec.get("scope"), ("Cluster", "Namespaced"))
-    versions = spec.get("versions") or []
-    if sum(bool(version.get("storage")) for version in versions) != 1:
-        text = "must have exactly one version marked as storage version"
-        found.append(causes.invalid("spec.versions", versions, text))
-    return found
+    name = str(obj["metadata"].get("name") or "")
+    if old is not None or name == f"{(spec.get('names') or {}).get('plural') or ''}.{spec.get('group') or ''}":
+        return []
+    return [causes.invalid("metadata.name", name, 'must be spec.names.plural+"."+spec.group')]
 
 
 _RULES: dict[str, Rule] = {
