@@ -25,6 +25,7 @@ from tidegate.model.names import (
     SYSTEM_NAMESPACE,
 )
 from tidegate.observers.asking import ACCOUNT, AGENT_ASK_PORT, COORDINATOR_ASK_PORT, ask_target
+from tidegate.operator.process import ProcessSettings
 
 OF = Installation("tidegate:1")
 NODE = {"spec.nodeName": "node-1", "status.hostIP": "192.0.2.1", "metadata.name": "tidegate-coordinator-x"}
@@ -172,6 +173,18 @@ def test_the_operator_would_be_let_in_at_pod_securitys_strictest_level():
     assert context["capabilities"] == {"drop": ["ALL"]} and context["allowPrivilegeEscalation"] is False
     assert context["seccompProfile"] == {"type": "RuntimeDefault"}
     assert "host" not in container["lifecycle"]["preStop"]["httpGet"]
+
+
+def test_the_operator_finds_who_it_is_and_where_its_certificate_may_be_written():
+    pod = pod_of(*OPERATOR)
+    settings = ProcessSettings.from_env(environment(pod))
+    assert settings.identity == NODE["metadata.name"] and settings.host == ""
+    [volume] = [
+        one["name"] for one in pod["containers"][0]["volumeMounts"] if one["mountPath"] == settings.webhook.folder
+    ]
+    assert {"name": volume, "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}} in pod["volumes"]
+    assert {settings.health_port, settings.metrics_port, settings.webhook.port} == set(ports_of(pod))
+    assert settings.webhook.name == "tidegate-webhook.tidegate-system.svc"
 
 
 def test_the_operator_has_two_replicas_apart_and_a_gate_of_its_own():

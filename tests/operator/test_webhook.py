@@ -27,7 +27,7 @@ from tidegate.lab.apiserver.schema import patches
 from tidegate.model.names import SYSTEM_NAMESPACE, WEBHOOK
 from tidegate.operator import webhook as module
 from tidegate.operator.injection import REVIEW_BYTES_MAX
-from tidegate.operator.webhook import Webhook, WebhookSettings
+from tidegate.operator.webhook import Webhook
 from tidegate.operator.webhook_certificates import (
     AUTHORITY_RENEW,
     RETIRE,
@@ -35,6 +35,7 @@ from tidegate.operator.webhook_certificates import (
     WebhookCertificates,
     renewed,
 )
+from tidegate.operator.webhook_settings import WebhookSettings
 
 HOST = "127.0.0.1"
 [CONFIGURATION] = [one.manifest for one in webhook() if one.manifest["kind"] == WEBHOOKS.kind]

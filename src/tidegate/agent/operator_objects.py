@@ -74,7 +74,7 @@ def _deployment(image: str) -> Manifest:
     container = {
         "name": "operator",
         "image": image,
-        "command": ["tidegate", "operator", "--namespace", SYSTEM_NAMESPACE],
+        "command": ["tidegate", "operator"],
         "env": [
             {"name": "TIDEGATE_POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
             {"name": "TIDEGATE_TLS_DIR", "value": TLS_FOLDER},

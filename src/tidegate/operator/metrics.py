@@ -54,6 +54,7 @@ class Metrics:
         self.records_dropped = Gauge(
             "tidegate_drain_records_dropped", "Drain objects that were not written.", registry=own
         )
+        self.reviews = Counter("tidegate_webhook_reviews", "New pods, by what was done.", ["outcome"], registry=own)
 
     def saw(self, entry: Entry) -> None:
         """One retirement came to its end."""

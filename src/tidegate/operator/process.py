@@ -2,7 +2,9 @@
 
 Environment: TIDEGATE_POD (who we are; the Lease names it), TIDEGATE_SERVER (URL; empty: kubeconfig),
 TIDEGATE_NODE_ADDRESS or TIDEGATE_HOST (where /healthz, /readyz and /metrics listen; every address without it),
-TIDEGATE_HEALTH_PORT, TIDEGATE_METRICS_PORT, TIDEGATE_NAMESPACE (of the Lease), TIDEGATE_WORKERS, TIDEGATE_SEED.
+TIDEGATE_HEALTH_PORT, TIDEGATE_METRICS_PORT, TIDEGATE_NAMESPACE (of the Lease), TIDEGATE_WORKERS, TIDEGATE_SEED;
+TIDEGATE_TLS_DIR (a folder of memory for the webhook's certificate: without it no webhook is served),
+TIDEGATE_WEBHOOK_PORT.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import contextlib
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from tidegate.agent.operator_objects import HEALTH_PORT, METRICS_PORT
 from tidegate.kube import wire
@@ -23,7 +26,11 @@ from tidegate.operator.leadership import Leadership
 from tidegate.operator.logs import Log
 from tidegate.operator.operator import WORKERS, Operator, Settings
 from tidegate.operator.records import Records
+from tidegate.operator.webhook_settings import WebhookSettings
 from tidegate.vtime import Nursery, Program
+
+if TYPE_CHECKING:
+    from tidegate.operator.webhook import Webhook
 
 STALL_SECONDS = 20.0
 """A loop that has not turned for so long is none that keeps anything: /healthz says so, and the kubelet starts anew."""
@@ -41,6 +48,7 @@ class ProcessSettings:
     namespace: str = SYSTEM_NAMESPACE
     workers: int = WORKERS
     seed: str = "0"
+    webhook: WebhookSettings | None = None
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> ProcessSettings:
@@ -53,6 +61,7 @@ class ProcessSettings:
             namespace=env.get("TIDEGATE_NAMESPACE", SYSTEM_NAMESPACE),
             workers=int(env.get("TIDEGATE_WORKERS", WORKERS)),
             seed=env.get("TIDEGATE_SEED", "0"),
+            webhook=WebhookSettings.from_env(env),
         )
 
 
@@ -73,21 +82,38 @@ async def serve(api: KubeClient, settings: ProcessSettings, log: Log, stop: asyn
     records = Records(KubeClient(lease.fenced(api.exchange), api.server), lambda: lease.is_leading)
     operator = Operator(api, lease, Settings(settings.identity, settings.seed, settings.workers), log, records)
     records.saw = operator.metrics.saw
+    hook = _webhook(api, settings.webhook, operator, log)
     async with contextlib.AsyncExitStack() as stack:
-        answers = serving.exchange(lambda: "", lambda: _unready(operator), lambda: _scraped(operator, records))
+        answers = serving.exchange(lambda: "", lambda: _unready(operator, hook), lambda: _scraped(operator, records))
         for port in sorted({settings.health_port, settings.metrics_port}):
             await stack.enter_async_context(wire.serving(answers, settings.host or "0.0.0.0", port))
         log("started", identity=settings.identity)
         async with Nursery() as nursery:
             nursery.start(operator.run(), name="operator")
             nursery.start(records.run(), name="records")
+            if hook is not None:
+                nursery.start(hook.run(), name="webhook")
             await stop.wait()
+            if hook is not None:
+                await hook.leave()
             nursery.cancel()
         await lease.resign()
         log("stopped", identity=settings.identity)
 
 
-def _unready(operator: Operator) -> str:
+def _webhook(api: KubeClient, settings: WebhookSettings | None, operator: Operator, log: Log) -> Webhook | None:
+    if settings is None:
+        return None
+    from tidegate.operator.webhook import Webhook  # late: it needs `cryptography`, and a lab's operator has no webhook
+
+    hook = Webhook(api, settings, lambda line: log(line))
+    hook.saw = lambda outcome: operator.metrics.reviews.labels(outcome).inc()
+    return hook
+
+
+def _unready(operator: Operator, hook: Webhook | None) -> str:
+    if hook is not None and not hook.is_ready:
+        return "the webhook has no certificate yet"
     if operator.is_ready:
         return ""
     error = operator.releases.error

@@ -11,9 +11,8 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 
-from tidegate.agent.operator_objects import GATE_AND_SLEEP_PATH, GATE_ONLY_PATH, WEBHOOK_NAME, WEBHOOK_PORT
+from tidegate.agent.operator_objects import GATE_AND_SLEEP_PATH, GATE_ONLY_PATH
 from tidegate.kube import wire
 from tidegate.kube.api import Api
 from tidegate.kube.crowd import Limits
@@ -22,6 +21,7 @@ from tidegate.kube.exchange import Request, Response, whole
 from tidegate.kube.tls import Credentials
 from tidegate.operator.injection import REVIEW_BYTES_MAX, answer
 from tidegate.operator.webhook_certificates import WebhookCertificates
+from tidegate.operator.webhook_settings import WebhookSettings
 from tidegate.vtime import Nursery
 
 LIMITS = Limits(
@@ -34,23 +34,13 @@ REFRESH_SECONDS = 5.0
 LEAVE_SECONDS = 3.0
 
 
-@dataclass(frozen=True, slots=True)
-class WebhookSettings:
-    """Where it listens, the folder (of memory) that its certificate is written to, and the name in that. ``host`` ""
-    is every address."""
-
-    folder: str
-    host: str = ""
-    port: int = WEBHOOK_PORT
-    name: str = WEBHOOK_NAME
-
-
 class Webhook:
-    """Every replica serves. ``outcomes`` counts answers (``injection.Answer.outcome``), for metrics."""
+    """Every replica serves. ``outcomes`` counts answers (``injection.Answer.outcome``), and ``saw`` is told of each."""
 
     def __init__(self, api: Api, settings: WebhookSettings, log: Callable[[str], None]) -> None:
         self.settings = settings
         self.outcomes: Counter[str] = Counter()
+        self.saw: Callable[[str], None] = lambda outcome: None
         self.port = 0
         self._log = log
         self._certificates = WebhookCertificates(api, settings.folder, log, settings.name)
@@ -91,6 +81,7 @@ class Webhook:
             return _closing(405, b"a review is sent by POST", "text/plain")
         found = answer(request.body, replaces_sleep=request.path == GATE_AND_SLEEP_PATH)
         self.outcomes[found.outcome] += 1
+        self.saw(found.outcome)
         return _closing(200, found.body, "application/json")
 
     async def _serve(self) -> None:
