@@ -131,7 +131,8 @@ def _cluster(document: Document) -> list[str]:
 
 def _pod(pod: Document, held: Holds, why: bool) -> list[str]:
     state = "terminating" if pod["terminating"] else "ready" if pod["ready"] else "not ready"
-    found = [f"  on {pod['node'] or 'no node'}, {state}, {'gated' if pod['gated'] else 'not gated'}"]
+    gate = "gated" if pod["gated"] else f"not gated: {pod['ungated']}"
+    found = [f"  on {pod['node'] or 'no node'}, {state}, {gate}"]
     if pod["owner"]:
         owned = "released by" if pod["released"] else "of"
         found.append(f"  {owned} {pod['owner']}, {_called(pod)}")
@@ -199,6 +200,10 @@ def _workload(workload: Document) -> list[str]:
         (one["name"], str(one["revision"]), str(one["desired"]), str(one["ready"])) for one in workload["replicasets"]
     ]
     found += table(rows, header, "  ")
+    for each in workload["without_gate"]:
+        have = "pod has" if len(each["pods"]) == 1 else "pods have"
+        found.append(f"  {len(each['pods'])} {have} no gate ({_few(each['pods'], 'pods')}): {each['reason']}")
+        found += [f"    next: {each['next']}"] if each["next"] else []
     if workload["released"]:
         found.append(f"  released: {', '.join(workload['released'])}")
     return found
@@ -288,5 +293,5 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-def _few(nodes: list[str]) -> str:
-    return ", ".join(nodes) if len(nodes) <= 6 else f"{', '.join(nodes[:5])} and {len(nodes) - 5} more nodes"
+def _few(names: list[str], what: str = "nodes") -> str:
+    return ", ".join(names) if len(names) <= 6 else f"{', '.join(names[:5])} and {len(names) - 5} more {what}"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from tidegate.client.permissions import Deed
+from tidegate.client.ungated import is_wanted
 from tidegate.dataplane.facts import Facts
 from tidegate.dataplane.labkernel import FORMAT as LAB_FORMAT
 from tidegate.engine.act import reservations
@@ -14,7 +15,7 @@ from tidegate.kube.api import JsonObject
 from tidegate.model.decode import Malformed
 from tidegate.model.endpoint import Endpoint
 from tidegate.model.epoch import Epoch, earliest_by_install
-from tidegate.model.names import LATEST_EPOCH, decode_drain, fence_install
+from tidegate.model.names import GATE, GATE_ON, LATEST_EPOCH, UNGATED, decode_drain, fence_install
 from tidegate.model.pod import Pod
 from tidegate.traffic import Census, all_held, hold_warnings
 from tidegate.traffic.held import instant
@@ -184,10 +185,14 @@ def ungated(census: Census) -> list[Checked]:
             continue
         pods = [pod for pod in census.owned_by(one) if not pod.is_terminating and not pod.is_finished]
         serving = [pod for pod in pods if census.services_of(pod)]
-        bare = [pod for pod in serving if not pod.is_gated]
+        bare = [pod for pod in serving if is_wanted(pod)]
         if bare:
             sentence = f"{len(bare)} of {len(serving)} pods that serve have no gate: a rollout ends them unverified"
+            told = sorted({pod.annotations[UNGATED] for pod in bare if UNGATED in pod.annotations})
+            sentence += f" ({'; '.join(told)})" if told else ""
             step = "add the preStop hook to its template (docs/operating.md)"
+            if not told:
+                step += f", or label its namespace {GATE}={GATE_ON} where the webhook is installed, and restart it"
             found.append(Checked("gate", "warn", sentence, step, str(one)))
     return found or [Checked("gate", "ok", "every pod that serves is gated")]
 

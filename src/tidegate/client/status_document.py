@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from tidegate.client.status_nodes import Heard
+from tidegate.client.ungated import why_ungated, without_gate
 from tidegate.dataplane.facts import Facts, Route
 from tidegate.drain.source import suspects
 from tidegate.model.endpoint import Endpoint
@@ -127,6 +128,7 @@ class Sight:
             "ready": one.is_ready,
             "terminating": one.is_terminating,
             "gated": one.is_gated,
+            "ungated": why_ungated(one),
             "owner": None if owner is None else f"{owner.kind}/{owner.name}",
             "released": one.owner is None and owner is not None,
             **_revision(self.census.revision_of(one)),
@@ -209,6 +211,10 @@ class Sight:
                 if each.kind == "ReplicaSet" and (each.desired or self.census.owned_by(each))
             ],
             "ungated": sum(not pod.is_gated for pod in pods if not pod.is_terminating and not pod.is_finished),
+            "without_gate": [
+                {"reason": each.reason, "pods": list(each.pods), "next": each.next_step}
+                for each in without_gate(one, pods)
+            ],
             "released": [pod.name for pod in pods if pod.owner is None],
         }
 
