@@ -45,11 +45,12 @@ class Activity:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the workload said. ``is_idle`` is None where that could not be told."""
+    """What the workload said. ``is_idle`` is None where that could not be told, ``amount`` where it said no number."""
 
     probe: str
     is_idle: bool | None
     detail: str = ""
+    amount: float | None = None
 
     def __str__(self) -> str:
         word = {True: "says idle", False: "says busy", None: "cannot be read"}[self.is_idle]
@@ -123,7 +124,7 @@ def _judge_metric(activity: Activity, status: int, body: bytes) -> Answer:
     if any(math.isnan(value) or value < 0 for value in values):
         return Answer(activity.text, None, f"a sample is no count: {', '.join(f'{value:g}' for value in values[:5])}")
     total = sum(values)
-    return Answer(activity.text, total == 0, f"{activity.metric} is {total:g}")
+    return Answer(activity.text, total == 0, f"{activity.metric} is {total:g}", total)
 
 
 def _samples(activity: Activity, text: str) -> Iterator[float]:

@@ -55,9 +55,7 @@ class View:
 def decide(scene: Scene) -> Decision:
     """What to do now: for the one that comes, and for those that go."""
     view = view_of(scene)
-    kept = {view.name, view.serving, "" if view.is_served else scene.status.stable}
-    can_go = bool(view.serving or not scene.spec.service)
-    old = [one for one in scene.editions if can_go and one.revision not in kept]
+    old = draining(scene)
     view = replace(view, scene=shrinking.remembered(scene, old))
     coming = next(_coming(view))
     if coming.status.phase == Phase.PAUSED.value or _is_stopped(coming):
@@ -79,6 +77,15 @@ def view_of(scene: Scene) -> View:
     way = scene.way(scene.spec.service) if scene.spec.service else None
     goal = scene.stable if is_abort else scene.incoming
     return View(scene, goal, way.selector.get(REVISION_LABEL, "") if way is not None else "", is_abort)
+
+
+def draining(scene: Scene) -> list[Edition]:
+    """Those that go: whoever is not to have, has not, and could not have to take back the traffic."""
+    view = view_of(scene)
+    if scene.spec.service and not view.serving:
+        return []
+    kept = {view.name, view.serving, "" if view.is_served else scene.status.stable}
+    return [one for one in scene.editions if one.revision not in kept]
 
 
 def question(kind: str, revision: str, scene: Scene) -> Question:

@@ -31,7 +31,7 @@ class Member:
 
     ``connections``: what is in flight at it, None where that is not known (unknown is not idle). ``ending`` is how its
     drain ended, as written on it (``verified``, ``timed-out: node-3``, ...). ``problem``: why its containers do not
-    run. ``cost`` is its deletion cost.
+    run. ``cost`` is its deletion cost. ``is_probed``: it bears the activity probe of the release, where that has one.
     """
 
     name: str
@@ -46,6 +46,7 @@ class Member:
     ending: str = ""
     problem: str = ""
     cost: int = 0
+    is_probed: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -186,6 +186,11 @@ def _revived(scene: Scene, edition: Edition) -> Step | None:
 
 def _shrunk(scene: Scene, edition: Edition) -> Iterator[Step | str]:
     staying = edition.staying
+    bare = tuple(one.name for one in staying if not one.is_probed)
+    if bare:
+        why = "they are asked by it whether they have work"
+        probe = {"activity": scene.spec.rainbow.activity}
+        yield Step(Act.MARK, edition.revision, why, pods=bare, detail=probe)
     due = [one for one in staying if _is_due(scene, one)]
     left = len(staying) - len(due)
     text = f"{edition.revision}: {len(staying)} pod{'s' * (len(staying) != 1)}, {work_of(scene, edition)}"

@@ -11,7 +11,7 @@ from copy import deepcopy
 
 from tidegate.client.drain import drain_pod
 from tidegate.client.options import VerbOptions
-from tidegate.client.release import family_acts
+from tidegate.client.release import family_acts, rainbow_acts
 from tidegate.client.release.family import deployments_of, replicasets_of
 from tidegate.client.release.gate import gate_in_place
 from tidegate.client.release.ground import Failed, Ground, is_stale, write
@@ -90,7 +90,11 @@ def _replicaset(sight: Sight, deployment: JsonObject, revision: str) -> JsonObje
 
 
 async def _drain(ground: Ground, sight: Sight, step: Step) -> None:
-    """One pod after the other, each replaced first. Raises ``Failed`` at the first that is not verified."""
+    """One pod after the other, each replaced first; with ``count``, the Deployment is to have as many fewer, and they
+    are idle. Raises ``Failed`` at the first that is not verified."""
+    if step.count is not None:
+        await rainbow_acts.end_idle(ground, sight, step)
+        return
     for name in step.pods:
         options = VerbOptions(
             timeout_seconds=ground.drain_seconds,
@@ -132,6 +136,7 @@ PERFORMERS: Mapping[Act, Performer] = {
     Act.RETARGET: family_acts.retarget,
     Act.RETIRE: family_acts.retire,
     Act.AUTOSCALE: family_acts.autoscale,
+    Act.MARK: rainbow_acts.mark,
 }
 __all__ = ["BACKGROUND", "PERFORMERS", "Failed", "Ground", "Performer", "is_stale", "perform", "write"]
 BACKGROUND = frozenset({Act.DRAIN, Act.ASK, Act.MEASURE})

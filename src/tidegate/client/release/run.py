@@ -19,6 +19,7 @@ import msgspec
 from tidegate import vtime
 from tidegate.client.lease import LEASE_SECONDS, RENEW_SECONDS, is_at_work
 from tidegate.client.release import asking
+from tidegate.client.release.activity import Work
 from tidegate.client.release.acts import BACKGROUND, Ground, is_stale, perform
 from tidegate.client.release.book import Book, Entry
 from tidegate.client.release.endings import Endings
@@ -58,6 +59,7 @@ class Engine:
         self._api: Api = api or ground.client
         self._nonce = f"{rng.getrandbits(48):012x}"
         self._holder = ground.identity.holder or self._nonce
+        self._work = Work(ground.client)
         self._beside: dict[str, asyncio.Task[None]] = {}
         self._asked: dict[str, Asked] = {}
         self._failures: dict[str, str] = {}
@@ -78,6 +80,7 @@ class Engine:
         entry = await self._claimed(entry)
         sight = await look(self._api, entry, vtime.now().timestamp(), self.endings.of_round)
         sight.scene = replace(sight.scene, status=self._merged(entry.status))
+        sight.scene = await self._work.seen(sight)
         decision = decide(sight.scene)
         wrong = breaches(sight.scene, decision)
         if wrong:

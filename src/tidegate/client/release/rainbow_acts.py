@@ -1,0 +1,55 @@
+"""What rainbow does to pods: says which go first, and ends those that have no gate to end by."""
+
+from __future__ import annotations
+
+from tidegate.client.release.activity import Work
+from tidegate.client.release.family_acts import scale
+from tidegate.client.release.ground import Failed, Ground, write
+from tidegate.client.release.look import Sight
+from tidegate.engine import act
+from tidegate.engine.act import Step as Change
+from tidegate.engine.act import pointer
+from tidegate.kube.api import PODS
+from tidegate.kube.errors import ApiError
+from tidegate.model.names import ACTIVITY, DrainResult, Ending
+from tidegate.release.plan import Step
+from tidegate.release.scene import DELETION_COST
+
+
+async def mark(ground: Ground, sight: Sight, step: Step) -> None:
+    """Annotations of pods. ``detail``: ``costs`` (pod -> deletion cost), ``activity`` (the probe they are asked by)."""
+    costs, activity = step.detail.get("costs") or {}, step.detail.get("activity")
+    for name in step.pods:
+        obj = sight.pods.get(name)
+        if obj is None:
+            continue
+        wanted = {DELETION_COST: str(costs[name])} if name in costs else {}
+        wanted |= {ACTIVITY: str(activity)} if activity else {}
+        changes: list[Change] = []
+        if not obj["metadata"].get("annotations"):
+            changes.append({"op": "add", "path": "/metadata/annotations", "value": {}})
+        for key, value in wanted.items():
+            changes.append({"op": "add", "path": f"/metadata/annotations/{pointer(key)}", "value": value})
+        try:
+            await write(ground, PODS, obj, changes)
+        except ApiError as error:
+            if not error.is_not_found:
+                raise
+
+
+async def end_idle(ground: Ground, sight: Sight, step: Step) -> None:
+    """Fewer pods (``count``), where those that go (``pods``) have no gate: nobody would look when they are told to.
+
+    So it is looked at here, once more. Every observer has let go of them and nothing is in flight: that is what a gate
+    waits for, and it is written on them as a gate would. Raises ``Failed`` where it is not so any more.
+    """
+    names = set(step.pods)
+    pods = [one for one in sight.pods_of.get(step.subject, []) if one.name in names]
+    counts = await Work(ground.client).connections(sight, pods)
+    busy = [one.name for one in pods if counts[one.uid] != 0]
+    if busy and step.subject not in sight.scene.spec.retire:
+        raise Failed(f"{', '.join(busy)} would have gone idle, and have work again, or it is not known")
+    for one in pods:
+        why = f"routed nowhere and idle, as revision {step.subject} of {sight.entry.spec.workload} drains"
+        await act.record_result(ground.client, one, DrainResult(Ending.VERIFIED, why))
+    await scale(ground, sight, step)
