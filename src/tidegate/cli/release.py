@@ -15,7 +15,7 @@ from tidegate.cli.main import DONE, FAILED, REFUSED, UNVERIFIED, USAGE, fail
 from tidegate.cli.target import Duration, Reference, asking, cluster_options
 
 if TYPE_CHECKING:
-    from tidegate.client.release.book import Entry
+    from tidegate.client.release.book import AskableBook, Entry
     from tidegate.client.release.command import Verb
     from tidegate.kube.kubeconfig import Cluster
     from tidegate.release.spec import Spec
@@ -215,13 +215,15 @@ def _act(workload: str, given: dict[str, Any], work: Callable[[Cluster, str], An
 
 
 async def _start(cluster: Cluster, namespace: str, spec: Spec, given: dict[str, Any]) -> tuple[Any, int]:
+    from tidegate.cli.release_book import opened
     from tidegate.cli.release_view import plan_lines
-    from tidegate.client.release.command import begin_release, plan_release
+    from tidegate.client.release.command import About, begin_release, plan_release
     from tidegate.client.release.document import plan_document
     from tidegate.kube.connect import open_cluster
 
     async with open_cluster(cluster) as client:
-        plan = await plan_release(client, namespace, spec)
+        book = await opened(client, About(namespace, spec.workload))
+        plan = await plan_release(client, book, namespace, spec)
         _where(cluster, namespace)
         for line in plan_lines(plan):
             click.echo(line, err=True)
@@ -229,34 +231,38 @@ async def _start(cluster: Cluster, namespace: str, spec: Spec, given: dict[str, 
             return plan_document(plan), REFUSED if plan.refusals else DONE
         if not question.is_wanted(given["yes"]):
             fail("nothing was changed", FAILED)
-        entry = await begin_release(client, plan)
-        return await _carried(client, entry, given)
+        entry = await begin_release(book, plan)
+        return await _carried(client, book, entry, given)
 
 
 async def _ask(
     cluster: Cluster, about: tuple[str, str], asked: tuple[Verb, str], given: dict[str, Any]
 ) -> tuple[Any, int]:
-    from tidegate.client.release.command import ask_release, changed
+    from tidegate.cli.release_book import opened
+    from tidegate.client.release.command import About, ask_release, changed
     from tidegate.kube.connect import open_cluster
 
     async with open_cluster(cluster) as client:
         _where(cluster, about[0])
         try:
-            entry = await ask_release(client, *about, lambda found: changed(found, *asked, bool(given.get("full"))))
+            book = await opened(client, About(*about))
+            entry = await ask_release(
+                book, About(*about), lambda found: changed(found, *asked, bool(given.get("full")))
+            )
         except ValueError as error:
             fail(str(error), REFUSED)
-        return await _carried(client, entry, given)
+        return await _carried(client, book, entry, given)
 
 
-async def _carried(client: Any, entry: Entry, given: dict[str, Any]) -> tuple[Any, int]:
+async def _carried(client: Any, book: AskableBook, entry: Entry, given: dict[str, Any]) -> tuple[Any, int]:
     from tidegate.cli.ledger import default_path
     from tidegate.cli.release_view import Progress, closing
     from tidegate.client.identity import this_process
-    from tidegate.client.release.command import ReleaseOptions, carry_on, sight_of
+    from tidegate.client.release.command import About, ReleaseOptions, carry_on, sight_of
     from tidegate.client.release.document import document
     from tidegate.engine.ledger import Ledger
 
-    workload = entry.spec.workload
+    workload, about = entry.spec.workload, About(entry.namespace, entry.spec.workload)
     if given["no_wait"]:
         click.echo(f"asked for; `tidegate release status deploy/{workload} -w` shows it", err=True)
     else:
@@ -264,8 +270,8 @@ async def _carried(client: Any, entry: Entry, given: dict[str, Any]) -> tuple[An
             identity=this_process(), ledger=Ledger(default_path()), timeout_seconds=given["timeout"] or float("inf")
         )
         with Progress() as progress:
-            entry = await carry_on(client, entry.namespace, workload, options, progress.heard)
-    shown = document(await sight_of(client, entry.namespace, workload))
+            await carry_on(client, book, about, options, progress.heard)
+    shown = document(await sight_of(client, book, about))
     if given["output"] == "text" and not given["no_wait"]:
         click.echo(closing(shown))
     return shown, DONE if given["no_wait"] else exit_code(shown)
@@ -284,8 +290,8 @@ def _where(cluster: Cluster, namespace: str) -> None:
 
 
 async def _list(cluster: Cluster, namespace: str, given: dict[str, Any]) -> tuple[Any, int]:
+    from tidegate.cli.release_book import releases
     from tidegate.cli.table import table
-    from tidegate.client.release.command import releases
     from tidegate.client.release.document import summary
     from tidegate.kube.connect import open_cluster
 
@@ -302,13 +308,15 @@ async def _list(cluster: Cluster, namespace: str, given: dict[str, Any]) -> tupl
 
 
 async def _history(cluster: Cluster, namespace: str, workload: str, given: dict[str, Any]) -> tuple[Any, int]:
+    from tidegate.cli.release_book import opened
     from tidegate.cli.table import table
-    from tidegate.client.release.command import sight_of
+    from tidegate.client.release.command import About, sight_of
     from tidegate.client.release.document import history as past_of
     from tidegate.kube.connect import open_cluster
 
     async with open_cluster(cluster) as client:
-        found = past_of((await sight_of(client, namespace, workload)).entry)
+        about = About(namespace, workload)
+        found = past_of((await sight_of(client, await opened(client, about), about)).entry)
     if given["output"] == "table":
         rows = [
             [one["revision"], " ".join(f"{k}={v}" for k, v in sorted(one["images"].items())), one["at"], one["outcome"]]

@@ -168,12 +168,15 @@ class Progress:
 async def watched(cluster: Cluster, namespace: str, workload: str, given: dict[str, Any]) -> tuple[Any, int]:
     """``release status``, once or for as long as somebody looks."""
     from tidegate.cli.release import exit_code
-    from tidegate.client.release.command import sight_of
+    from tidegate.cli.release_book import opened
+    from tidegate.client.release.command import About, sight_of
     from tidegate.client.release.document import document
     from tidegate.kube.connect import open_cluster
 
+    about = About(namespace, workload)
     async with open_cluster(cluster) as client:
-        shown = document(await sight_of(client, namespace, workload))
+        book = await opened(client, about)
+        shown = document(await sight_of(client, book, about))
         if not given["watch"]:
             if given["output"] == "table":
                 click.echo("\n".join(lines(shown)))
@@ -182,7 +185,7 @@ async def watched(cluster: Cluster, namespace: str, workload: str, given: dict[s
             while True:
                 show(shown)
                 await asyncio.sleep(LOOK_SECONDS)
-                shown = document(await sight_of(client, namespace, workload))
+                shown = document(await sight_of(client, book, about))
 
 
 @contextlib.contextmanager

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
 from tidegate import vtime
 from tidegate.client.release.book import Entry
 from tidegate.engine.act import instant
-from tidegate.kube.api import RELEASES, Api, JsonObject, Patch
+from tidegate.kube.api import RELEASES, Api, JsonObject, Patch, Selection
 from tidegate.kube.errors import ApiError
 from tidegate.operator import conditions
 from tidegate.release.record import Status, decode_status, encode_status
-from tidegate.release.spec import decode_spec
+from tidegate.release.spec import Spec, decode_spec, encode_spec
 
 FINALIZER = "tidegate.dev/release"
 
@@ -50,6 +51,24 @@ class ObjectBook:
     async def remember(self, entry: Entry, status: Status) -> Entry:
         """Raises ``ApiError``: 409 or 422 where somebody wrote meanwhile."""
         return entry_of(await self.write(entry.version, entry.uid, self._body(entry.generation, status)))
+
+    async def ask(self, entry: Entry, spec: Spec) -> Entry:
+        """Ask for something else, as whoever edits the object does. Raises ``ApiError``."""
+        changes = [*_tests(entry.version, entry.uid), {"op": "add", "path": "/spec", "value": encode_spec(spec)}]
+        self.obj = await self._api.patch(RELEASES, self.name, Patch(changes, "json"), self.namespace)
+        return entry_of(self.obj)
+
+    async def begin(self, spec: Spec, status: Status | None = None) -> Entry:
+        """Raises ``ApiError``: 409 where there is one of that name, 422 for what the schema refuses."""
+        del status
+        made = {
+            "apiVersion": RELEASES.api_version,
+            "kind": RELEASES.kind,
+            "metadata": {"name": self.name, "namespace": self.namespace},
+            "spec": encode_spec(spec),
+        }
+        self.obj = await self._api.create(RELEASES, made, self.namespace)
+        return entry_of(self.obj)
 
     async def show(self) -> None:
         """Write ``ready`` and the conditions where they say something else than what stands there."""
@@ -117,3 +136,33 @@ def entry_of(obj: JsonObject) -> Entry:
         uid=metadata["uid"],
         is_leaving="deletionTimestamp" in metadata,
     )
+
+
+async def is_served(api: Api) -> bool:
+    """Whether the cluster knows Releases. Raises ``KubeError`` where that cannot be told."""
+    try:
+        await api.list(RELEASES, Selection("default"))
+    except ApiError as error:
+        if error.is_not_found:
+            return False
+        if error.code == 403:
+            return True
+        raise
+    return True
+
+
+async def list_objects(api: Api, namespace: str) -> list[Entry]:
+    """Every Release of a namespace, "" for all. One that cannot be read is left out: its condition says why."""
+    found = []
+    for obj in (await api.list(RELEASES, Selection(namespace))).items:
+        with contextlib.suppress(ValueError):
+            found.append(entry_of(obj))
+    return found
+
+
+async def book_of(api: Api, namespace: str, workload: str) -> ObjectBook:
+    """Of the Release of a workload; a new one takes the workload's name. Raises ``KubeError``."""
+    for entry in await list_objects(api, namespace):
+        if entry.spec.workload == workload:
+            return ObjectBook(api, namespace, entry.name)
+    return ObjectBook(api, namespace, workload)

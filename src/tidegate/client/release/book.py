@@ -48,6 +48,18 @@ class Book(Protocol):
         ...
 
 
+class AskableBook(Book, Protocol):
+    """One that people write into as well."""
+
+    async def ask(self, entry: Entry, spec: Spec) -> Entry:
+        """Ask for something else. Raises ``ApiError``."""
+        ...
+
+    async def begin(self, spec: Spec, status: Status | None = None) -> Entry:
+        """The first release of the workload. Raises ``ApiError`` (409 where there is one)."""
+        ...
+
+
 class ConfigMapBook:
     """Keys ``spec`` and ``status`` (JSON) and ``generation`` of a ConfigMap."""
 

@@ -16,7 +16,7 @@ import msgspec
 from tidegate import vtime
 from tidegate.client.options import Identity
 from tidegate.client.release.acts import Ground
-from tidegate.client.release.book import ConfigMapBook, Entry, list_books
+from tidegate.client.release.book import AskableBook, Book, Entry
 from tidegate.client.release.endings import Endings
 from tidegate.client.release.look import Sight, look
 from tidegate.client.release.run import Engine, HeldByOther, Turn
@@ -59,24 +59,34 @@ class ReleasePlan:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class About:
+    """Which workload."""
+
+    namespace: str
+    workload: str
+
+    def __str__(self) -> str:
+        return f"deploy/{self.workload} in namespace {self.namespace}"
+
+
 class NoRelease(KubeError):
     """There is none of that workload."""
 
 
-def none_of(namespace: str, workload: str) -> NoRelease:
-    return NoRelease(f"there is no release of deploy/{workload} in namespace {namespace}: see `tidegate release list`")
+def none_of(about: About) -> NoRelease:
+    return NoRelease(f"there is no release of {about}: see `tidegate release list`")
 
 
-async def plan_release(client: KubeClient, namespace: str, spec: Spec) -> ReleasePlan:
+async def plan_release(client: KubeClient, book: Book, namespace: str, spec: Spec) -> ReleasePlan:
     """Look, and tell the strategy forward. Changes nothing. Raises ``KubeError``."""
-    book = ConfigMapBook(client, namespace, spec.workload)
     try:
         entry = await book.read()
     except (Invalid, ValueError) as error:
         return ReleasePlan(namespace, spec, None, None, (f"what is written of it cannot be read: {error}",))
     status = entry.status if entry is not None else Status()
     generation = entry.generation + 1 if entry is not None else 1
-    asked = Entry(namespace, book.name, spec, status, generation, entry.version if entry else "")
+    asked = Entry(namespace, spec.workload, spec, status, generation, entry.version if entry else "")
     sight = await look(client, asked, vtime.now().timestamp(), {})
     spec = with_service(spec, sight)
     if spec != asked.spec:
@@ -126,30 +136,28 @@ def _notes(sight: Sight) -> list[str]:
     return found
 
 
-async def begin_release(client: KubeClient, plan: ReleasePlan) -> Entry:
+async def begin_release(book: AskableBook, plan: ReleasePlan) -> Entry:
     """Write it down. Of an earlier release of the workload it takes the place; what that left goes on as its past.
 
     Raises ``ApiError`` (a conflict: somebody else asked meanwhile).
     """
-    book = ConfigMapBook(client, plan.namespace, plan.spec.workload)
     found = await book.read()
     return await book.ask(found, plan.spec) if found is not None else await book.begin(plan.spec)
 
 
-async def ask_release(client: KubeClient, namespace: str, workload: str, change: Callable[[Entry], Spec]) -> Entry:
+async def ask_release(book: AskableBook, about: About, change: Callable[[Entry], Spec]) -> Entry:
     """Ask for something else of the release there is. Raises ``NoRelease``, ``ApiError``, ``ValueError`` of
     ``change``."""
-    book = ConfigMapBook(client, namespace, workload)
     for _ in range(10):
         found = await book.read()
         if found is None:
-            raise none_of(namespace, workload)
+            raise none_of(about)
         try:
             return await book.ask(found, change(found))
         except ApiError as error:
             if not error.is_conflict:
                 raise
-    raise KubeError(f"the release of deploy/{workload} changes too often to be asked: try again")
+    raise KubeError(f"the release of deploy/{about.workload} changes too often to be asked: try again")
 
 
 def changed(entry: Entry, verb: Verb, subject: str = "", is_full: bool = False) -> Spec:
@@ -186,23 +194,22 @@ def changed(entry: Entry, verb: Verb, subject: str = "", is_full: bool = False) 
 
 async def carry_on(
     client: KubeClient,
-    namespace: str,
-    workload: str,
+    book: Book,
+    about: About,
     options: ReleaseOptions,
     heard: Callable[[Turn], None] = lambda turn: None,
 ) -> Entry:
     """Carry a release to its next rest (done, aborted, paused, halted), or follow whoever does.
 
     Raises ``KubeError``."""
-    book = ConfigMapBook(client, namespace, workload)
     loop = asyncio.get_running_loop()
     until = loop.time() + options.timeout_seconds
     endings = Endings()
-    watch = Reflector(client, PODS, Selection(namespace))
+    watch = Reflector(client, PODS, Selection(about.namespace))
     watch.subscribe(endings.saw)
     ground = Ground(client, options.identity, options.ledger, options.seed, options.drain_seconds)
     async with Nursery() as nursery:
-        nursery.start(watch.run(), name=f"watch pods of {namespace}")
+        nursery.start(watch.run(), name=f"watch pods of {about.namespace}")
         await watch.synced()
         while loop.time() < until:
             engine = Engine(book, ground, endings=endings)
@@ -218,11 +225,11 @@ async def carry_on(
         nursery.cancel()
     entry = await book.read()
     if entry is None:
-        raise NoRelease(f"the release of deploy/{workload} was deleted meanwhile")
+        raise NoRelease(f"the release of {about} was deleted meanwhile")
     return entry
 
 
-async def _followed(client: KubeClient, book: ConfigMapBook, heard: Callable[[Turn], None]) -> Entry | None:
+async def _followed(client: KubeClient, book: Book, heard: Callable[[Turn], None]) -> Entry | None:
     """Look on while another is at work; None when nobody is any more."""
     while True:
         entry = await book.read()
@@ -238,14 +245,9 @@ async def _followed(client: KubeClient, book: ConfigMapBook, heard: Callable[[Tu
         await asyncio.sleep(FOLLOW_SECONDS)
 
 
-async def sight_of(client: KubeClient, namespace: str, workload: str) -> Sight:
+async def sight_of(client: KubeClient, book: Book, about: About) -> Sight:
     """The release as it stands. Raises ``NoRelease``, ``KubeError``."""
-    entry = await ConfigMapBook(client, namespace, workload).read()
+    entry = await book.read()
     if entry is None:
-        raise none_of(namespace, workload)
+        raise none_of(about)
     return await look(client, entry, vtime.now().timestamp(), {})
-
-
-async def releases(client: KubeClient, namespace: str) -> list[Entry]:
-    """All that are written, "" for every namespace."""
-    return sorted(await list_books(client, namespace), key=lambda one: (one.namespace, one.spec.workload))
