@@ -13,7 +13,7 @@ from stage import play as play_on_stage
 
 from tidegate.kube.api import DRAINS, RELEASES, Deletion, Patch
 from tidegate.kube.client import KubeClient
-from tidegate.kube.errors import ApiError
+from tidegate.kube.errors import ApiError, Unreachable
 from tidegate.lab.apiserver.kinds.plain import SpecStrategy
 from tidegate.lab.apiserver.registry import Row, Subresource
 from tidegate.operator.logs import Log
@@ -30,10 +30,6 @@ def served(server):
         registry.add(Row(DRAINS, SpecStrategy()))
 
 
-class Killed(BaseException):
-    """The process is not there any more."""
-
-
 class Wire:
     """The way of one operator to the API. ``kill_at``: after that many writes it is killed. ``fault(request)`` may
     raise instead."""
@@ -47,7 +43,7 @@ class Wire:
 
     async def __call__(self, request):
         if self.is_cut:
-            await asyncio.Event().wait()  # of a process that is gone nothing is heard
+            raise Unreachable("of a process that is gone nothing is heard")
         if self.fault is not None:
             await self.fault(request)
         answer = await self.exchange(request)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from operator_stage import NS, Hand, asked, condition, play, until
+from stage import deployment
 
 from tidegate.kube.api import DEPLOYMENTS
 
@@ -28,3 +31,28 @@ def test_a_release_object_rolls_its_deployment_and_every_old_pod_ends_verified()
         await hand.leave()
 
     play(story)
+
+
+def test_killed_after_any_write_the_next_operator_ends_the_release_and_no_pod_ends_unverified():
+    async def story(stage, kill_at):
+        first = Hand(stage, kill_at=kill_at)
+        old = [one["metadata"]["name"] for one in await stage.pods()]
+        await asked(stage, images={"echo": "tidegate/echo:v2"})
+        over = asyncio.create_task(until(stage, "done"))
+        dying = asyncio.create_task(first.wire.killed.wait())
+        await asyncio.wait((over, dying), return_when=asyncio.FIRST_COMPLETED)
+        was_killed = dying.done()
+        dying.cancel()
+        await first.kill()
+        second = Hand(stage, "operator-b", port=18082)
+        await over
+        assert await image_of(stage) == "tidegate/echo:v2"
+        assert {(stage.result(name) or {}).get("result") for name in old} == {"verified"}
+        await second.leave()
+        assert "a bug" not in "".join(second.lines)
+        return was_killed
+
+    kill_at = 1
+    while play(lambda stage, number=kill_at: story(stage, number), manifest=deployment(replicas=2)):
+        kill_at += 1
+    assert kill_at > 4, "there were writes to be killed after"

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tidegate.client.options import Identity
-from tidegate.client.release.ground import Ground
 from tidegate.client.release.book import Entry
+from tidegate.client.release.ground import Ground
 from tidegate.client.release.run import Engine, Turn
 from tidegate.engine.ledger import Ledger
 from tidegate.kube.api import JsonObject
@@ -199,7 +199,7 @@ class Reconciler:
         book = ObjectBook(self.client, *key)
 
         def wrote(old: JsonObject, new: JsonObject) -> None:
-            if new.get("phase") != old.get("phase"):
+            if new.get("phase") != old.get("phase") and new.get("phase") != Phase.PENDING.value:
                 kind: Kind = "Warning" if new.get("phase") in (Phase.HALTED.value, Phase.ABORTED.value) else "Normal"
                 phase, reason = str(new.get("phase")), str(new.get("reason") or "")
                 self.recorder.write(book.obj, kind, phase.capitalize(), reason or phase)

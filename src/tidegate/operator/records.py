@@ -22,7 +22,7 @@ from tidegate.operator.drain_object import entry_of, name_of, object_of
 KEPT_PER_NAMESPACE = 500
 KEPT_SECONDS = 30 * 24 * 3600.0
 WAITING_MAX = 2000
-SWEEP_SECONDS = 600.0
+SWEEP_SECONDS = 3600.0
 TRIES = 5
 RETRY_SECONDS = 1.0
 

@@ -1,0 +1,112 @@
+"""A Release that is deleted mid-way: native objects go on, nothing is stranded, nothing is dropped (S33)."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from operator_stage import NS, Hand, asked, deleted, play, seen, until
+from stage import deployment
+
+from tidegate.kube.api import DEPLOYMENTS, RELEASES, SERVICES
+from tidegate.kube.errors import ApiError
+
+
+async def rolled_out(stage, image, replicas=3):
+    """Until the Deployment controller has brought every pod to ``image`` by itself."""
+    for _ in range(1200):
+        found = await stage.api.get(DEPLOYMENTS, "echo", NS)
+        status = found.get("status") or {}
+        is_done = status.get("updatedReplicas") == status.get("availableReplicas") == status.get("replicas") == replicas
+        if is_done and found["spec"]["template"]["spec"]["containers"][0]["image"] == image:
+            return found
+        await asyncio.sleep(0.1)
+    raise AssertionError(found["status"])
+
+
+@pytest.mark.parametrize("after", [0.05, 0.3, 0.6, 1.0])
+def test_deleted_mid_way_a_rolling_release_is_ended_by_the_deployment_controller_and_its_gates(after):
+    async def story(stage):
+        hand = Hand(stage)
+        old = [one["metadata"]["name"] for one in await stage.pods()]
+        await asked(stage, images={"echo": "tidegate/echo:v2"})
+        await asyncio.sleep(after)
+        begun = (await stage.api.get(DEPLOYMENTS, "echo", NS))["metadata"]["generation"] > 1
+        assert await deleted(stage) < 5
+        if begun:
+            await rolled_out(stage, "tidegate/echo:v2")
+            for name in old:
+                await stage.gone(name)
+            assert {(stage.result(name) or {}).get("result") for name in old} == {"verified"}
+        assert (await stage.api.get(SERVICES, "echo", NS))["spec"]["selector"] == {"app": "echo"}
+        await hand.leave()
+
+    play(story)
+
+
+def test_a_deployment_that_we_paused_rolls_on_when_its_release_is_deleted():
+    async def story(stage):
+        hand = Hand(stage)
+        await asked(stage, images={"echo": "tidegate/echo:v2"})
+        await asyncio.sleep(0.2)
+        await asked(stage, paused=True)
+        await until(stage, "paused")
+        found = await stage.api.get(DEPLOYMENTS, "echo", NS)
+        assert found["spec"].get("paused")
+        await deleted(stage)
+        assert not (await rolled_out(stage, "tidegate/echo:v2"))["spec"].get("paused")
+        await hand.leave()
+
+    play(story)
+
+
+def test_the_finalizer_goes_although_nothing_may_be_written_to_the_deployment():
+    async def story(stage):
+        hand = Hand(stage)
+        await asked(stage, images={"echo": "tidegate/echo:v2"})
+        await asyncio.sleep(0.2)
+        await asked(stage, paused=True)
+        await until(stage, "paused")
+
+        async def forbidden(request):
+            if request.method == "PATCH" and "/deployments/" in request.path:
+                raise ApiError(403, "Forbidden", "may not patch deployments")
+
+        hand.wire.fault = forbidden
+        assert await deleted(stage) < 10
+        await hand.leave()
+
+    play(story)
+
+
+def test_an_invalid_release_can_be_deleted():
+    async def story(stage):
+        hand = Hand(stage)
+        await asked(stage, images={"echo": "tidegate/echo:v2"})
+        await until(stage, "done")
+        await asked(stage, strategy="canary", canary={"steps": []})
+        await asyncio.sleep(2)
+        assert await deleted(stage) < 5
+        await hand.leave()
+
+    play(story, deployment(replicas=1))
+
+
+def test_a_release_that_is_deleted_while_no_operator_runs_goes_when_one_comes():
+    async def story(stage):
+        hand = Hand(stage)
+        await asked(stage, images={"echo": "tidegate/echo:v2"})
+        await asyncio.sleep(0.3)
+        await hand.kill()
+        await stage.client.delete(RELEASES, "echo", NS)
+        await asyncio.sleep(5)
+        assert (await seen(stage))["metadata"]["deletionTimestamp"]
+        again = Hand(stage, "operator-b", port=18082)
+        with pytest.raises(ApiError):
+            for _ in range(300):
+                await seen(stage)
+                await asyncio.sleep(0.1)
+        await rolled_out(stage, "tidegate/echo:v2")
+        await again.leave()
+
+    play(story)

@@ -1,0 +1,151 @@
+"""What goes wrong around the operator: bad objects, missing objects, an API in bad weather, two of one workload."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from operator_stage import NS, Hand, asked, condition, deleted, play, seen, until
+from stage import deployment
+
+from tidegate.kube.api import DEPLOYMENTS, EVENTS, RELEASES, Patch, Selection
+from tidegate.kube.errors import ApiError
+
+
+async def events_of(stage, name="echo"):
+    found = (await stage.client.list(EVENTS, Selection(NS))).items
+    return [one for one in found if one["involvedObject"] == {**one["involvedObject"], "kind": "Release", "name": name}]
+
+
+async def refused(stage, reason, name="echo", within=20.0):
+    """The message of its Accepted condition, once that is False for ``reason``."""
+    began = stage.now
+    while stage.now - began < within:
+        obj = await seen(stage, name)
+        found = condition(obj, "Accepted") if (obj.get("status") or {}).get("conditions") else None
+        if found is not None and (found["status"], found["reason"]) == ("False", reason):
+            return found["message"]
+        await asyncio.sleep(0.1)
+    raise AssertionError(obj)
+
+
+def test_an_invalid_object_gets_a_condition_with_the_field_s_path_and_nothing_is_touched():
+    async def story(stage):
+        hand = Hand(stage)
+        await asked(stage, strategy="canary", canary={"steps": [{"weight": 150}]})
+        assert "$.spec.canary.steps[0].weight: 150 is no percentage" in await refused(stage, "Invalid")
+        before = (await stage.api.get(DEPLOYMENTS, "echo", NS))["metadata"]["generation"]
+        assert before == 1
+        assert [one["reason"] for one in await events_of(stage)] == ["Invalid"]
+        await stage.client.patch(
+            RELEASES,
+            "echo",
+            Patch({"spec": {"strategy": "rolling", "canary": None, "images": {"echo": "tidegate/echo:v2"}}}),
+            NS,
+        )
+        done = await until(stage, "done")
+        assert condition(done, "Accepted")["status"] == "True"
+        await hand.leave()
+
+    play(story, deployment(replicas=2))
+
+
+def test_a_release_of_a_deployment_that_is_not_there_waits_for_it_with_a_reason():
+    async def story(stage):
+        hand = Hand(stage)
+        await asked(stage, name="later", workload="later", images={"echo": "tidegate/echo:v2"})
+        assert "there is no deployment/later" in await refused(stage, "NoDeployment", "later")
+        writes = len(hand.wire.writes)
+        await asyncio.sleep(300)
+        assert len(hand.wire.writes) == writes, "what waits for a Deployment costs nothing"
+        made = deployment(replicas=1)
+        made["metadata"]["name"] = "later"
+        for labels in (made["spec"]["selector"]["matchLabels"], made["spec"]["template"]["metadata"]["labels"]):
+            labels["app"] = "later"
+        await stage.api.create(DEPLOYMENTS, made)
+        await until(stage, "done", name="later")
+        await hand.leave()
+
+    play(story, deployment(replicas=2))
+
+
+def test_of_two_releases_of_one_deployment_the_older_acts_and_the_other_says_so():
+    async def story(stage):
+        hand = Hand(stage)
+        await asked(stage, images={"echo": "tidegate/echo:v2"})
+        await asyncio.sleep(1.1)
+        await asked(stage, name="other", images={"echo": "tidegate/echo:v3"})
+        assert "release/echo is about deployment/echo already" in await refused(stage, "NotAlone", "other")
+        await until(stage, "done")
+        found = await stage.api.get(DEPLOYMENTS, "echo", NS)
+        assert found["spec"]["template"]["spec"]["containers"][0]["image"] == "tidegate/echo:v2"
+        await deleted(stage)
+        await until(stage, "done", name="other")
+        await hand.leave()
+
+    play(story, deployment(replicas=2))
+
+
+@pytest.mark.parametrize("code", [409, 429, 500, 503])
+def test_an_api_that_answers_with_errors_for_a_while_costs_time_and_nothing_else(code):
+    async def story(stage):
+        hand = Hand(stage)
+        old = [one["metadata"]["name"] for one in await stage.pods()]
+        count = 0
+
+        async def weather(request):
+            nonlocal count
+            count += 1
+            if "/leases/" not in request.path and count % 3:
+                raise ApiError(code, {409: "Conflict", 429: "TooManyRequests"}.get(code, "InternalError"), "weather")
+
+        await asyncio.sleep(1)
+        hand.wire.fault = weather
+        await asked(stage, images={"echo": "tidegate/echo:v2"})
+        await asyncio.sleep(20)
+        hand.wire.fault = None
+        await until(stage, "done")
+        assert {(stage.result(name) or {}).get("result") for name in old} == {"verified"}
+        assert "a bug" not in "".join(hand.lines)
+        await hand.leave()
+
+    play(story, deployment(replicas=2))
+
+
+def test_an_image_that_never_comes_up_halts_with_a_reason_and_the_old_pods_go_on_serving():
+    async def story(stage):
+        hand = Hand(stage)
+        await asked(stage, images={"echo": "nowhere/none:v9"}, progressSeconds=20)
+        halted = await until(stage, "halted")
+        assert condition(halted, "Healthy")["status"] == "False"
+        assert "traffic stays on" in halted["status"]["reason"]
+        ready = [one for one in await stage.pods() if stage.result(one["metadata"]["name"]) is None]
+        assert len(ready) >= 3
+        assert any(one["type"] == "Warning" and one["reason"] == "Halted" for one in await events_of(stage))
+        await asked(stage, wish="abort")
+        await until(stage, "aborted")
+        await hand.leave()
+
+    play(story)
+
+
+def test_what_rests_costs_nothing_between_events():
+    async def story(stage):
+        hand = Hand(stage)
+        await asked(stage, images={"echo": "tidegate/echo:v2"})
+        await until(stage, "done")
+        await asyncio.sleep(60)
+        calls, other = [], hand.wire.exchange
+
+        async def counted(request):
+            calls.append(f"{request.method} {request.path}")
+            return await other(request)
+
+        hand.wire.exchange = counted
+        await asyncio.sleep(600)
+        watched = ("GET /apis/tidegate.dev/v1alpha1/releases", "GET /apis/apps/v1/deployments")
+        assert [one for one in calls if "/leases/" not in one and one not in watched] == []
+        assert sum(one in watched for one in calls) <= 6, "two watches, begun anew every five minutes"
+        await hand.leave()
+
+    play(story, deployment(replicas=1), limit=2000)
