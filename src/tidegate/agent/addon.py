@@ -51,9 +51,9 @@ def manifests(site: Site) -> list[Manifest]:
     """Everything, in an order in which it can be created."""
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM_NAMESPACE}}
     agents = [_agent(site, name, address) for name, address in site.nodes]
-    # A lab enforces no RBAC: of the callers' objects it needs the account alone.
-    [account] = [one.manifest for one in roles.callers() if one.manifest["kind"] == "ServiceAccount"]
-    return [namespace, account, fence.fence_service(site.install), _coordinator(site), *agents]
+    # Whose tokens command lines show, and what is bound to that account: a lab holds to its roles.
+    callers = [one.manifest for one in roles.callers()]
+    return [namespace, *callers, fence.fence_service(site.install), _coordinator(site), *agents]
 
 
 def _agent(site: Site, node: str, address: str) -> Manifest:
