@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from tidegate.client.release.book import AskableBook, Entry
     from tidegate.client.release.command import Verb
     from tidegate.kube.kubeconfig import Cluster
-    from tidegate.release.spec import Spec
 
 WORKLOAD = Reference("deploy")
 LOOK_SECONDS = 0.5
@@ -87,8 +86,14 @@ def start(workload: tuple[str, str] | None, **given: Any) -> None:
     Exit codes: 0 done, or paused as asked    3 refused, nothing was changed
                 1 halted on a breach, named   4 done, not all of it verified
     """
-    spec = _spec(workload, given)
-    _act(spec.workload, given, lambda cluster, namespace: _start(cluster, namespace, spec, given))
+    from tidegate.cli.release_spec import Unclear, wish_of
+
+    try:
+        wish = wish_of(workload, given)
+    except Unclear as error:
+        raise click.UsageError(str(error)) from error
+    name = str(wish.get("workload", ""))
+    _act(name, given, lambda cluster, namespace: _start(cluster, namespace, wish, given))
 
 
 def _verb(verb: Verb, short: str, text: str, *options: Option, subject: str = "") -> None:
@@ -177,20 +182,7 @@ def history(workload: tuple[str, str], **given: Any) -> None:
     _act(workload[1], given, lambda cluster, namespace: _history(cluster, namespace, workload[1], given))
 
 
-# --- what was asked for ---
-
-
-def _spec(workload: tuple[str, str] | None, given: dict[str, Any]) -> Spec:
-    """The spec of a command line, or of a file. Ends the process with what is wrong, where."""
-    from tidegate.cli.release_spec import Unclear, spec_of
-    from tidegate.release.spec import Invalid
-
-    try:
-        return spec_of(workload, given)
-    except Unclear as error:
-        raise click.UsageError(str(error)) from error
-    except Invalid as error:
-        fail("; ".join(error.problems), USAGE)
+# --- carried out ---
 
 
 def _act(workload: str, given: dict[str, Any], work: Callable[[Cluster, str], Any]) -> None:
@@ -214,14 +206,22 @@ def _act(workload: str, given: dict[str, Any], work: Callable[[Cluster, str], An
     sys.exit(code)
 
 
-async def _start(cluster: Cluster, namespace: str, spec: Spec, given: dict[str, Any]) -> tuple[Any, int]:
+async def _start(cluster: Cluster, namespace: str, wish: dict[str, Any], given: dict[str, Any]) -> tuple[Any, int]:
     from tidegate.cli.release_book import opened
+    from tidegate.cli.release_spec import Unclear, spec_of
     from tidegate.cli.release_view import plan_lines
     from tidegate.client.release.command import About, begin_release, plan_release
     from tidegate.client.release.document import plan_document
     from tidegate.kube.connect import open_cluster
+    from tidegate.release.spec import Invalid
 
     async with open_cluster(cluster) as client:
+        try:
+            spec = await spec_of(client, namespace, wish)
+        except Unclear as error:
+            raise click.UsageError(str(error)) from error
+        except Invalid as error:
+            fail("; ".join(error.problems), USAGE)
         book = await opened(client, About(namespace, spec.workload))
         plan = await plan_release(client, book, namespace, spec)
         _where(cluster, namespace)

@@ -8,6 +8,8 @@ from typing import Any
 import click
 
 from tidegate.cli.target import Duration
+from tidegate.kube.api import DEPLOYMENTS, SERVICES, Selection
+from tidegate.kube.client import KubeClient
 from tidegate.release.spec import Spec, decode_spec
 
 
@@ -15,11 +17,11 @@ class Unclear(ValueError):
     """The command line says too little, or contradicts itself."""
 
 
-def spec_of(workload: tuple[str, str] | None, given: dict[str, Any]) -> Spec:
-    """Raises ``Unclear``, and ``release.spec.Invalid`` with the field's path."""
+def wish_of(workload: tuple[str, str] | None, given: dict[str, Any]) -> dict[str, Any]:
+    """A spec's wire form, its Service perhaps still to be found. Raises ``Unclear``."""
     document = _read(given["filename"]) if given["filename"] else None
     if document is not None and document.get("kind") == "Release":
-        return decode_spec(document.get("spec") or {})
+        return dict(document.get("spec") or {})
     asked: dict[str, Any] = {"strategy": given["strategy"] or "rolling"}
     if document is not None:
         if document.get("kind") != "Deployment":
@@ -49,7 +51,35 @@ def spec_of(workload: tuple[str, str] | None, given: dict[str, Any]) -> Spec:
         section["name"] = name
     if section:
         asked[asked["strategy"]] = section
-    return decode_spec(asked)
+    return asked
+
+
+async def spec_of(client: KubeClient, namespace: str, wish: dict[str, Any]) -> Spec:
+    """The spec, with the Service that selects the workload where only one does and none was named.
+
+    Raises ``Invalid`` with the field's path, ``Unclear``, ``KubeError``.
+    """
+    strategy = wish.get("strategy", "rolling")
+    section = wish.get(strategy) or {}
+    if strategy != "rolling" and isinstance(section, dict) and not section.get("service"):
+        names = await services_of(client, namespace, str(wish.get("workload")))
+        if len(names) != 1:
+            found = f"{', '.join(names)} select its pods" if names else "no Service selects its pods"
+            raise Unclear(f"{strategy} moves a Service, and {found}: name one with --service")
+        wish = {**wish, strategy: {**section, "service": names[0]}}
+    return decode_spec(wish)
+
+
+async def services_of(client: KubeClient, namespace: str, workload: str) -> list[str]:
+    """The Services that select the pods of a Deployment. Raises ``KubeError`` (404 for no such Deployment)."""
+    obj = await client.get(DEPLOYMENTS, workload, namespace)
+    labels = (obj["spec"]["template"].get("metadata") or {}).get("labels") or {}
+    found = []
+    for one in (await client.list(SERVICES, Selection(namespace))).items:
+        selector = (one.get("spec") or {}).get("selector") or {}
+        if selector and selector.items() <= labels.items():
+            found.append(one["metadata"]["name"])
+    return sorted(found)
 
 
 def _section(strategy: str, given: dict[str, Any]) -> dict[str, Any]:
