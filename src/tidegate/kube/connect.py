@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 from tidegate import vtime
 from tidegate.kube.client import KubeClient
-from tidegate.kube.exchange import Exchange
+from tidegate.kube.exchange import Exchange, Request, Response
 from tidegate.kube.kubeconfig import Cluster, load
 
 
@@ -43,7 +44,7 @@ async def open_cluster(cluster: Cluster) -> AsyncIterator[KubeClient]:
     """An API client for a cluster already loaded."""
     hosted: dict[str, Exchange] = vtime.hosted()
     if cluster.server in hosted:
-        yield KubeClient(hosted[cluster.server], cluster.server)
+        yield KubeClient(_signed(hosted[cluster.server], cluster), cluster.server)
         return
     from tidegate.kube.http import HttpTransport  # late: importing aiohttp costs 0.12 s
 
@@ -52,3 +53,14 @@ async def open_cluster(cluster: Cluster) -> AsyncIterator[KubeClient]:
         yield KubeClient(transport, cluster.server)
     finally:
         await transport.close()
+
+
+def _signed(exchange: Exchange, cluster: Cluster) -> Exchange:
+    """``exchange`` as it is asked with a cluster's credentials."""
+    if not cluster.headers():
+        return exchange
+
+    async def asked(request: Request) -> Response:
+        return await exchange(replace(request, headers={**cluster.headers(), **request.headers}))
+
+    return asked

@@ -25,6 +25,7 @@ from tidegate.kube.api import (
     SERVICEACCOUNTS,
     SERVICES,
     Api,
+    Resource,
     JsonObject,
 )
 from tidegate.kube.errors import ApiError
@@ -39,6 +40,7 @@ from tidegate.lab.events import Recorder, Source
 from tidegate.lab.faults import Faults, as_json
 from tidegate.lab.journal import Journal
 from tidegate.lab.kernel.client import KernelClient, control_path
+from tidegate.lab.kubelet.credentials import Credentials
 from tidegate.lab.kubelet.kubelet import Kubelet
 from tidegate.lab.kubelet.seams import Seams
 from tidegate.lab.network.network import Loopback, Network
@@ -49,11 +51,13 @@ from tidegate.lab.runtime.logs import LogBook
 from tidegate.lab.runtime.spec import Runtime
 from tidegate.lab.scheduler import run_scheduler
 
+_RBAC = "rbac.authorization.k8s.io"
+_ROLES = Resource(_RBAC, "v1", "roles", "Role"), Resource(_RBAC, "v1", "rolebindings", "RoleBinding")
 _ADDON_KINDS = {
     resource.kind: resource
     for resource in (
         NAMESPACES, SERVICEACCOUNTS, CONFIGMAPS, SECRETS, SERVICES, ENDPOINTSLICES, LEASES,
-        PODDISRUPTIONBUDGETS, DEPLOYMENTS, PODS, INGRESSCLASSES, INGRESSES,
+        PODDISRUPTIONBUDGETS, DEPLOYMENTS, PODS, INGRESSCLASSES, INGRESSES, *_ROLES,
     )
 }  # fmt: skip
 
@@ -180,6 +184,7 @@ class Lab:
             ground.book,
             ground.logs_folder,
             network,
+            Credentials(self.api, ground.state_folder / "pods", self.config.addressing.server),
         )
         return Kubelet(index, self.config, seams)
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from tidegate.kube.api import CONFIGMAPS, SECRETS, Api
 from tidegate.kube.errors import ApiError
+from tidegate.lab.kubelet.credentials import Credentials
 
 _REFERENCE = re.compile(r"\$(\$|\(([^)]*)\))")
 _KEYED_FIELD = re.compile(r"metadata\.(labels|annotations)\['([^']+)'\]")
@@ -68,9 +69,10 @@ def field(pod: Mapping[str, Any], path: str, place: Place) -> str:
 class Environment:
     """Builds environments over the API that config maps and secrets come from."""
 
-    def __init__(self, api: Api, base: Mapping[str, str]) -> None:
+    def __init__(self, api: Api, base: Mapping[str, str], credentials: Credentials | None = None) -> None:
         self._api = api
         self._base = base
+        self._credentials = credentials
 
     async def build(self, pod: Mapping[str, Any], container: Mapping[str, Any], place: Place) -> dict[str, str]:
         """The complete environment. Raises ``ConfigError``."""
@@ -84,6 +86,8 @@ class Environment:
             "NODE_NAME": place.node_name,
             "TIDEGATE_IMAGE": container.get("image", ""),
         }
+        if self._credentials is not None:
+            env |= await self._credentials.of(pod)
         for source in container.get("envFrom") or []:
             env |= await self._whole(metadata["namespace"], source)
         for variable in container.get("env") or []:
@@ -91,6 +95,11 @@ class Environment:
             if value is not None:
                 env[variable["name"]] = value
         return env
+
+    def forget(self, uid: str) -> None:
+        """A pod has ended, and will not be asked about again."""
+        if self._credentials is not None:
+            self._credentials.forget(uid)
 
     async def _value(
         self, pod: Mapping[str, Any], variable: Mapping[str, Any], place: Place, env: Mapping[str, str]

@@ -40,7 +40,7 @@ class Kubelet:
             seams=seams,
             images=Images(config.addons),
             addresses=PodAddresses(prefix),
-            environment=Environment(seams.api, base),
+            environment=Environment(seams.api, base, seams.credentials),
             pods=seams.pods or SharedNetwork(self.address),
             addressing=addressing if config.dual_stack else None,
         )

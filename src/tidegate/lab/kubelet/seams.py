@@ -14,6 +14,7 @@ from tidegate.lab.events import Event, Severity
 from tidegate.lab.images import Images
 from tidegate.lab.journal import Journal
 from tidegate.lab.kubelet.addresses import PodAddresses
+from tidegate.lab.kubelet.credentials import Credentials
 from tidegate.lab.kubelet.environment import Environment, Place
 from tidegate.lab.runtime.logs import LogBook
 from tidegate.lab.runtime.spec import Namespace, Runtime
@@ -82,6 +83,8 @@ class Seams:
     """Where containers' logs go; "" keeps them in memory."""
     pods: PodNetwork | None = None
     """None: ``SharedNetwork``."""
+    credentials: Credentials | None = None
+    """Where pods get their service account's token from; None: nowhere."""
 
 
 @dataclass(frozen=True, slots=True)

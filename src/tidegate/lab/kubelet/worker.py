@@ -223,6 +223,7 @@ class PodWorker:
 
     async def _conclude(self) -> None:
         """The last status, then the final delete, which only ever meets this very pod."""
+        self._ground.environment.forget(self.uid)
         if self._is_gone:
             self._ground.seams.book.forget(self.uid)
             return

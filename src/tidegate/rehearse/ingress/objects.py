@@ -67,8 +67,9 @@ def _proxy(kind: Kind, server: str, folder: str, options: Mapping[str, str]) -> 
     env: dict[str, str] = {}
     match kind.name:
         case "traefik":
-            # Where these are set it asks for a service account's token, which no pod of a lab has.
-            env = {"KUBERNETES_SERVICE_HOST": "", "KUBERNETES_SERVICE_PORT": ""}
+            # Where these are set it looks for a mounted token, which no pod of a lab has, or acts as its service
+            # account, to which nothing is bound here.
+            env = {"KUBERNETES_SERVICE_HOST": "", "KUBERNETES_SERVICE_PORT": "", "KUBECONFIG": ""}
             command = _traefik(program, server, options.get("throttle", ""))
         case "haproxy":
             env = {"FOLDER": folder, "CONFIGURATION": haproxy_configuration(WEB_PORT, ADMIN_PORT)}
