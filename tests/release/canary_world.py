@@ -149,7 +149,9 @@ class World:
         _, seen, _, _ = self._seen(ROUTES_LATE_SECONDS)
         for rev in self.revisions:
             for pod in rev.pods:
-                is_held = pod.is_gated and any(pod in pods for pods in seen.values())
+                # In order: whoever has heard of its end has heard before of whatever listed it.
+                is_told = pod.leaving_at is not None and pod.leaving_at + ROUTES_LATE_SECONDS <= self.now
+                is_held = pod.is_gated and (not is_told or any(pod in pods for pods in seen.values()))
                 if pod.leaving_at is not None and not is_held and pod.gone_at == NEVER:
                     pod.gone_at = self.now + 1.0
             rev.pods = [one for one in rev.pods if one.gone_at > self.now]
@@ -280,7 +282,9 @@ class World:
             if step.act is Act.WEIGH:
                 assert sum(step.weights.values()) == 100, step
                 for name, weight in step.weights.items():
-                    assert not weight or any(map(self.is_ready, self.pods(name))), f"{step}: nobody is ready"
+                    assert weight <= scene.weights.get(name, 0) or any(map(self.is_ready, self.pods(name))), (
+                        f"{step}: nobody is ready"
+                    )
             if step.act is Act.EXPOSE and step.selector is None and self.fork is not None:
                 _, _, shares, _ = self._seen(ROUTER_LATE_SECONDS)
                 assert not shares.get(step.subject), f"{step}: the router still leads there"
@@ -364,7 +368,9 @@ class World:
     def until(self, is_so, limit=600.0):
         began = self.now
         while not is_so():
-            assert self.now - began < limit, f"not in {limit:g} s: {self.status.phase}: {self.status.reason}\n{self.text()}"
+            assert self.now - began < limit, (
+                f"not in {limit:g} s: {self.status.phase}: {self.status.reason}\n{self.text()}"
+            )
             self.tick()
 
     def phase(self):
@@ -375,7 +381,7 @@ class World:
         self.play(5)
         assert self.status.phase == phase, self.text()
         assert self.wrong == []
-        assert self.lost == [], self.text()
+        assert self.lost == [], "\n".join(self.lost[:5]) + "\n" + self.text()
 
     def text(self):
         return "\n".join(self.log) + "\n"

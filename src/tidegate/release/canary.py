@@ -77,7 +77,8 @@ def _held(scene: Scene) -> Iterator[Decision]:
 
 def _dead(scene: Scene, stable: Edition, canary: Edition) -> Iterator[Decision]:
     """It had traffic, and now no pod of it is ready: that is worse than anything an analysis could say."""
-    if scene.status.arrived and canary.desired and not canary.ready and stable.desired + len(stable.members):
+    has_traffic = scene.status.weight or scene.weights.get(canary.revision, 0)
+    if has_traffic and canary.desired and not canary.ready:
         why = canary.problem or f"none of its {len(canary.staying)} pods is"
         yield from _abort(scene, stable, f"{canary.revision} was ready and is no more: {why}")
 
@@ -97,7 +98,8 @@ def _where(scene: Scene) -> Scene:
     weights = (0, *(one.weight for one in steps), 100)
     index = min(scene.status.step, len(steps))
     known = (weights[index + 1],) if scene.status.arrived > index else (weights[index], weights[index + 1])
-    if status.weight in known or scene.status.step > len(steps) or status.weight >= 100:
+    is_past = scene.status.step == scene.status.arrived == len(steps)
+    if status.weight in known or is_past or status.weight >= 100:
         return _with(scene, step=index)
     further = [number for number, one in enumerate(steps) if one.weight >= status.weight]
     index = further[0] if further else len(steps) - 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from tidegate.release.canary_steps import (
     canary_service,
@@ -90,7 +91,7 @@ def narrowed(scene: Scene, edition: Edition, phase: Phase) -> Iterator[Decision]
     yield from dismissed(scene, phase)
 
 
-def later(scene: Scene, edition: Edition, weight: int) -> dict[str, int]:
+def later(scene: Scene, edition: Edition, weight: int) -> dict[str, Any]:
     """Another round where this weight was asked about before: that is no answer about what is written now."""
     asked = scene.asked(Question(f"weighed-{weight}", edition.revision, scene.spec.canary.route, scene.status.round))
     return {} if asked is None else {"round": scene.status.round + 1}
