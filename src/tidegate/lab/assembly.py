@@ -53,6 +53,8 @@ from tidegate.lab.scheduler import run_scheduler
 
 _RBAC = "rbac.authorization.k8s.io"
 _ROLES = Resource(_RBAC, "v1", "roles", "Role"), Resource(_RBAC, "v1", "rolebindings", "RoleBinding")
+_RBAC = "rbac.authorization.k8s.io"
+_ROLES = Resource(_RBAC, "v1", "roles", "Role"), Resource(_RBAC, "v1", "rolebindings", "RoleBinding")
 _ADDON_KINDS = {
     resource.kind: resource
     for resource in (
