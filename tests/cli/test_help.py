@@ -34,7 +34,7 @@ def examples(command):
 
 def addressed(words):
     """The command that ``words`` are for, and the words behind its name."""
-    size = 2 if words[0] == "lab" and len(words) > 1 else 1
+    size = 2 if isinstance(COMMANDS[words[0]], click.Group) and len(words) > 1 else 1
     return COMMANDS[" ".join(words[:size])], words[size:]
 
 

@@ -71,7 +71,8 @@ def _common(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--activity", default="", help="rainbow: how to ask a revision for its work.")
 @click.option("--ungated", type=click.Choice(["drain", "proceed"]), default="drain", show_default=True,
               help="Pods without a gate: drain them by label first, or let them end unverified.")  # fmt: skip
-@click.option("--on-unverified", type=click.Choice(["halt", "proceed"]), default="halt", show_default=True)
+@click.option("--on-unverified", type=click.Choice(["halt", "proceed"]), default="halt", show_default=True,
+              help="What to do when a pod ended in another way than verified.")  # fmt: skip
 @click.option("--progress", type=Duration(), default="10m", help="How long new pods may take.  [default: 10m]")
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
 @_common
@@ -81,6 +82,11 @@ def start(workload: tuple[str, str] | None, **given: Any) -> None:
     The plan comes first: its steps with their reasons, how long it takes and how many pods stand beside each other if
     new pods need 2 s and old ones end in 1.5 s. Ctrl-C leaves what was begun as it stands: `release resume` goes on,
     `release abort` goes back.
+
+    \b
+    tidegate release start deploy/web --image web=shop/web:2
+    tidegate release start deploy/web --image web=shop/web:2 --strategy canary --steps 10:5m,50:promote,100
+    tidegate release start -f new.yaml --strategy bluegreen --manual
 
     \b
     Exit codes: 0 done, or paused as asked    3 refused, nothing was changed
@@ -105,7 +111,7 @@ def _verb(verb: Verb, short: str, text: str, *options: Option, subject: str = ""
 
         _act(workload[1], given, work)
 
-    run.__doc__ = text
+    run.__doc__ = f"{text}\n\n\b\ntidegate release {verb} deploy/web"
     for option in options:
         run = option(run)
     run = click.argument("workload", type=WORKLOAD)(_common(run))
@@ -154,6 +160,9 @@ def status(workload: tuple[str, str], **given: Any) -> None:
     """Revisions, their pods, weights and connections, drains in flight with what keeps each, the step and why it waits.
 
     \b
+    tidegate release status deploy/web -w
+
+    \b
     Exit codes: 0 done, or on its way   1 halted   4 done, not all of it verified
     """
     from tidegate.cli.release_view import watched
@@ -165,11 +174,15 @@ def status(workload: tuple[str, str], **given: Any) -> None:
 
 
 @release.command(name="list", short_help="Releases of a namespace.")
-@click.option("-A", "--all-namespaces", is_flag=True)
+@click.option("-A", "--all-namespaces", is_flag=True, help="Of every namespace.")
 @click.option("-o", "--output", type=click.Choice(["table", "json", "name"]), default="table", show_default=True)
 @cluster_options
 def list_(**given: Any) -> None:
-    """Every release that is written down."""
+    """Every release that is written down.
+
+    \b
+    tidegate release list -A
+    """
     _act("", given, lambda cluster, namespace: _list(cluster, namespace, given))
 
 
@@ -178,7 +191,11 @@ def list_(**given: Any) -> None:
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
 @cluster_options
 def history(workload: tuple[str, str], **given: Any) -> None:
-    """Revisions of WORKLOAD, the newest last: what `release rollback --to` takes."""
+    """Revisions of WORKLOAD, the newest last: what `release rollback --to` takes.
+
+    \b
+    tidegate release history deploy/web
+    """
     _act(workload[1], given, lambda cluster, namespace: _history(cluster, namespace, workload[1], given))
 
 
