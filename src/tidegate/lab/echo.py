@@ -3,7 +3,9 @@
 ``GET /`` answers ``{"pod", "version", "node"}`` (version = the image's tag), ``/healthz`` answers ``ok``,
 ``/sleep?ms=N`` answers after N ms. ``/work?seconds=N`` answers 202 at once and works on for N s with nobody
 connected, as a transcoder does: ``/activity`` is 503 while any such job runs, else 200, and ``/metrics`` counts them
-(``echo_jobs``) and the requests in flight (``echo_in_flight``) as Prometheus text.
+(``echo_jobs``) and the requests in flight (``echo_in_flight``) as Prometheus text. ``/ws`` is a WebSocket that says
+back what it hears, until its client leaves. ``/queue?revision=R&length=N`` sets the length of a queue that every pod
+tells of in ``/metrics`` (``echo_queue{revision="R"}``), as of a broker that they all look at.
 Environment: ``POD_IP`` (address to bind), ``PORT`` (8080), ``STARTUP_SECONDS`` (before it listens),
 ``LATENCY_MS`` (of every answer but /healthz) and ``ON_SIGTERM``:
 
@@ -17,6 +19,8 @@ It costs far less than 0.1 ms of CPU per request: a lab on two cores must measur
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 import json
 import signal
 from collections import deque
@@ -30,6 +34,8 @@ from tidegate import vtime
 from tidegate.lab import images
 
 DEFAULT_PORT = 8080
+_WEBSOCKET_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, 1.3
+_TEXT, _BINARY, _CLOSE, _PING, _PONG = 1, 2, 8, 9, 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +73,7 @@ class Site:
         self.missing = Answer("404 Not Found", b"not found\n", "text/plain")
         self.connections: dict[Connection, None] = {}
         self.jobs_until: list[float] = []
+        self.queues: dict[str, int] = {}
         self.is_draining = False
         self.empty = asyncio.Event()
         self.empty.set()
@@ -85,6 +92,10 @@ class Site:
             seconds = float(parse_qs(query.decode()).get("seconds", ["0"])[0])
             self.jobs_until.append(asyncio.get_running_loop().time() + seconds)
             return Answer("202 Accepted", b"{}")
+        if path == b"/queue":
+            asked = parse_qs(query.decode())
+            self.queues[asked.get("revision", [""])[0]] = int(asked.get("length", ["0"])[0])
+            return Answer("200 OK", b"{}")
         if path == b"/activity":
             jobs = self._jobs()
             said = f"{len(jobs)} job{'s' * (len(jobs) > 1)}, {max(jobs):.0f} s to go\n" if jobs else "idle\n"
@@ -94,6 +105,8 @@ class Site:
             lines = (
                 "# TYPE echo_jobs gauge", f"echo_jobs {len(self._jobs())}",
                 "# TYPE echo_in_flight gauge", f"echo_in_flight {in_flight}",
+                "# TYPE echo_queue gauge",
+                *(f'echo_queue{{revision="{name}"}} {length}' for name, length in sorted(self.queues.items())),
             )  # fmt: skip
             return Answer("200 OK", "\n".join(lines).encode() + b"\n", "text/plain; version=0.0.4")
         return self.missing
@@ -121,6 +134,8 @@ class Connection(asyncio.Protocol):
         self._url = b""
         self._owed: deque[tuple[Answer, bool]] = deque()
         self._waiting: asyncio.TimerHandle | None = None
+        self._socket: WebSocket | None = None
+        self._key = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -136,10 +151,36 @@ class Connection(asyncio.Protocol):
             self._site.empty.set()
 
     def data_received(self, data: bytes) -> None:
+        if self._socket is not None:
+            self._say(self._socket.heard(data))
+            return
         try:
             self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError:
             if self._transport is not None:
+                self._transport.close()
+
+    def _upgrade(self, rest: bytes) -> None:
+        if self._transport is None:
+            return
+        self._owed.clear()
+        if self._url.partition(b"?")[0] != b"/ws" or not self._key:
+            self._transport.write(self._site.missing.render(False))
+            self._transport.close()
+            return
+        self._socket = WebSocket()
+        accept = base64.b64encode(hashlib.sha1(self._key + _WEBSOCKET_GUID).digest()).decode()
+        head = "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\n"
+        self._transport.write(f"{head}sec-websocket-accept: {accept}\r\n\r\n".encode())
+        self._say(self._socket.heard(rest))
+
+    def _say(self, answer: bytes) -> None:
+        if self._transport is not None and self._socket is not None:
+            if answer:
+                self._transport.write(answer)
+            if self._socket.is_over:
                 self._transport.close()
 
     def on_message_begin(self) -> None:
@@ -148,7 +189,13 @@ class Connection(asyncio.Protocol):
     def on_url(self, url: bytes) -> None:
         self._url += url
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if name.lower() == b"sec-websocket-key":
+            self._key = value
+
     def on_message_complete(self) -> None:
+        if self._parser.should_upgrade():
+            return
         keep_alive = self._parser.should_keep_alive() and not self._site.is_draining
         self._owed.append((self._site.answer(self._url), keep_alive))
         if self._waiting is None:
@@ -176,9 +223,55 @@ class Connection(asyncio.Protocol):
         return bool(self._owed)
 
     def close_if_idle(self) -> None:
-        """Close unless an answer is owed."""
-        if not self._owed and self._transport is not None:
+        """Close unless an answer is owed. A WebSocket's client is not sent away: it leaves."""
+        if self._socket is None and not self._owed and self._transport is not None:
             self._transport.close()
+
+
+class WebSocket:
+    """What is said back to a client's frames (RFC 6455): text and binary as they came, pong to ping, close to close."""
+
+    def __init__(self) -> None:
+        self._buffer = b""
+        self.is_over = False
+
+    def heard(self, data: bytes) -> bytes:
+        """Bytes to send back; ``is_over`` after a close, or a frame that no client may send."""
+        self._buffer += data
+        said = b""
+        while not self.is_over and (frame := self._frame()) is not None:
+            code, payload = frame
+            if code in (_TEXT, _BINARY):
+                said += _framed(code, payload)
+            elif code == _PING:
+                said += _framed(_PONG, payload)
+            elif code == _CLOSE:
+                said += _framed(_CLOSE, payload[:2])
+                self.is_over = True
+        return said
+
+    def _frame(self) -> tuple[int, bytes] | None:
+        """The next whole frame, unmasked. Fragments are taken for messages: nobody sends them here."""
+        held = self._buffer
+        if len(held) < 2:
+            return None
+        code, length, at = held[0] & 0x0F, held[1] & 0x7F, 2
+        if not held[1] & 0x80 or length == 127:  # a client masks; nobody says 64 KiB to an echo
+            self.is_over = True
+            return None
+        if length == 126:
+            length, at = int.from_bytes(held[2:4], "big"), 4
+        end = at + 4 + length
+        if len(held) < end:
+            return None
+        mask, body = held[at : at + 4], held[at + 4 : end]
+        self._buffer = held[end:]
+        return code, bytes(byte ^ mask[index % 4] for index, byte in enumerate(body))
+
+
+def _framed(code: int, payload: bytes) -> bytes:
+    size = bytes([len(payload)]) if len(payload) < 126 else b"\x7e" + len(payload).to_bytes(2, "big")
+    return bytes([0x80 | code]) + size + payload
 
 
 async def main(program: vtime.Program) -> int:
