@@ -50,6 +50,7 @@ sim: $(DEV) ## the demo's story over 50 virtual seeds, chaos over 100, pod verbs
 
 docs: $(DEV) ## the parts of docs/ that are drawn from code
 	$(BIN)/python -m tools.draw_docs
+	$(BIN)/python -m tools.draw_crds
 
 format: $(DEV) ## let ruff format
 	$(BIN)/ruff format .

@@ -32,6 +32,12 @@ _SPEC: dict[str, Schema] = {
                 "a canary needs at least one step",
                 ".canary",
             ),
+            _rule(
+                "self.strategy != 'bluegreen' || (has(self.bluegreen) && has(self.bluegreen.service) && "
+                "size(self.bluegreen.service) > 0)",
+                "blue/green flips a Service: name it",
+                ".bluegreen",
+            ),
         ],
     },
     "Spec.workload": _text(
@@ -68,6 +74,14 @@ _SPEC: dict[str, Schema] = {
     "BlueGreen.keepSeconds": _text(
         "How long the old revision stays warm; without it until it is retired.", **_NOT_NEGATIVE
     ),
+    "BlueGreen.by": _text(
+        "A label of your own whose value differs between the templates, and by which the Service is to select.",
+        pattern="^(([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$",
+    ),
+    "BlueGreen.name": _text(
+        "Of the new revision's Deployment; without it WORKLOAD-rN.", pattern="^([a-z0-9]([-a-z0-9.]*[a-z0-9])?)?$"
+    ),
+    "BlueGreen.together": _text("Both serve from when the new one is ready until the flip."),
     "Canary": {
         "description": "A growing part of the traffic.",
         "x-kubernetes-validations": [

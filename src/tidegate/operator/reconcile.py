@@ -85,6 +85,11 @@ class Reconciler:
             return Outcome("gone")
         if entry.is_leaving:
             return await self._left(key, book, entry.spec.workload, entry.status.phase)
+        told = _not_here(entry.spec)
+        if told:
+            await self.drop(key)
+            await self._say(book, Word("Invalid", told))
+            return Outcome("invalid")
         rival = self._rival(key, entry)
         if rival:
             await self.drop(key)
@@ -218,6 +223,14 @@ class Reconciler:
 def _is_alive(holder: str) -> bool | None:
     """Another operator is not at work: the Lease is ours. Of a command line only its own lease tells."""
     return False if holder.startswith(PREFIX) else None
+
+
+def _not_here(spec: Spec) -> str:
+    """What only a command line does: whoever may write a Release is not to run programs in the operator's pod."""
+    for number, one in enumerate(spec.canary.analysis):
+        if one.kind == "command":
+            return f"$.spec.canary.analysis[{number}].kind: command is of the command line, an operator runs none"
+    return ""
 
 
 def _services(spec: Spec) -> tuple[str, ...]:
