@@ -25,8 +25,8 @@ from tidegate.kube.api import (
     SERVICEACCOUNTS,
     SERVICES,
     Api,
-    Resource,
     JsonObject,
+    Resource,
 )
 from tidegate.kube.errors import ApiError
 from tidegate.kube.exchange import Exchange, Request, Response
@@ -51,8 +51,6 @@ from tidegate.lab.runtime.logs import LogBook
 from tidegate.lab.runtime.spec import Runtime
 from tidegate.lab.scheduler import run_scheduler
 
-_RBAC = "rbac.authorization.k8s.io"
-_ROLES = Resource(_RBAC, "v1", "roles", "Role"), Resource(_RBAC, "v1", "rolebindings", "RoleBinding")
 _RBAC = "rbac.authorization.k8s.io"
 _ROLES = Resource(_RBAC, "v1", "roles", "Role"), Resource(_RBAC, "v1", "rolebindings", "RoleBinding")
 _ADDON_KINDS = {
