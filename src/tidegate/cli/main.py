@@ -35,6 +35,7 @@ _COMMANDS = {
     "verify": "tidegate.cli.verify:verify",
     "install": "tidegate.cli.install:install",
     "uninstall": "tidegate.cli.uninstall:uninstall",
+    "operator": "tidegate.cli.operator:operator",
     "agent": "tidegate.cli.agent:agent",
     "completion": "tidegate.cli.completion:completion",
 }
@@ -81,7 +82,7 @@ def fail(message: str, code: int = FAILED) -> NoReturn:
     raise SystemExit(code)
 
 
-_EXTRAS = {"uvloop": "lab", "wsproto": "lab"}
+_EXTRAS = {"uvloop": "lab", "wsproto": "lab", "prometheus_client": "cluster", "cryptography": "cluster"}
 """Modules that an extra brings: whoever misses one is told which."""
 
 

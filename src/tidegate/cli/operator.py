@@ -11,25 +11,33 @@ import click
 
 
 @click.command()
+@click.option("-n", "--namespace", default=None, help="Of its Lease.  [default: tidegate-system]")
 @click.option("--metrics-port", type=click.IntRange(0, 65535), default=None, help="Of /metrics.  [default: 9090]")
 @click.option(
     "--health-port", type=click.IntRange(0, 65535), default=None, help="Of /healthz and /readyz.  [default: 8081]"
 )
-def operator(metrics_port: int | None, health_port: int | None) -> None:
+def operator(namespace: str | None, metrics_port: int | None, health_port: int | None) -> None:
     """Run the operator: it carries out Release objects (needs the CRDs: tidegate install).
 
     Several may run side by side: one leads, by a Lease. Configured by TIDEGATE_* variables, as its pods show them;
     outside a cluster it takes the kubeconfig's current context. It logs JSON lines to standard error. See
     docs/operator.md.
+
+    \b
+    tidegate operator
+    kubectl -n tidegate-system logs deploy/tidegate-operator
     """
     from tidegate.cli.main import FAILED, USAGE, fail
     from tidegate.operator.process import main
     from tidegate.vtime import Program
 
     env = {"TIDEGATE_POD": socket.gethostname(), **os.environ}
-    for name, port in (("TIDEGATE_METRICS_PORT", metrics_port), ("TIDEGATE_HEALTH_PORT", health_port)):
-        if port is not None:
-            env[name] = str(port)
+    given = {
+        "TIDEGATE_NAMESPACE": namespace,
+        "TIDEGATE_METRICS_PORT": metrics_port,
+        "TIDEGATE_HEALTH_PORT": health_port,
+    }
+    env |= {name: str(value) for name, value in given.items() if value is not None}
 
     try:
         code = asyncio.run(main(Program(env=env, log=lambda line: click.echo(line, err=True))))

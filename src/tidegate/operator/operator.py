@@ -66,6 +66,7 @@ class Operator:
             lambda: leadership.is_leading, rng, ledger,
         )  # fmt: skip
         self._term: asyncio.Task[None] | None = None
+        self._looking: dict[Key, float] = {}
         self.releases.told = self._release_changed
         self._workloads.told = self._workload_changed
         leadership.began, leadership.lost = self._began, self._lost
@@ -88,6 +89,11 @@ class Operator:
     def is_ready(self) -> bool:
         """Whether it knows the Releases, or could not become ready by waiting longer."""
         return self.releases.is_synced
+
+    def stalled(self, seconds: float) -> list[str]:
+        """Releases (namespace/name) that a worker has been at for longer than that."""
+        now = asyncio.get_running_loop().time()
+        return [f"{key[0]}/{key[1]}" for key, began in self._looking.items() if now - began > seconds]
 
     # --- leading ---
 
@@ -133,6 +139,7 @@ class Operator:
     async def _look(self, key: Key) -> None:
         loop = asyncio.get_running_loop()
         began, word = loop.time(), "failed"
+        self._looking[key] = began
         try:
             outcome = await self.reconciler.look(key)
             word = outcome.word
@@ -155,6 +162,7 @@ class Operator:
             seconds = self.queue.add_failed(key)
             self._say(key, f"a bug: again in {seconds:.1f} s", error)
         finally:
+            self._looking.pop(key, None)
             self.metrics.reconcile_seconds.labels(word).observe(loop.time() - began)
 
     def _say(self, key: Key, message: str, error: Exception) -> None:

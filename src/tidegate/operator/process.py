@@ -32,8 +32,11 @@ from tidegate.vtime import Nursery, Program
 if TYPE_CHECKING:
     from tidegate.operator.webhook import Webhook
 
-STALL_SECONDS = 20.0
-"""A loop that has not turned for so long is none that keeps anything: /healthz says so, and the kubelet starts anew."""
+if TYPE_CHECKING:
+    from tidegate.operator.webhook import Webhook
+
+STALL_SECONDS = 300.0
+"""One look takes milliseconds, and a few times ten seconds where the API hangs (kube/client.py, CALL_SECONDS)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,7 @@ class ProcessSettings:
     namespace: str = SYSTEM_NAMESPACE
     workers: int = WORKERS
     seed: str = "0"
+    tls_folder: str = ""
     webhook: WebhookSettings | None = None
 
     @classmethod
@@ -61,6 +65,7 @@ class ProcessSettings:
             namespace=env.get("TIDEGATE_NAMESPACE", SYSTEM_NAMESPACE),
             workers=int(env.get("TIDEGATE_WORKERS", WORKERS)),
             seed=env.get("TIDEGATE_SEED", "0"),
+            tls_folder=env.get("TIDEGATE_TLS_DIR", ""),
             webhook=WebhookSettings.from_env(env),
         )
 
