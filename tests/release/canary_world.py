@@ -317,7 +317,8 @@ class World:
             case Act.SCALE:
                 rev.desired = step.count
             case Act.AUTOSCALE:
-                rev.autoscaler = f"web-{rev.name}" if step.detail["wanted"] else ""
+                for one in self.revisions:
+                    one.autoscaler = step.detail["autoscaler"] if one is rev else ""
             case Act.EXPOSE | Act.RETARGET:
                 self._select(step)
             case Act.WEIGH:

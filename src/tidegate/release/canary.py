@@ -41,8 +41,8 @@ def _decisions(scene: Scene) -> Iterator[Decision]:
             yield wait(scene, _all_of(incoming), Phase.DONE)
         yield halt(scene, f"revision {scene.status.stable} is gone: there is nothing to go back to")
         return
-    if scene.spec.canary.router != "replicas" and not scene.spec.canary.service:
-        yield halt(scene, "$.spec.canary.service: a router's weights need the Service that is divided")
+    if not scene.spec.canary.service:
+        yield halt(scene, "$.spec.canary.service: which Service's connections are to be divided?")
     if scene.goes_back:
         yield from back(scene, stable)
     if incoming is stable:

@@ -9,13 +9,14 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from tidegate.release.canary_shares import later, narrowed, weighing
+from tidegate.release.canary_shares import autoscaling, later, narrowed, weighing
 from tidegate.release.canary_steps import (
     exposed,
     grown,
     is_divided,
     labelled,
     rehearsal_service,
+    retargeted,
     scaled,
     service_of,
     services_of,
@@ -53,8 +54,7 @@ def unwind(scene: Scene, stable: Edition, others: Sequence[Edition], phase: Phas
             yield from settled(scene, "routed", stable, name, phase)
     for one in live:
         if one.autoscaler:
-            why = f"it goes: hpa/{one.autoscaler} would fight for its replicas"
-            yield go(scene, Step(Act.AUTOSCALE, one.revision, why, detail={"wanted": False}), phase=phase)
+            yield go(scene, autoscaling(stable, one.autoscaler), phase=phase)
         why = f"{stable.revision} has the traffic; its pods end through their gates"
         yield from scaled(scene, one, _kept(scene, one), why, phase)
     if live:
@@ -104,9 +104,7 @@ def _redirected(scene: Scene, stable: Edition, live: Sequence[Edition], phase: P
         why = "nobody asks it; its slices tell when the selector to come finds the pods"
         yield from exposed(scene, rehearsal_service(scene), stable, why, phase)
         why = f"clients that come by the Service itself go back to {stable.revision}"
-        detail = {"revision": stable.revision}
-        step = Step(Act.RETARGET, main.name, why, selector={REVISION_LABEL: stable.mark}, detail=detail)
-        yield go(scene, step, phase=phase, round=scene.status.round + 1)
+        yield retargeted(scene, main.name, stable, why, phase)
     why = f"all requests go to {stable.revision} before a pod of another goes"
     step = weighing(scene, {stable.revision: 100}, "", why)
     yield go(scene, step, phase=phase, **later(scene, stable, 100))

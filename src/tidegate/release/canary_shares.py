@@ -13,6 +13,7 @@ from tidegate.release.canary_steps import (
     is_divided,
     labelled,
     rehearsal_service,
+    retargeted,
     scaled,
     service_of,
     services_of,
@@ -41,8 +42,7 @@ def prepared(scene: Scene, stable: Edition) -> Iterator[Decision]:
         mark = way.selector.get(REVISION_LABEL)
         if not is_divided(scene) and mark is not None:
             why = "the ratio of pods is to count, so it selects those of every revision"
-            step = Step(Act.RETARGET, name, why, selector={REVISION_LABEL: None}, detail={"revision": None})
-            yield go(scene, step, round=scene.status.round + 1)
+            yield retargeted(scene, name, None, why, Phase.PROGRESSING)
     canary = scene.incoming
     main = scene.way(service_of(scene))
     if not is_divided(scene) or main is None:
@@ -62,9 +62,7 @@ def _narrowed_to(scene: Scene, edition: Edition, phase: Phase) -> Iterator[Decis
         if not _is_rehearsed(scene, edition):
             yield from exposed(scene, rehearsal_service(scene), edition, why, phase)
         why = f"clients that come by the Service itself go to {edition.revision}"
-        detail = {"revision": edition.revision}
-        step = Step(Act.RETARGET, main.name, why, selector={REVISION_LABEL: edition.mark}, detail=detail)
-        yield go(scene, step, phase=phase, round=scene.status.round + 1)
+        yield retargeted(scene, main.name, edition, why, phase)
     if not main.is_shown:
         yield wait(scene, f"until the slices of svc/{main.name} list the pods of {edition.revision}", phase)
     yield from settled(scene, "routed", edition, main.name, phase)
@@ -105,14 +103,17 @@ def weighing(
     return Step(Act.WEIGH, scene.spec.canary.route, reason, weights=weights, detail={**services, **(detail or {})})
 
 
+def autoscaling(edition: Edition, autoscaler: str) -> Step:
+    """The user's autoscaler goes on with another revision's pods. Two of them would share pods, as the user's own
+    Deployment selects those of all revisions, and neither would scale (AmbiguousSelector, horizontal.go 1.36)."""
+    why = f"hpa/{autoscaler} goes with the traffic"
+    return Step(Act.AUTOSCALE, edition.revision, why, detail={"autoscaler": autoscaler})
+
+
 def settled_in(scene: Scene, stable: Edition, canary: Edition) -> Iterator[Decision]:
     """The one with the traffic is scaled as the one before was. Not sooner: an autoscaler shrinks pods without load."""
     if stable.autoscaler and not canary.autoscaler:
-        detail = {"like": stable.revision, "wanted": True}
-        step = Step(
-            Act.AUTOSCALE, canary.revision, f"as hpa/{stable.autoscaler} scaled {stable.revision}", detail=detail
-        )
-        yield go(scene, step)
+        yield go(scene, autoscaling(canary, stable.autoscaler))
 
 
 def moved(scene: Scene, stable: Edition, canary: Edition, step: CanaryStep) -> Iterator[Decision]:

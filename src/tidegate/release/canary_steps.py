@@ -151,17 +151,26 @@ def exposed(scene: Scene, name: str, edition: Edition, reason: str, phase: Phase
     wanted = selector_for(main, edition)
     found = scene.way(name)
     if found is None or dict(found.selector) != wanted:
-        detail = {"revision": edition.revision, "like": main.name}
+        is_rehearsal = name == rehearsal_service(scene)
+        detail = {"revision": edition.revision, "of": main.name, "is_rehearsal": is_rehearsal}
         step = Step(Act.EXPOSE, name, reason, selector=wanted, detail=detail)
         yield go(scene, step, phase=phase)
     elif not found.is_shown:
         yield wait(scene, f"until the slices of svc/{name} list the pods of {edition.revision}", phase)
 
 
+def retargeted(scene: Scene, name: str, edition: Edition | None, reason: str, phase: Phase) -> Decision:
+    """The Service selects ``edition`` alone from now on, or (None) every revision; the round goes with it."""
+    number = scene.status.round + 1
+    detail = {"revision": edition.revision if edition is not None else None, "round": number}
+    selector = {REVISION_LABEL: edition.mark if edition is not None else None}
+    return go(scene, Step(Act.RETARGET, name, reason, selector=selector, detail=detail), phase=phase, round=number)
+
+
 def labelled(scene: Scene, edition: Edition, phase: Phase) -> Iterator[Decision]:
     if not edition.is_labelled:
         why = "Services are to tell revisions apart, so its pods bear their own; nothing is restarted"
-        yield go(scene, Step(Act.LABEL, edition.revision, why), phase=phase)
+        yield go(scene, Step(Act.LABEL, edition.revision, why, detail={"service": service_of(scene)}), phase=phase)
 
 
 def dismissed(scene: Scene, phase: Phase) -> Iterator[Decision]:

@@ -27,6 +27,8 @@ FIRST = "r1"
 ROUND_LABEL = "tidegate.dev/release-round"
 """On a Service: the round of the release's last change of its selector. The EndpointSlice controller copies a Service's
 labels onto its slices, so there it tells that the selector of that round is known."""
+REPLICAS = "tidegate.dev/replicas"
+"""On a Deployment whose pods were shared out (``3 of 4``): what a release set, and how many the workload is to have."""
 _SLICES_BY, _CONTROLLER = "endpointslice.kubernetes.io/managed-by", "endpointslice-controller.k8s.io"
 
 
@@ -57,8 +59,8 @@ def _scene(sight: Sight, now: float, endings: Mapping[str, str]) -> Scene:
     ways = tuple(_ways(sight))
     editions = _adopted(sight, editions, target)
     serving = _serving(editions, ways, sight)
-    replicas = serving.desired if serving is not None else int(base["spec"].get("replicas", 1))
     model = sight.deployments[serving.deployment] if serving is not None else base
+    replicas = replicas_of(model)
     surge, unavailable = bounds(model, replicas)
     return Scene(
         now=now,
@@ -83,7 +85,18 @@ def _serving(editions: tuple[Edition, ...], ways: tuple[Way, ...], sight: Sight)
     way = next((one for one in ways if one.name == spec.service), None)
     mark = way.selector.get(key_of(spec)) if way is not None else None
     found = next((one for one in editions if mark is not None and one.mark == mark), None)
-    return found or next((one for one in editions if one.revision == sight.entry.status.stable), None)
+    status = sight.entry.status
+    stable = status.revision if spec.strategy == "canary" and status.phase == "done" else status.stable
+    return found or next((one for one in editions if one.revision == stable), None)
+
+
+def replicas_of(deployment: JsonObject) -> int:
+    """How many pods the workload is to have, by the Deployment that serves: its own number, or the one beside it where
+    a release shared its pods out and nobody has set another since."""
+    number = int(deployment["spec"].get("replicas", 1))
+    words = ((deployment["metadata"].get("annotations") or {}).get(REPLICAS) or "").split(" of ")
+    is_ours = len(words) == 2 and all(one.isdigit() for one in words) and int(words[0]) == number
+    return int(words[1]) if is_ours else number
 
 
 def _target(sight: Sight, editions: tuple[Edition, ...], base: JsonObject) -> str:

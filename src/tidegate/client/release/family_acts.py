@@ -15,7 +15,7 @@ from tidegate.client.prepare import writes
 from tidegate.client.prepare.scene import About, member_of
 from tidegate.client.prepare.scene import look as look_prepared
 from tidegate.client.release.book import RELEASE_LABEL
-from tidegate.client.release.family import ROUND_LABEL, deployments_of, edition_of, replicasets_of
+from tidegate.client.release.family import REPLICAS, ROUND_LABEL, deployments_of, edition_of, replicasets_of
 from tidegate.client.release.ground import Failed, Ground, write
 from tidegate.client.release.look import Sight, controller_uid
 from tidegate.engine import act
@@ -78,9 +78,15 @@ async def create(ground: Ground, sight: Sight, step: Step) -> None:
 
 
 async def scale(ground: Ground, sight: Sight, step: Step) -> None:
-    """``count`` replicas for a revision."""
-    change: Change = {"op": "add", "path": "/spec/replicas", "value": step.count or 0}
-    await write(ground, DEPLOYMENTS, _deployment(sight, step.subject), [change])
+    """``count`` replicas for a revision. ``detail``: ``of`` is how many the workload is to have; it is written beside a
+    lesser count, so that a number that somebody else sets is known for theirs."""
+    obj, count = _deployment(sight, step.subject), step.count or 0
+    of = int(step.detail.get("of", count))
+    mark = {REPLICAS: f"{count} of {of}" if count < of else None}
+    change: Change = {"op": "add", "path": "/spec/replicas", "value": count}
+    notes = obj["metadata"].get("annotations")
+    marks = _set("/metadata/annotations", notes, mark) if count < of or REPLICAS in (notes or {}) else []
+    await write(ground, DEPLOYMENTS, obj, [change, *marks])
 
 
 async def retire(ground: Ground, sight: Sight, step: Step) -> None:
