@@ -16,6 +16,8 @@ _COUNTER, _COMPARISON = pack("=HH", 12, 1) + b"counter\0", pack("=HH", 8, 1) + b
 _COUNTED = _COUNTER + pack("=HH", 28, 2)
 _COUNTER_BYTES = 40
 _LOOKS_UP = b"lookup\0"
+_LOOKUP, _NAMED = pack("=HH", 11, 1) + b"lookup\0\0", Struct("=HHHH")
+"""And behind it: its attributes, and in front of the name of a set."""
 _IMMEDIATE = pack("=HH", 14, 1) + b"immediate\0\0\0"
 _JUMP, _JUMP_BYTES = Struct("=HH8sHHHH8sHH"), 48
 """Behind its name: its attributes, no register, what it holds, a verdict, which one, and in front of a chain's name."""
@@ -71,6 +73,8 @@ def apart(raw: bytes) -> tuple[bytes, bytes | None]:
         return _COUNTER, None
     if begins == _IMMEDIATE[:8] and (found := _ending_in_chain(raw)) is not None:
         return found
+    if begins == _LOOKUP[:8] and (found := _of_own_map(raw)) is not None:
+        return found
     if (begins == _COMPARISON or begins == _IMMEDIATE[:8]) and _is_hole(raw[:-4]):
         return raw[:-4], raw[-4:]
     return raw + b"=", None
@@ -89,6 +93,17 @@ def _ending_in_chain(raw: bytes) -> tuple[bytes, bytes] | None:
     if register != _NO_REGISTER or code not in _JUMPS or kind != 2 or name.find(0) != len(name) - 1:
         return None
     return _IMMEDIATE + code, name[:-1]
+
+
+def _of_own_map(raw: bytes) -> tuple[bytes, bytes] | None:
+    """Of a look into an anonymous map, all but its name, and that; None for any other."""
+    if raw[:12] != _LOOKUP or len(raw) < 24:
+        return None
+    whole, _, length, kind = _NAMED.unpack_from(raw, 12)
+    name = raw[20 : 16 + length]
+    if whole != len(raw) - 12 or kind != 1 or not name.startswith(b"__map") or name.find(0) != length - 5:
+        return None
+    return _LOOKUP + raw[16 + (length + 3 & ~3) :], name[:-1]
 
 
 def lasting_digest(expressions: bytes) -> bytes:

@@ -25,10 +25,11 @@ from tidegate.dataplane.facts import Facts, Unreadable
 from tidegate.dataplane.frontends import Asking, facts_of, is_fence
 from tidegate.dataplane.netlink import HEADER_BYTES, Malformed, Message, attributes, leading_texts, number, text
 from tidegate.dataplane.nftalike import lasting_digest
+from tidegate.dataplane.nftrule import RawRule, rule_of
 from tidegate.dataplane.nftsets import KernelSet
 from tidegate.dataplane.nftspool import Spool
 from tidegate.dataplane.nftstore import SetStore
-from tidegate.dataplane.nftwire import RawRule, Wiring, rewrites, rule_of
+from tidegate.dataplane.nftwire import Wiring, rewrites
 from tidegate.dataplane.rules import (
     Chain,
     Dnat,

@@ -10,10 +10,11 @@ Numbers: include/uapi/linux/netfilter/nf_tables.h.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from struct import pack
 
-from tidegate.dataplane.netlink import Malformed, attributes, last_nested, leading_texts, listed, number, text
+from tidegate.dataplane.netlink import Malformed, attributes, listed, number, text
 from tidegate.dataplane.nftalike import FOUR_BYTES, apart, expression_of
 from tidegate.dataplane.nftregisters import (
     NFPROTO,
@@ -62,8 +63,6 @@ from tidegate.dataplane.rules import (
 )
 from tidegate.dataplane.xtables import Extension, comment_of, match_steps, target_steps
 
-_TABLE, _CHAIN, _HANDLE, _EXPRESSIONS, _USERDATA = 1, 2, 3, 4, 7
-_HANDLE_HERE, _POSITION_HERE = pack("=HH", 12, _HANDLE), pack("=HH", 12, 6)
 _EQ, _NEQ, _LT, _LTE, _GT, _GTE = range(6)
 _META_NFPROTO, _META_L4PROTO = 15, 16
 _FAMILIES = {4: 2, 6: 10}
@@ -74,48 +73,34 @@ _LOADED = _PAYLOAD + pack("=HHHH", 36, 2, 8, 1)
 """The beginning of one that loads: its four attributes, the register it loads into being the first."""
 
 
-@dataclass(frozen=True, slots=True)
-class RawRule:
-    """One rule, not yet understood."""
+@dataclass(frozen=True, eq=False, slots=True)
+class _Chosen:
+    """The end of a rule that translates to what an anonymous map of its own says, by nothing that is followed:
+    kube-proxy's of a Service. ``hole``: which constant is its name."""
 
-    table: str
-    chain: str
-    handle: int
-    expressions: bytes
-    comment: str = ""
+    hole: int
+    load: Load
+    like: KernelSet
+    target_of: Callable[[Element], Target]
 
-
-def rule_of(body: bytes) -> RawRule:
-    """From an NFT_MSG_NEWRULE. Raises ``Malformed``."""
-    if (plain := _plain_rule(body)) is not None:
-        return plain
-    given = attributes(body[4:])
-    comment = _comment(given[_USERDATA]) if _USERDATA in given else ""
-    expressions = given.get(_EXPRESSIONS, b"")
-    return RawRule(text(given, _TABLE), text(given, _CHAIN), number(given, _HANDLE), expressions, comment)
+    def steps_of(self, found: KernelSet) -> list[Step]:
+        if _shape(found) != _shape(self.like):
+            raise NotUnderstood("a map of another kind")
+        return _translated(found, is_certain(self.load, found), self.target_of)
 
 
-def _plain_rule(body: bytes) -> RawRule | None:
-    """One with nothing beside its expressions, as nearly all are; None for another."""
-    led = leading_texts(body)
-    if led is None or body[led[2] : led[2] + 4] != _HANDLE_HERE:
-        return None
-    at = led[2] + 12
-    expressions = last_nested(body, at + 12 if body[at : at + 4] == _POSITION_HERE else at, _EXPRESSIONS)
-    if expressions is None:
-        return None
-    return RawRule(led[0], led[1], int.from_bytes(body[at - 8 : at], "big"), expressions)
+def _shape(found: KernelSet) -> tuple[int, int, int]:
+    """All that a rule which looks ``found`` up depends on, but for the rows themselves."""
+    return found.flags, found.key_bytes, _data_bytes(found)
 
 
-def _comment(userdata: bytes) -> str:
-    """What nft keeps beside a rule for people: rows of type, length, value (libnftnl/udata.h)."""
-    at = 0
-    while at + 2 <= len(userdata):
-        kind, length = userdata[at], userdata[at + 1]
-        if kind == 0:
-            return userdata[at + 2 : at + 2 + length].partition(b"\0")[0].decode(errors="replace")
-        at += 2 + length
-    return ""
+def _data_bytes(found: KernelSet) -> int:
+    return max((len(one.data) for one in found.elements if isinstance(one.data, bytes)), default=4)
+
+
+def _translated(found: KernelSet, is_always: bool, target_of: Callable[[Element], Target]) -> list[Step]:
+    targets = Dnat(tuple([target_of(element) for element in found.elements if not element.is_end]))
+    return [targets] if is_always and not thins(found) else [Maybe(), targets]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -127,8 +112,12 @@ class _Pattern:
     steps: tuple[Step, ...]
     comment: str
     holes: tuple[tuple[int, int], ...]
+    chosen: _Chosen | None = None
 
-    def filled(self, values: list[bytes]) -> tuple[Step, ...]:
+    def filled(self, values: list[bytes], sets: Callable[[str], KernelSet]) -> tuple[Step, ...]:
+        """Raises ``NotUnderstood``: then the rule is taken by itself."""
+        if self.chosen is not None:
+            return (*self.steps, *self.chosen.steps_of(sets(values[self.chosen.hole].decode())))
         if not self.holes:
             return self.steps
         steps = list(self.steps)
@@ -171,7 +160,8 @@ class Wiring:
         holes = [value for _, value in parts if value is not None]
         pattern = self._patterns.get(key)
         if pattern is not None:
-            return pattern.filled(holes), pattern.comment
+            with suppress(NotUnderstood, UnicodeDecodeError):
+                return pattern.filled(holes, self.sets), pattern.comment
         for raw, (_, value) in zip(given, parts, strict=True):
             run.take(raw, value is not None)
         steps = tuple([step for step in run.steps if step is not None])
@@ -203,16 +193,32 @@ class _Run:
     hole: int = -1
     _count: int = 0
     _holes: list[tuple[int, int]] = field(default_factory=list)
+    _choice: tuple[int, Load, Choice] | None = None
+    _target_of: Callable[[Element], Target] | None = None
 
     def pattern(self, values: list[bytes]) -> _Pattern | None:
         """What every rule comes down to that differs from this one in its constants only."""
         if not self.is_pattern:
             return None
+        if self._choice is not None:
+            return self._pattern_of_choice(*self._choice)
         for hole, at in self._holes:
             step = self.steps[at] if at < len(self.steps) else None
             if step != _filled(step, values[hole]):
                 return None
         return _Pattern(tuple([step for step in self.steps if step is not None]), self.comment, tuple(self._holes))
+
+    def _pattern_of_choice(self, hole: int, load: Load, choice: Choice) -> _Pattern | None:
+        """Only of a rule that ends with it, and has no other constant that matters."""
+        if self._target_of is None or self._holes:
+            return None
+        ends = _translated(choice.found, choice.is_certain, self._target_of)
+        before = [step for step in self.steps[: -len(ends)] if step is not None]
+        if any(isinstance(step, Dnat | Opaque) for step in before):
+            return None
+        if self.steps[-len(ends) :] != ends or len(before) != len(self.steps) - len(ends) - 1:
+            return None
+        return _Pattern(tuple(before), self.comment, (), _Chosen(hole, load, choice.found, self._target_of))
 
     def take(self, raw: bytes, is_hole: bool) -> None:
         self.hole = -1
@@ -269,7 +275,7 @@ class _Run:
         self.registers.put(given, 2, made)
 
     def look_up(self, given: dict[int, bytes]) -> None:
-        self.is_pattern = False
+        is_pattern, self.is_pattern = self.is_pattern, False
         found = self.wiring.sets(text(given, 1))
         flags = number(given, 5, 0)
         if flags & ~1 or not 0 < found.key_bytes <= 64:
@@ -286,8 +292,10 @@ class _Run:
         else:
             if found.is_dynamic:
                 raise NotUnderstood(f"packets change @{found.name}: a dump tells only what was")
-            data = max((len(one.data) for one in found.elements if isinstance(one.data, bytes)), default=4)
+            data = _data_bytes(found)
             choice = Choice(found, columns, is_certain(load, found), len(self.steps))
+            if self.hole >= 0 and self._choice is None and not any(column.field is not None for column in columns):
+                self.is_pattern, self._choice = is_pattern, (self.hole, load, choice)
             self.steps.append(Maybe())
             self.registers.put(given, 3, Load((Piece(None, 0, data),), data, choice=choice))
 
@@ -348,9 +356,8 @@ class _Run:
         if any(column.field is not None for column in choice.columns):
             self.steps.append(looked_up(choice.found, choice.columns, lambda element: (Dnat((target_of(element),)),)))
             return
-        is_always = choice.is_certain and not thins(choice.found)
-        targets = [target_of(element) for element in choice.found.elements if not element.is_end]
-        self.steps += [Dnat(tuple(targets))] if is_always else [Maybe(), Dnat(tuple(targets))]
+        self.steps += _translated(choice.found, choice.is_certain, target_of)
+        self._target_of = target_of
 
     def _ends(self, given: dict[int, bytes], first: int, last: int) -> list[tuple[Load, int]]:
         """What is in the two registers of a range, none for none."""

@@ -126,7 +126,9 @@ def network_range(text: str, family: int) -> tuple[int, int]:
 
 @lru_cache(maxsize=4096)
 def address_text(number: int, family: int) -> str:
-    return str(ip_address(number.to_bytes(4 if family == 4 else 16, "big")))
+    if family == 4:
+        return f"{number >> 24}.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
+    return str(ip_address(number.to_bytes(16, "big")))
 
 
 @dataclass(frozen=True, slots=True)
