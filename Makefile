@@ -1,4 +1,4 @@
-# Ten verbs. Each sets up what it needs in .venv; a fresh machine wants only Python 3.11+ and make.
+# Eleven verbs. Each sets up what it needs in .venv; a fresh machine wants only Python 3.11+ and make.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -6,7 +6,7 @@ RUN    := $(VENV)/.installed-lab
 DEV    := $(VENV)/.installed-dev
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test check parity bench sim docs format clean
+.PHONY: help demo test check parity bench sim docs deploy format clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -51,6 +51,9 @@ sim: $(DEV) ## the demo's story over 50 virtual seeds, chaos over 100, pod verbs
 docs: $(DEV) ## the parts of docs/ that are drawn from code
 	$(BIN)/python -m tools.draw_docs
 	$(BIN)/python -m tools.draw_crds
+
+deploy: $(DEV) ## the Helm chart and the kustomize base, of what `tidegate install` applies
+	$(BIN)/python -m tools.draw_deploy
 
 format: $(DEV) ## let ruff format
 	$(BIN)/ruff format .

@@ -136,7 +136,7 @@ def installation_text(of: Installation, parts: tuple[str, ...]) -> str:
     told = [_LIMITS.format(version=__version__, image=of.image, **ports)]
     if "users" in parts:
         told.append(_BINDING)
-    return "\n".join([*map(_comment, told), *(_document(one) for one in pieces_of(of, parts))])
+    return "\n".join([*map(comment, told), *(_document(one) for one in pieces_of(of, parts))])
 
 
 _LIMITS = """
@@ -183,10 +183,10 @@ on pods/eviction (budgets are then asked by a dry run), `get` and `create` on po
 
 
 def _document(piece: Piece) -> str:
-    return f"---\n{_comment(piece.why) if piece.why else ''}{yaml_of(piece.manifest)}"
+    return f"---\n{comment(piece.why) if piece.why else ''}{yaml_of(piece.manifest)}"
 
 
-def _comment(text: str) -> str:
+def comment(text: str) -> str:
     """Paragraphs filled; what is indented is a command, and stays as it is."""
     lines: list[str] = []
     for paragraph in text.strip().split("\n\n"):
@@ -261,9 +261,9 @@ def uninstall_text(of: Installation) -> str:
          " and Services; bindings that you made; labels that `prepare` gave (`tidegate prepare --abort` takes them"
          " back).", ""),
     )  # fmt: skip
-    head = _comment(f"How Tidegate {__version__} is taken away. Nothing is done by printing this; run it step by step.")
+    head = comment(f"How Tidegate {__version__} is taken away. Nothing is done by printing this; run it step by step.")
     return head + "".join(
-        f"\n{_comment(f'{number}. {why}')}{f'{lines}' + chr(10) if lines else ''}"
+        f"\n{comment(f'{number}. {why}')}{f'{lines}' + chr(10) if lines else ''}"
         for number, (why, lines) in enumerate(steps, start=1)
     )
 
@@ -308,7 +308,7 @@ workload that leave one node at once, none is held."""
         told += (
             f"\n\nIt takes the place of a plain sleep in {', '.join(found.replaced)}: the holder falls back to 15 s."
         )
-    click.echo(f"{_comment(told)}{yaml_of(found.patch)}", nl=False)
+    click.echo(f"{comment(told)}{yaml_of(found.patch)}", nl=False)
 
 
 async def _read(cluster: Cluster, kind: str, namespace: str, name: str) -> Manifest:
