@@ -109,7 +109,7 @@ def test_the_maps_of_two_services_are_one_pattern_and_each_says_what_is_in_it():
     assert len(wiring._patterns) == 1
 
 
-@pytest.mark.parametrize("nat", [NAT, PORT_NAT])
+@pytest.mark.parametrize("nat", [NAT, PORT_NAT], ids=["address", "address and port"])
 @pytest.mark.parametrize("known", list(OWN))
 def test_a_map_of_another_kind_is_not_taken_for_the_patterns(known, nat):
     wiring = Wiring(4, sets)
