@@ -26,6 +26,7 @@ NAMES = (
     "node_dumps",
     "kernel_forward",
     "node_agent",
+    "operator",
     "virtual_time",
     "variants",
     "ingress",
