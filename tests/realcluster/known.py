@@ -22,6 +22,7 @@ KNOWN = (
         "A cause in the details of a ConfigMap's update may be repeated less often.",
         r"configmaps/\S+: \.body\.details\.causes: ",
     ),
+    ("A pattern that does not compile is complained about in other words.", r"must be a valid regular expression"),
     ("The columns of a Table have no description.", r"\.columnDefinitions\[\d+\]\.description: "),
 )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from tests.realcluster import (
     stories_access,
+    stories_custom,
     stories_ends,
     stories_evictions,
     stories_families,
@@ -27,6 +28,7 @@ STORIES = [
     *stories_objects.STORIES,
     *stories_families.STORIES,
     *stories_runners.STORIES,
+    *stories_custom.STORIES,
 ]
 
 

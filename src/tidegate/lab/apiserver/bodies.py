@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from tidegate.lab.apiserver import failures
 from tidegate.lab.apiserver.deletions import DeleteOptions
 from tidegate.lab.apiserver.listing import ListOptions
 from tidegate.lab.apiserver.registry import Row
-from tidegate.lab.apiserver.schema import protobuf, strict, types
+from tidegate.lab.apiserver.schema import causes, protobuf, strict, types, validation
 from tidegate.lab.apiserver.verbs import Options
 
 if TYPE_CHECKING:
@@ -106,8 +107,11 @@ def apply_body(request: Request, options: Options) -> JsonObject:
     return config
 
 
-def check_kind(row: Row, subresource: str, obj: JsonObject) -> None:
-    """The body's apiVersion and kind, where sent, must be the URL's."""
+def check_kind(row: Row, subresource: str, obj: JsonObject, body: bytes = b"") -> None:
+    """The body's apiVersion and kind, where sent, must be the URL's; of a custom kind they must be sent."""
+    if row.custom is not None and subresource != "scale":
+        _check_custom(row, obj, body)
+        return
     found = row.subresource(subresource) if subresource else None
     version, kind = row.resource.api_version, row.kind
     if found is not None and found.kind != kind:
@@ -122,6 +126,26 @@ def check_kind(row: Row, subresource: str, obj: JsonObject) -> None:
     if subresource and kind != row.kind and (wrong := strict.mismatch(kind, obj)):
         raise failures.bad_request(f'{kind} in version "{version}" cannot be handled as a {kind}: {wrong}')
 
+
+def _check_custom(row: Row, obj: JsonObject, body: bytes) -> None:
+    sent, wanted = obj.get("apiVersion") or "", row.resource.api_version
+    for key, value in (("Kind", obj.get("kind")), ("apiVersion", sent)):
+        if not value:
+            text = body.decode("utf-8", "replace")
+            short = text if len(body) <= _SUMMARY_BYTES else text[:_SUMMARY_BYTES] + " ..."
+            shown = short if text.startswith("{") else body[:_SUMMARY_BYTES].hex()
+            why = f"Object '{key}' is missing in '{text.rstrip()}' ({shown})"
+            raise failures.bad_request(f"the object provided is unrecognized (must be of type {row.kind}): {why}")
+    if sent != wanted:
+        text = f"the API version in the data ({sent}) does not match the expected API version ({wanted})"
+        raise failures.bad_request(text)
+    if obj.get("kind") != row.kind:
+        wrong = causes.invalid("kind", obj["kind"], f"must be {row.kind}")
+        named = dataclasses.replace(row.resource, kind=str(obj["kind"]))
+        raise validation.invalid(named, str((obj.get("metadata") or {}).get("name") or ""), [wrong])
+
+
+_SUMMARY_BYTES = 30
 
 _ALIASES = {"Eviction": ("policy/v1beta1",)}
 
@@ -200,15 +224,15 @@ def write_options(request: Request, admission: Admission | None = None) -> Optio
     dry = query.get("dryRun", "")
     if request.method == "DELETE" and request.body:
         return Options(admission=admission)  # beside DeleteOptions in the body the query is not read
-    causes = []
+    wrong = []
     if dry not in ("", "All"):
-        causes.append(("dryRun", f'Unsupported value: ["{dry}"]: supported values: "All"'))
+        wrong.append(("dryRun", f'Unsupported value: ["{dry}"]: supported values: "All"'))
     validation = query.get("fieldValidation") or "Warn"
     if validation not in ("Ignore", "Warn", "Strict"):
         text = f'Unsupported value: "{validation}": supported values: "", "Ignore", "Strict", "Warn"'
-        causes.append(("fieldValidation", text))
-    if causes:
-        raise failures.invalid_option(_OPTIONS[request.method], causes)
+        wrong.append(("fieldValidation", text))
+    if wrong:
+        raise failures.invalid_option(_OPTIONS[request.method], wrong)
     kind = _OPTIONS[request.method]
     return Options(dry == "All", validation, query.get("fieldManager", ""), admission=admission, kind=kind)
 

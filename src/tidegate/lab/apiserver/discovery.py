@@ -194,13 +194,17 @@ def _kind(row: Row, sub: Subresource | None) -> JsonObject:
     return {"group": sub.group, "version": sub.version or "v1", "kind": sub.kind}
 
 
+def _verbs(row: Row) -> list[str]:
+    return sorted(row.verbs) if row.custom is None else list(row.custom.verbs)
+
+
 def _aggregated_row(row: Row) -> JsonObject:
     found: JsonObject = {
         "resource": row.resource.plural,
         "responseKind": _kind(row, None),
         "scope": "Namespaced" if row.resource.namespaced else "Cluster",
         "singularResource": row.singular,
-        "verbs": sorted(row.verbs),
+        "verbs": _verbs(row),
     }
     if row.short_names:
         found["shortNames"] = list(row.short_names)
@@ -221,12 +225,14 @@ def _legacy_row(row: Row) -> list[JsonObject]:
         "singularName": row.singular,
         "namespaced": resource.namespaced,
         "kind": resource.kind,
-        "verbs": sorted(row.verbs),
+        "verbs": _verbs(row),
     }
     if row.short_names:
         main["shortNames"] = list(row.short_names)
     if row.categories:
         main["categories"] = list(row.categories)
+    if row.custom is not None:
+        main["storageVersionHash"] = row.custom.storage_hash
     entries = [main]
     for sub in row.subresources:
         entry: JsonObject = {

@@ -81,6 +81,14 @@ def conflict(row: Row, name: str, why: str = "", subresource: str = "") -> ApiEr
     return failure(409, "Conflict", message, details)
 
 
+def unversioned(row: Row, name: str) -> ApiError:
+    """422 for an update that does not say what it updates, of a kind that wants it said."""
+    text = "Invalid value: 0: must be specified for an update"
+    cause = {"reason": "FieldValueInvalid", "message": text, "field": "metadata.resourceVersion"}
+    message = f'{row.qualified} "{name}" is invalid: metadata.resourceVersion: {text}'
+    return failure(422, "Invalid", message, _details(row, name, causes=[cause]))
+
+
 def bad_request(message: str) -> ApiError:
     return failure(400, "BadRequest", message)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from tidegate.kube.api import JsonObject, PatchStyle
 from tidegate.lab.apiserver import failures
+from tidegate.lab.apiserver.custom import applying
 from tidegate.lab.apiserver.registry import Row
 from tidegate.lab.apiserver.schema import causes, ownership, patches, types, validation
 from tidegate.lab.apiserver.verbs import Change, Options
@@ -26,6 +27,9 @@ def applied(row: Row, config: JsonObject, writer: ownership.Writer, options: Opt
     The managedFields it leads to are put on ``options``.
     """
 
+    if row.custom is not None:
+        check_typed(row, config)
+
     def change(old: JsonObject) -> JsonObject:
         try:
             live = old if row.conversion is None or not old else row.conversion.from_storage(old)
@@ -36,6 +40,17 @@ def applied(row: Row, config: JsonObject, writer: ownership.Writer, options: Opt
         return done.object if row.conversion is None else row.conversion.to_storage(done.object)
 
     return change
+
+
+def check_typed(row: Row, config: JsonObject) -> None:
+    """500 for a configuration of a custom kind that its schema cannot hold."""
+    assert row.custom is not None
+    found = applying.faults(config, row.custom.schema)
+    if found:
+        metadata, resource = config.get("metadata") or {}, row.resource
+        place = f"({metadata.get('namespace', '')}/{metadata.get('name', '')}; {resource.api_version}, Kind={row.kind})"
+        listed = found[0] if len(found) == 1 else "errors:\n" + "\n".join(f"  {text}" for text in found)
+        raise failures.failure(500, "", f"failed to create typed patch object {place}: {listed}")
 
 
 def apply_patch(kind: str, api_version: str, target: JsonObject, style: PatchStyle, body: Any) -> JsonObject:

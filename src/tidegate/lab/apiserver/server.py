@@ -144,7 +144,7 @@ class ApiServer:
         require(row, "create")
         obj = bodies.decode(request, keeps_nulls=row.custom is not None)
         options = bodies.write_options(request, admission)
-        bodies.check_kind(row, route.subresource, obj)
+        bodies.check_kind(row, route.subresource, obj, request.body)
         if reviews.is_review(row):
             return whole(201, encode(reviews.answer(row, obj, self.access, self.access.subject(request.headers))))
         if route.subresource:
@@ -178,7 +178,7 @@ class ApiServer:
         """Server-side apply: creates what is not there."""
         row = route.row
         config = bodies.apply_body(request, options)
-        bodies.check_kind(row, route.subresource, config)
+        bodies.check_kind(row, route.subresource, config, request.body)
         bodies.check_fields(row, config, options)
         config.setdefault("metadata", {}).setdefault("name", route.name)
         writer = Writer(options.manager, row.resource.api_version, stamp(vtime.now()), route.subresource)
@@ -201,7 +201,7 @@ class ApiServer:
             apply = patched(row, style, bodies.patch_body(request), route.subresource)
         else:
             obj = bodies.decode(request, keeps_nulls=row.custom is not None)
-            bodies.check_kind(row, route.subresource, obj)
+            bodies.check_kind(row, route.subresource, obj, request.body)
             if row.conversion is not None and row.custom is None:
                 obj = row.conversion.to_storage(obj)
 

@@ -58,11 +58,13 @@ class Plain:
         return encode(conversion.from_storage(version.object))
 
     def many(self, page: Page) -> bytes:
-        head = {
+        head: JsonObject = {
             "kind": self.row.list_kind,
             "apiVersion": self.row.resource.api_version,
             "metadata": list_metadata(page),
         }
+        if self.row.custom is not None:  # a list without a type says that there is nothing more to come
+            head["metadata"].setdefault("continue", "")
         items = b",".join([self.one(version) for version in page.versions])
         return encode(head)[:-1] + b',"items":[' + items + b"]}"
 

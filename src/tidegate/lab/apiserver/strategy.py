@@ -7,6 +7,7 @@ hooks mirror the real server's registry strategies (PrepareForCreate, PrepareFor
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -45,6 +46,13 @@ class Strategy:
         self.has_generation = has_generation
         self.keeps_status = keeps_status
         """The creator's status is kept (nodes, and kinds without a status subresource)."""
+
+    needs_version = False
+    """An update must say which version it is of (AllowUnconditionalUpdate is false)."""
+
+    def warnings(self, obj: JsonObject, old: JsonObject | None) -> Iterable[str]:
+        """What a write is answered with besides its object; ``old`` is what it replaces."""
+        return ()
 
     def complete(self, kind: str, obj: JsonObject) -> None:
         """Write the defaults into an object, in place."""

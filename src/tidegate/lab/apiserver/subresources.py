@@ -133,7 +133,7 @@ def _rescale(verbs: Verbs, row: Row, place: Place, wanted: Change, options: Opti
             raise failures.conflict(row, place[1])
         obj: JsonObject = clone(old)
         count = (scale.get("spec") or {}).get("replicas") or 0
-        if not isinstance(count, int) or count < 0:
+        if not isinstance(count, int) or (count < 0 and row.custom is None):
             why = f"spec.replicas: Invalid value: {count}: must be greater than or equal to 0"
             cause = {"reason": "FieldValueInvalid", "message": why.partition(": ")[2], "field": "spec.replicas"}
             details = {"name": place[1], "group": "autoscaling", "kind": "Scale", "causes": [cause]}

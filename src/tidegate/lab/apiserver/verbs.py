@@ -103,6 +103,7 @@ class Verbs:
         if row.strategy.has_generation:
             metadata["generation"] = 1
         row.strategy.prepare_named(obj)
+        options.warnings.extend(row.strategy.warnings(obj, None))
         causes = row.strategy.faults(row.kind, obj, None)
         if causes:
             raise validation.invalid(row.resource, metadata["name"], causes)
@@ -235,6 +236,7 @@ class Verbs:
         ):
             obj["metadata"]["generation"] = old.object["metadata"].get("generation", 0) + 1
         causes = strategy.faults(row.kind, obj, old.object, subresource)
+        options.warnings.extend(strategy.warnings(obj, old.object))
         if causes:  # metadata is checked by BeforeUpdate and again by the kind's strategy
             twice = [cause for cause in causes if cause.field.startswith("metadata.")]
             raise validation.invalid(row.resource, name, [*twice, *causes])
@@ -354,6 +356,8 @@ def _check_identity(row: Row, old: JsonObject, new: JsonObject) -> None:
         )
         raise failures.conflict(row, name, why)
     version = str(new.get("resourceVersion") or "")
+    if not version and row.strategy.needs_version:
+        raise failures.unversioned(row, name)
     if version and not version.isdigit():
         raise failures.failure(500, "", f'strconv.ParseUint: parsing "{version}": invalid syntax')
     if version and version != old["resourceVersion"]:

@@ -81,7 +81,8 @@ def _scale_faults(kind: CustomKind, obj: JsonObject, *, is_status: bool) -> list
         if count is None:
             continue
         if not isinstance(count, int):
-            text = f"{name} accessor error: {causes.shown(count)} is of the type {_go_type(count)}, expected int64"
+            said = count if isinstance(count, str) else causes.shown(count)
+            text = f"{name} accessor error: {said} is of the type {_go_type(count)}, expected int64"
             found.append(causes.invalid(name, 0, text))
         elif count < 0:
             found.append(causes.invalid(name, count, "should be a non-negative integer"))
@@ -92,6 +93,21 @@ def _scale_faults(kind: CustomKind, obj: JsonObject, *, is_status: bool) -> list
 
 def _go_type(value: Any) -> str:
     return {str: "string", float: "float64", bool: "bool", dict: "map[string]interface {}"}.get(type(value), "[]any")
+
+
+def warnings(obj: JsonObject, old: JsonObject | None) -> list[str]:
+    """Finalizers that another writer may call the same (validateKubeFinalizerName)."""
+    before = ((old or {}).get("metadata") or {}).get("finalizers") or ()
+    found: list[str] = []
+    for name in sorted(set(obj["metadata"].get("finalizers") or ()) - set(before)):
+        if "/" in name or name in metadata.STANDARD_FINALIZERS:
+            continue
+        path = "including a path (/) " if "." in name else ""
+        text = (
+            f"prefer a domain-qualified finalizer name {path}to avoid accidental conflicts with other finalizer writers"
+        )
+        found.append(f'metadata.finalizers: "{name}": {text}')
+    return found
 
 
 # -- list types
@@ -158,9 +174,9 @@ def _embedded(value: Any, schema: Schema | None, path: str) -> Iterator[Cause]:
 
 def _embedded_meta(value: JsonObject, path: str) -> Iterator[Cause]:
     if not value.get("apiVersion"):
-        yield causes.required(f"{path}.apiVersion", "must not be empty")
+        yield causes.required(f"{path}.apiVersion")
     if not value.get("kind"):
-        yield causes.required(f"{path}.kind", "must not be empty")
+        yield causes.required(f"{path}.kind")
     elif isinstance(value["kind"], str):
         for text in names.dns_label(value["kind"].lower()):
             yield causes.invalid(

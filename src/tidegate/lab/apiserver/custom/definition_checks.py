@@ -58,15 +58,37 @@ def _spec(spec: JsonObject) -> Iterator[Cause]:
         yield from _version(own, f"spec.versions[{index}]", version, is_top=False)
     called = [version.get("name") for version in versions]
     if len(set(called)) != len(called):
-        yield causes.invalid("spec.versions", versions, "must contain unique version names")
-    if sum(bool(version.get("storage")) for version in versions) != 1:
+        yield causes.invalid("spec.versions", _printed(versions), "must contain unique version names")
+    stored = sum(bool(version.get("storage")) for version in versions)
+    if stored != 1:
         text = "must have exactly one version marked as storage version"
-        yield causes.invalid("spec.versions", versions, text)
+        yield causes.invalid("spec.versions", _printed(versions), text)
+    if versions and (texts := names.dns_1035_label(str(versions[0].get("name") or ""))):
+        yield causes.invalid("spec.version", versions[0].get("name") or "", ",".join(texts))
     yield from _names(spec.get("names") or {})
     if versions:
         common = {key: versions[0].get(key) for key in _HOISTED if _is_common(versions, key)}
         yield from _version(common, "spec", versions[0], is_top=True)
     yield from _conversion(spec.get("conversion") or {})
+    if not stored:
+        yield causes.invalid("status.storedVersions", None, "must have at least one stored version")
+
+
+def _printed(versions: list[JsonObject]) -> list[JsonObject]:
+    """Versions as the server prints its own form of them: what all have alike is not among it."""
+    own = {"Schema": "schema", "Subresources": "subresources", "AdditionalPrinterColumns": "additionalPrinterColumns",
+           "SelectableFields": "selectableFields"}  # fmt: skip
+    return [
+        {
+            "Name": version.get("name", ""),
+            "Served": bool(version.get("served")),
+            "Storage": bool(version.get("storage")),
+            "Deprecated": bool(version.get("deprecated")),
+            "DeprecationWarning": version.get("deprecationWarning"),
+            **{name: None if _is_common(versions, key) else version.get(key) for name, key in own.items()},
+        }
+        for version in versions
+    ]
 
 
 def _is_common(versions: list[JsonObject], key: str) -> bool:

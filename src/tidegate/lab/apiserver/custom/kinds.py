@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,7 +34,8 @@ _MORE = f"More info: {_CONVENTIONS}#metadata"
 
 READ_WRITE = ("get", "patch", "update")
 VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
-TERMINATING_VERBS = ("delete", "deletecollection", "get", "list", "watch")
+_LISTED = ("delete", "deletecollection", "get", "list", "patch", "create", "update", "watch")
+_LISTED_AT_THE_END = ("delete", "deletecollection", "get", "list", "watch")
 _NAME = {"name": "Name", "type": "string", "format": "name", "description": "", "priority": 0}
 _DEFAULT_COLUMNS = [{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}]
 
@@ -64,6 +67,7 @@ class CustomKind:
     has_status: bool
     scale: Scale | None
     is_terminating: bool
+    storage_hash: str = ""
 
     def prune(self, obj: JsonObject) -> list[str]:
         """Drop what the schema does not know, in place; the paths dropped."""
@@ -84,6 +88,11 @@ class CustomKind:
         meta = {key: {"type": "string", "description": text} for key, text in _TYPE_META.items()}
         properties = {**(self.schema.raw.get("properties") or {}), **meta, "metadata": metadata}
         return {"type": "object", **schema, "properties": properties, "x-kubernetes-group-version-kind": [gvk]}
+
+    @property
+    def verbs(self) -> tuple[str, ...]:
+        """As discovery lists them, in the order of its controller; all are answered until the end."""
+        return _LISTED_AT_THE_END if self.is_terminating else _LISTED
 
     # -- scale
 
@@ -167,6 +176,8 @@ def _cell(kind: str, value: Any, now: datetime) -> Any:
 class CustomStrategy(Strategy):
     """Create, update and status of custom objects (registry/customresource/strategy.go, status_strategy.go)."""
 
+    needs_version = True
+
     def __init__(self, kind: CustomKind, stored: CustomKind | None = None) -> None:
         super().__init__(has_generation=True, keeps_status=not kind.has_status)
         self._kind = kind
@@ -176,6 +187,9 @@ class CustomStrategy(Strategy):
         self._kind.complete(obj)
         if self._stored is not None:
             self._stored.complete(obj)
+
+    def warnings(self, obj: JsonObject, old: JsonObject | None) -> list[str]:
+        return checks.warnings(obj, old) if obj["metadata"].get("finalizers") else []
 
     def faults(self, kind: str, obj: JsonObject, old: JsonObject | None, subresource: str = "") -> list[Cause]:
         return checks.faults(self._kind, obj, old, subresource)
@@ -228,7 +242,16 @@ def custom_kind(definition: JsonObject, version: JsonObject) -> CustomKind:
         if scale
         else None,
         is_terminating(definition),
+        _storage_hash(definition),
     )
+
+
+def _storage_hash(definition: JsonObject) -> str:
+    """apiserver pkg/endpoints/discovery/storageversionhash.go."""
+    spec = definition["spec"]
+    stored = next(version["name"] for version in spec["versions"] if version["storage"])
+    found = hashlib.sha256(f"{spec['group']}/{stored}/{spec['names']['kind']}".encode()).digest()
+    return base64.b64encode(found[:8]).decode()
 
 
 def is_terminating(definition: JsonObject) -> bool:
@@ -250,17 +273,19 @@ def rows(definition: JsonObject) -> list[Row]:
                 CustomStrategy(kind, made[0].custom if made else None),
                 tuple(names.get("shortNames") or ()),
                 tuple(names.get("categories") or ()),
-                verbs=TERMINATING_VERBS if kind.is_terminating else VERBS,
                 subresources=_subresources(kind),
-                field_labels={path.removeprefix("."): split_path(path) for path in fields},
+                field_labels=_ALWAYS | {path.removeprefix("."): split_path(path) for path in fields},
                 storage=made[0] if made else None,
                 conversion=_conversion(kind, made[0]) if made else None,
                 type_name=structural.type_name(kind.schema, is_root=True),
-                deprecation=_deprecation(kind, version),
+                deprecation=_deprecation(kind, version, versions),
                 custom=kind,
             )
         )
     return made
+
+
+_ALWAYS = {f"metadata.{name}": ("metadata", name) for name in ("name", "namespace")}
 
 
 def _subresources(kind: CustomKind) -> tuple[Subresource, ...]:
@@ -272,12 +297,16 @@ def _subresources(kind: CustomKind) -> tuple[Subresource, ...]:
     return tuple(found)
 
 
-def _deprecation(kind: CustomKind, version: JsonObject) -> str:
+def _deprecation(kind: CustomKind, version: JsonObject, versions: list[JsonObject]) -> str:
     if not version.get("deprecated"):
         return ""
     resource = kind.resource
-    text = version.get("deprecationWarning") or f"{resource.group}/{resource.version} {resource.kind} is deprecated"
-    return str(text)
+    if version.get("deprecationWarning"):
+        return str(version["deprecationWarning"])
+    kept = [one["name"] for one in versions if one.get("served") and not one.get("deprecated")]
+    better = sorted((name for name in kept if priority(name) < priority(resource.version)), key=priority)
+    use = f"; use {resource.group}/{better[0]} {resource.kind}" if better else ""
+    return f"{resource.group}/{resource.version} {resource.kind} is deprecated{use}"
 
 
 def _conversion(kind: CustomKind, stored: Row) -> Conversion:
@@ -290,7 +319,7 @@ def _conversion(kind: CustomKind, stored: Row) -> Conversion:
 
     def from_storage(obj: JsonObject) -> JsonObject:
         found: JsonObject = {**clone(obj), "apiVersion": kind.resource.api_version}
-        kind.complete(found)
+        kind.prune(found)  # defaults are the stored version's: they came with what was read
         return found
 
     return Conversion(to_storage, from_storage)

@@ -7,7 +7,7 @@ created; a rule is never skipped. Without the library a definition with rules is
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -79,14 +79,28 @@ class Checker:
         others = cel_types.Types()
         self._new = cel_library.environment({"self": others.of(schema, is_root=is_root)}, others.pool)
 
-    def compiled(self, said: JsonObject) -> Rule:
-        """A rule ready to run. Raises ``BadRule``."""
+    def check_rule(self, said: JsonObject) -> None:
+        """Raise ``BadRule`` unless the rule is an expression of this node that is true or false."""
         text, is_optional = str(said["rule"]), bool(said.get("optionalOldSelf"))
-        checked = _with_optional(text, "optional.of(oldSelf)") if is_optional else text
-        kind = self._checked(checked)
+        kind = self._checked(_with_optional(text, "optional.of(oldSelf)") if is_optional else text)
         if kind.name() not in ("BOOL", "bool"):
             raise BadRule("cel expression must evaluate to a bool")
-        uses_old = not self._compiles(text)
+
+    def uses_old(self, said: JsonObject) -> bool:
+        """The rule speaks of ``oldSelf``: where that is not declared, its name is what does not compile."""
+        try:
+            self._new.compile(str(said["rule"]))
+        except RuntimeError as error:
+            return "undeclared reference to 'oldSelf'" in str(error)
+        return False
+
+    def compiled(self, said: JsonObject) -> Rule:
+        """A rule ready to run. Raises ``BadRule``."""
+        self.check_rule(said)
+        if said.get("messageExpression"):
+            self.check_message(said)
+        text, is_optional = str(said["rule"]), bool(said.get("optionalOldSelf"))
+        uses_old = self.uses_old(said)
         message = str(said.get("messageExpression") or "")
         program, first = _ready(text, is_optional)
         said_of, said_first = _ready(message, is_optional) if message else (None, None)
@@ -114,19 +128,12 @@ class Checker:
             environment = cel_library.environment({"self": kind, "oldSelf": kind}, loose.pool)
             return _compile(environment, text).return_type()
 
-    def _compiles(self, text: str) -> bool:
-        try:
-            self._new.compile(text)
-        except RuntimeError:
-            return False
-        return True
-
 
 def _ready(text: str, is_optional: bool) -> tuple[Any, Any]:
     if not is_optional:
-        return _running().compile(text), None
+        return _compile(_running(), text), None
     with_old, without = _with_optional(text, "optional.of(oldSelf)"), _with_optional(text, "optional.none()")
-    return _running().compile(with_old), _running().compile(without)
+    return _compile(_running(), with_old), _compile(_running(), without)
 
 
 def _compile(environment: Any, text: str, failed: str = "compilation failed") -> Any:
@@ -134,8 +141,19 @@ def _compile(environment: Any, text: str, failed: str = "compilation failed") ->
         return environment.compile(text)
     except RuntimeError as error:
         why = re.sub(r"^[A-Z_]+: | \[[A-Z_]+\]\Z", "", str(error))
+        why = _CALL.sub(lambda hit: _as_method(hit, text), why)
         why = re.sub(r"(undefined field '[^']*') not found in struct '[^']*'", r"\1", why)
         raise BadRule(f"{failed}: {why}") from None
+
+
+_CALL = re.compile(r"<input>:1:(\d+): found no matching overload for '(\w+)' applied to '\(([^,()]+)(?:, )?([^()]*)\)'")
+
+
+def _as_method(hit: re.Match[str], text: str) -> str:
+    """``int.(string)``, as cel-go shows a function that is called on its first argument."""
+    if not text[: int(hit[1]) - 1].endswith(f".{hit[2]}"):
+        return hit[0]
+    return f"<input>:1:{hit[1]}: found no matching overload for '{hit[2]}' applied to '{hit[3]}.({hit[4]})'"
 
 
 def normalized_path(text: str, schema: Schema) -> str:
@@ -155,13 +173,6 @@ def normalized_path(text: str, schema: Schema) -> str:
         else:
             raise ValueError("does not refer to a valid field")
     return shown
-
-
-@dataclass(slots=True)
-class _Call:
-    """One check of one object: where it is, and what it was."""
-
-    found: list[Cause] = field(default_factory=list)
 
 
 class Validator:
@@ -213,18 +224,11 @@ class Validator:
                 program, message = rule.first, rule.first_message
             if not rule.uses_old and is_unchanged:
                 continue  # what was let in before is no longer held against the object (ratcheting)
-            cause = self._verdict(rule, program.eval(data=bound), path, value)
-            if cause is not None:
-                found.append(cause(message, bound) if callable(cause) else cause)
-
-    def _verdict(self, rule: Rule, result: Any, path: str, value: Any) -> Any:
-        """None for a rule that holds, a cause, or how to make the cause once its message is known."""
-        name = result.type().name()
-        if name in ("ERROR", "*error*"):
-            return causes.invalid(path or "<nil>", self._schema.type, _error(str(result.value()), rule))
-        if result.value() is True:
-            return None
-        return lambda message, bound: self._broken(rule, _said(rule, message, bound), path, value)
+            verdict, wrong = _evaluated(program, bound)
+            if wrong:
+                found.append(causes.invalid(path or "<nil>", self._schema.type, _error(wrong, rule)))
+            elif verdict is not True:
+                found.append(self._broken(rule, _said(rule, message, bound), path, value))
 
     def _broken(self, rule: Rule, text: str, path: str, value: Any) -> Cause:
         where = ".".join(part for part in (path, rule.path) if part) or "<nil>"
@@ -239,6 +243,17 @@ class Validator:
             return Cause(where, "FieldValueDuplicate", shown)
         shown = "Invalid value" if is_compound else f"Invalid value: {causes.shown(value)}"
         return Cause(where, "FieldValueInvalid", f"{shown}: {text}")
+
+
+def _evaluated(program: Any, bound: dict[str, Any]) -> tuple[Any, str]:
+    """What an expression gives, and what went wrong ("" for nothing)."""
+    try:
+        result = program.eval(data=bound)
+    except (RuntimeError, ValueError, TypeError, OverflowError) as error:
+        return None, str(error)
+    if result.type().name() in ("ERROR", "*error*"):
+        return None, str(result.value())
+    return result.value(), ""
 
 
 def _below(schema: Schema | None) -> Validator | None:
@@ -263,8 +278,7 @@ def _error(text: str, rule: Rule) -> str:
 def _said(rule: Rule, message: Any, bound: dict[str, Any]) -> str:
     """The messageExpression's text; where it gives none that will do, the message, or the rule itself."""
     if message is not None:
-        result = message.eval(data=bound)
-        text = result.value() if result.type().name() in ("STRING", "string") else ""
+        text, _ = _evaluated(message, bound)
         text = text.strip() if isinstance(text, str) else ""
         if text and "\n" not in text and len(text.encode()) <= MESSAGE_BYTES_MAX:
             return text

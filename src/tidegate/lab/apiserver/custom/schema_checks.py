@@ -373,7 +373,7 @@ def _rules(schema: structural.Schema, path: str, *, is_root: bool, uncorrelated:
 
 def _compiled(checker: rules.Checker, said: JsonObject, path: str, uncorrelated: str) -> Iterator[Cause]:
     try:
-        rule = checker.compiled(said)
+        checker.check_rule(said)
     except rules.BadRule as error:
         yield causes.invalid(f"{path}.rule", _printed(said), str(error))
         return
@@ -382,10 +382,16 @@ def _compiled(checker: rules.Checker, said: JsonObject, path: str, uncorrelated:
             checker.check_message(said)
     except rules.BadRule as error:
         yield causes.invalid(f"{path}.messageExpression", _printed(said), str(error))
-    if rule.uses_old and uncorrelated:
+        return
+    try:
+        checker.compiled(said)
+    except rules.BadRule as error:
+        yield causes.invalid(f"{path}.rule", _printed(said), str(error))
+    uses_old = checker.uses_old(said)
+    if uses_old and uncorrelated:
         text = f"oldSelf cannot be used on the uncorrelatable portion of the schema within {uncorrelated}"
         yield causes.invalid(f"{path}.rule", said["rule"], text)
-    if not rule.uses_old and "optionalOldSelf" in said:
+    if not uses_old and "optionalOldSelf" in said:
         yield causes.invalid(
             f"{path}.optionalOldSelf", said["optionalOldSelf"], "may not be set if oldSelf is not used in rule"
         )

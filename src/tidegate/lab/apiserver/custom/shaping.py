@@ -23,7 +23,7 @@ def prune(obj: JsonObject, schema: Schema) -> list[str]:
         _skip(obj, schema, "", found, is_root=True)
     else:
         _prune_map(obj, schema, "", found, is_root=True)
-    return [*_prune_metadata(obj), *sorted(found)]
+    return [*_prune_metadata(obj, ""), *sorted(found)]
 
 
 def prune_below(value: Any, schema: Schema) -> None:
@@ -31,19 +31,19 @@ def prune_below(value: Any, schema: Schema) -> None:
     _prune(value, schema, "", [])
 
 
-def _prune_metadata(obj: JsonObject) -> list[str]:
+def _prune_metadata(obj: JsonObject, path: str) -> list[str]:
     """metadata is decoded into a Go struct whatever the schema says (objectmeta/coerce.go)."""
     metadata = obj.get("metadata")
     if not isinstance(metadata, dict):
         return []
-    held = {"metadata": metadata}
     texts = strict.survey("meta.v1.ObjectMeta", metadata).unknown
     strict.prune("meta.v1.ObjectMeta", metadata)
-    obj["metadata"] = held["metadata"]
-    return ["metadata." + text.partition('"')[2].rstrip('"') for text in texts]
+    return [f"{path}metadata." + text.partition('"')[2].rstrip('"') for text in texts]
 
 
 def _prune(value: Any, schema: Schema, path: str, found: list[str]) -> None:
+    if schema.is_embedded and isinstance(value, dict):
+        found += _prune_metadata(value, f"{path}." if path else "")
     if schema.preserves:
         _skip(value, schema, path, found)
     elif isinstance(value, dict):

@@ -45,8 +45,15 @@ def with_condition(definition: JsonObject, wanted: tuple[str, str, str, str], no
 class DefinitionStrategy(Strategy):
     """Status is the server's; the first delete adds the finalizer that has the instances deleted."""
 
+    needs_version = True
+
     def __init__(self) -> None:
         super().__init__(has_generation=True)
+
+    def warnings(self, obj: JsonObject, old: JsonObject | None) -> list[str]:
+        before = definition_checks.unrecognized_formats(old) if old is not None else []
+        new = definition_checks.unrecognized_formats(obj)
+        return [f'unrecognized format "{name}"' for name in new if name not in before]
 
     def prepare_create(self, obj: JsonObject, world: World) -> None:
         obj["status"] = {

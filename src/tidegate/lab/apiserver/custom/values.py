@@ -148,7 +148,7 @@ def _number(value: float, wanted: list[str], schema: JsonObject, path: str) -> l
     if wanted == ["integer"]:
         name = schema.get("format") if schema.get("format") in _RANGES else ""
         limit = _RANGES[name or "int64"]
-        if not -limit <= value < limit:
+        if not -limit <= value < limit or value != int(value):
             said = f"with format {name}" if name else "(default format)"
             text = f"Checked value must be of type integer {said} in {path}"
             found.append(causes.invalid("<nil>", "", text))

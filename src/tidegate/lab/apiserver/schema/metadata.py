@@ -10,7 +10,7 @@ from tidegate.lab.apiserver.schema.causes import Cause
 
 Json = Mapping[str, Any]
 _ANNOTATIONS_MAX = 256 * 1024
-_STANDARD_FINALIZERS = ("kubernetes", "orphan", "foregroundDeletion")
+STANDARD_FINALIZERS = ("kubernetes", "orphan", "foregroundDeletion")
 
 
 def validate(kind: str, metadata: Json, *, has_free_finalizers: bool = False) -> list[Cause]:
@@ -81,7 +81,7 @@ def _owners(references: Any) -> list[Cause]:
 
 def _finalizer(value: str, field: str, *, has_free_names: bool) -> list[Cause]:
     found = [causes.invalid(field, value, text) for text in names.qualified_name(value)]
-    if not found and not has_free_names and "/" not in value and value not in _STANDARD_FINALIZERS:
+    if not found and not has_free_names and "/" not in value and value not in STANDARD_FINALIZERS:
         text = "name is neither a standard finalizer name nor is it fully qualified"
         found.append(causes.invalid(field, value, text))
     return found

@@ -195,7 +195,7 @@ def apply(live: Json | None, config: Json, kind: str, writer: Writer, *, force: 
     merged = fieldsets.merge(live, config, kind)
     merged = fieldsets.without(merged, _dropped(last - wanted, wanted, others), kind)
     taken = fieldsets.changed(_owned(live, kind, writer.subresource), _owned(merged, kind, writer.subresource))
-    conflicts = [Conflict(path, entry.named) for entry in others for path in sorted(entry.paths & taken & wanted)]
+    conflicts = [Conflict(path, entry.named) for entry in others for path in _ordered(entry.paths & taken & wanted)]
     if conflicts and not force:
         raise ApplyConflict(conflicts)
     left = frozenset(fieldsets.leaves(merged, kind))
@@ -204,6 +204,11 @@ def apply(live: Json | None, config: Json, kind: str, writer: Writer, *, force: 
     if before is not None and before.paths == wanted and not taken:
         own = before  # nothing new: the time stays, too
     return Applied(merged, _written([*others, own]))
+
+
+def _ordered(paths: Paths) -> list[Path]:
+    """As a set of fields is walked: at each level its members first, then what is below them (fieldpath/set.go)."""
+    return sorted(paths, key=lambda path: [(at < len(path) - 1, part) for at, part in enumerate(path)])
 
 
 def _dropped(candidates: Paths, wanted: Paths, others: list[_Entry]) -> Paths:

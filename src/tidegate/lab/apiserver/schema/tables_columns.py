@@ -15,7 +15,8 @@ UNSET = "<unset>"
 
 @dataclass(frozen=True, slots=True)
 class Printer:
-    """One kind's table. ``layout`` is ``Name|#Count|*Wide``: ``#`` marks integers, ``*`` columns of ``-o wide``."""
+    """One kind's table. ``layout`` is ``Name|#Count|*Wide``: ``#`` marks integers, ``@`` instants, ``*`` columns of
+    ``-o wide``."""
 
     layout: str
     cells: Callable[[Json, datetime], list[Any]]
@@ -26,12 +27,12 @@ class Printer:
 def _columns(layout: str) -> tuple[Json, ...]:
     made = []
     for word in layout.split("|"):
-        name = word.lstrip("*#")
+        name = word.lstrip("*#@")
         is_wide, is_number = "*" in word[:2], "#" in word[:2]
         made.append(
             {
                 "name": name,
-                "type": "integer" if is_number else "string",
+                "type": "integer" if is_number else "date" if word.startswith("@") else "string",
                 "format": "name" if name == "Name" else "",
                 "description": "",
                 "priority": 1 if is_wide else 0,

@@ -240,7 +240,7 @@ PRINTERS = {
     "Role": Printer("Name|Created At", _created_at),
     "ClusterRole": Printer("Name|Created At", _created_at),
     "LimitRange": Printer("Name|Created At", _created_at),
-    "CustomResourceDefinition": Printer("Name|Created At", _created_at),
+    "CustomResourceDefinition": Printer("Name|@Created At", _created_at),
     "RoleBinding": Printer(_BINDING, _role_binding),
     "ClusterRoleBinding": Printer(_BINDING, _role_binding),
     "PriorityClass": Printer("Name|#Value|Global-Default|Age|PreemptionPolicy", _priority_class),
