@@ -12,6 +12,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable
 
+from tidegate import vtime
 from tidegate.agent.operator_objects import GATE_AND_SLEEP_PATH, GATE_ONLY_PATH
 from tidegate.kube import wire
 from tidegate.kube.api import Api
@@ -55,7 +56,8 @@ class Webhook:
     async def run(self) -> None:
         """Keep the certificate and serve, for ever. Raises ``OSError`` when the port is taken."""
         async with Nursery() as nursery:
-            nursery.start(self._certificates.keep(), name="webhook certificates")
+            if not vtime.is_virtual():  # there is no TLS in virtual time
+                nursery.start(self._certificates.keep(), name="webhook certificates")
             nursery.start(self._serve(), name="webhook")
 
     async def leave(self) -> None:
@@ -96,7 +98,7 @@ class Webhook:
     async def _open(self) -> None:
         while True:
             try:
-                context = self._credentials.server(is_mutual=False)
+                context = None if vtime.is_virtual() else self._credentials.server(is_mutual=False)
             except NoCertificate:
                 await asyncio.sleep(WAIT_SECONDS)
                 continue
@@ -110,6 +112,8 @@ class Webhook:
         """Take up a renewed certificate, for ever. Calls that have begun end as they began."""
         while True:
             await asyncio.sleep(REFRESH_SECONDS)
+            if vtime.is_virtual():
+                continue
             try:
                 if self._credentials.refresh():
                     self._log("webhook: the certificate was renewed")
