@@ -8,7 +8,7 @@ from dataclasses import replace
 import msgspec
 
 from tidegate.release.foresee import Pace, World, play
-from tidegate.release.plan import Decision
+from tidegate.release.plan import Act, Decision
 from tidegate.release.record import Status
 from tidegate.release.scene import Edition, Member, Scene, Way, key_of
 from tidegate.release.spec import BlueGreen, Spec
@@ -21,13 +21,13 @@ def spec_of(**fields):
     return Spec("web", "bluegreen", restart="2", bluegreen=BlueGreen("web", **fields))
 
 
-def scene_of(spec, gated=True, replicas=4, autoscaler=""):
+def scene_of(spec, gated=True, replicas=4, autoscaler="", floor=FLOOR):
     """One plain Deployment with its Service, nothing of ours yet."""
     pods = tuple(Member(f"web-{n}", f"web-{n}", is_ready=True, is_available=True, is_gated=gated) for n in range(4))
     value = "4.1" if spec.bluegreen.by else ""
     base = Edition("r1", "web", "t1", replicas, pods, is_base=True, is_labelled=bool(value), is_gated=gated)
     base = replace(base, value=value, autoscaler=autoscaler)
-    return Scene(0.0, spec, Status(), "t2", replicas, FLOOR, 1, (base,), (Way("web", {"app": "web"}),), generation=1)
+    return Scene(0.0, spec, Status(), "t2", replicas, floor, 1, (base,), (Way("web", {"app": "web"}),), generation=1)
 
 
 class Story:
@@ -55,6 +55,9 @@ class Story:
         if self.writes == self.dies_after:
             return
         self._make(step)
+        if step.act is Act.CREATE and self.world.spec.bluegreen.by:
+            made = self.world.revs[-1]
+            made.edition = replace(made.edition, value="4.2", deployment=step.detail["name"])
         self.world.settle()
         self.writes += 1
         self._look(self.world.scene())
@@ -71,17 +74,20 @@ class Story:
         if ready < scene.floor:
             self.short.append((scene.now, ready))
 
-    def go(self, seconds=7200.0):
+    def go(self, seconds=None):
         """So many seconds, or until nothing happens any more by itself."""
+        if seconds is None:
+            return self.until(lambda world: False)
         until = self.world.now + seconds
         self.world.wake(until)
-        self.moments += play(self.world, lambda world: world.now >= until, seconds + 1).moments
-        if seconds < 7200.0 and self.world.now < until:
+        self.until(lambda world: world.now >= until)
+        if self.world.now < until:
             self.world.advance(until)
         return self
 
     def until(self, holds):
-        self.moments += play(self.world, holds).moments
+        passed = self.world.now - self.world.began
+        self.moments += play(self.world, holds, passed + 7200.0).moments
         return self
 
     def ask(self, target="", **fields):

@@ -86,6 +86,12 @@ class _Flip:
         return self.main.round == self.scene.status.round or any(one.endswith(mark) for one in self.scene.status.asked)
 
     @property
+    def is_flipped(self) -> bool:
+        """Whether the Service was given to the goal by us: what is asked and answered is about that."""
+        is_same_way = self.is_back == (self.scene.status.phase in (Phase.ABORTING.value, Phase.ABORTED.value))
+        return self.has_goal and self.is_written and self.scene.status.step >= FLIPPED and is_same_way
+
+    @property
     def model(self) -> Edition | None:
         """Whose number of pods counts: the one that serves."""
         return self.serving or self.scene.stable
@@ -116,10 +122,14 @@ def _decisions(scene: Scene) -> Iterator[Decision]:
         yield halt(scene, f"{_SPEC}: there is no svc/{name} with a selector")
         return
     flip = _Flip(scene, main, scene.stable if scene.goes_back else scene.incoming)
+    if _is_by_hand(flip) and scene.generation > scene.status.generation:
+        # Somebody has decided: it is flipped anew, and what was answered about the last flip is no answer.
+        scene = replace(scene, status=msgspec.structs.replace(scene.status, step=BEFORE))
+        flip = replace(flip, scene=scene)
     yield from _stopped(flip)
     if flip.is_back and scene.status.step == BEFORE and (flip.has_goal or not _has_begun(flip)):
         yield from _ended(flip)  # it never lost the traffic
-    if not (flip.has_goal and flip.is_written and scene.status.step >= FLIPPED):
+    if not flip.is_flipped:
         if not flip.is_return:
             yield from _narrowed(flip)
         yield from _made(flip)
@@ -146,7 +156,7 @@ def _stopped(flip: _Flip) -> Iterator[Decision]:
         yield wait(scene, "paused: `release resume` goes on", Phase.PAUSED)
     if status.phase == Phase.HALTED.value and not is_asked and not flip.is_back:
         yield halt(scene, status.reason)
-    if status.step >= FLIPPED and flip.is_written and not flip.has_goal and not is_asked and not _turns(flip):
+    if _is_by_hand(flip):
         yield halt(
             scene,
             f"svc/{flip.main.name} selects {flip.key}={flip.mark or 'any'} by another hand: it is left so; "
@@ -155,9 +165,12 @@ def _stopped(flip: _Flip) -> Iterator[Decision]:
     yield from _unverified(flip)
 
 
-def _turns(flip: _Flip) -> bool:
-    """Whether the direction has just changed: then the Service rightly is not as the goal wants it."""
-    return flip.is_back and flip.scene.status.phase != Phase.ABORTING.value
+def _is_by_hand(flip: _Flip) -> bool:
+    """Whether the Service selects something else than what was flipped to. An abort that has just been asked for turns
+    it round rightly."""
+    scene = flip.scene
+    is_turning = flip.is_back and scene.status.phase != Phase.ABORTING.value
+    return scene.status.step >= FLIPPED and flip.is_written and not flip.has_goal and not is_turning
 
 
 def _unverified(flip: _Flip) -> Iterator[Decision]:
@@ -215,9 +228,10 @@ def _made(flip: _Flip) -> Iterator[Decision]:
             scene, f"{scene.status.stable} is to have no pods: scale it up, there is nothing to move", flip.phase
         )
     if goal is None:
-        why = f"beside {scene.status.stable}, with as many pods, and out of its Service"
+        beside = flip.model.revision if flip.model is not None else scene.status.stable
+        why = f"beside {beside}, with as many pods, and out of its Service"
         if scene.spec.bluegreen.together:
-            why = f"beside {scene.status.stable}, with as many pods: both serve"
+            why = f"beside {beside}, with as many pods: both serve"
         detail = {"name": scene.spec.bluegreen.name} if scene.spec.bluegreen.name else {}
         step = Step(Act.CREATE, scene.status.revision, why, count=flip.wanted, detail=detail)
         yield go(scene, step, since=scene.now)
