@@ -7,6 +7,7 @@ of by count, so a stale copy is never acted on twice.
 
 from __future__ import annotations
 
+import asyncio
 import heapq
 from collections.abc import Callable, Iterable
 from itertools import count
@@ -96,6 +97,8 @@ class Caches:
     def __init__(self, api: Api) -> None:
         self._api = api
         self._caches: dict[Resource, Cache] = {}
+        self._running: dict[Resource, asyncio.Task[None]] = {}
+        self._nursery: Nursery | None = None
 
     def of(self, resource: Resource) -> Cache:
         """The shared copy of a resource."""
@@ -109,7 +112,21 @@ class Caches:
             await cache.synced()
 
     async def run(self) -> None:
-        """Keep them current for ever; ask for all you need before."""
+        """Keep them current for ever; ask for all you need before, or ``follow`` what comes later."""
         async with Nursery() as nursery:
-            for resource, cache in self._caches.items():
-                nursery.start(cache.run(), name=f"reflector {resource.plural}")
+            self._nursery = nursery
+            for resource in list(self._caches):
+                self.follow(resource)
+
+    def follow(self, resource: Resource) -> None:
+        """Keep the copy of a resource current from now on."""
+        cache = self.of(resource)
+        if self._nursery is not None and resource not in self._running:
+            self._running[resource] = self._nursery.start(cache.run(), name=f"reflector {resource.plural}")
+
+    def forget(self, resource: Resource) -> None:
+        """The resource is no longer served: let its copy go."""
+        self._caches.pop(resource, None)
+        task = self._running.pop(resource, None)
+        if task is not None:
+            task.cancel()

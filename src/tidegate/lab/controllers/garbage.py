@@ -88,6 +88,19 @@ class GarbageCollector(Controller):
         for resource in self._resources.values():
             self.cache(resource).subscribe(partial(self._changed, resource))
 
+    def follow(self, resources: tuple[Resource, ...]) -> None:
+        """A custom kind has come; its objects may be named as owners by any of its versions."""
+        self._resources.update({(one.api_version, one.kind): one for one in resources})
+        self.cache(resources[0]).subscribe(partial(self._changed, resources[0]))
+
+    def forget(self, resource: Resource, *, is_gone: bool) -> None:
+        """A custom kind is no longer served. ``is_gone``: its definition is deleted, and its objects before it."""
+        if not is_gone:  # they may be there still: what they own is left alone
+            named = (resource.group, resource.kind)
+            self._resources = {key: one for key, one in self._resources.items() if (one.group, one.kind) != named}
+        for item in [item for item in self._items.values() if item.resource == resource and is_gone]:
+            self._gone(item.uid, {ref["uid"] for ref in item.owners})
+
     def _wake(self, uids: Iterable[str]) -> None:
         for uid in uids:
             self.queue.add(("uid", uid))

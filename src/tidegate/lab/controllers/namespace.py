@@ -69,6 +69,18 @@ class NamespaceController(Controller):
         for resource in self._content:
             self.cache(resource).subscribe(self._content_changed)
 
+    def follow(self, resources: tuple[Resource, ...]) -> None:
+        """A custom kind has come; a namespace takes its objects along."""
+        if resources[0].namespaced:
+            self._content = (*self._content, resources[0])
+            self.cache(resources[0]).subscribe(self._content_changed)
+
+    def forget(self, resource: Resource, *, is_gone: bool) -> None:
+        """A custom kind is no longer served: there is nothing of it to wait for."""
+        self._content = tuple(one for one in self._content if one != resource)
+        for namespace in self._namespaces.all():
+            self._namespace_changed(None, namespace)
+
     def _namespace_changed(self, old: JsonObject | None, new: JsonObject | None) -> None:
         if new is not None and is_terminating(new):
             self.enqueue(new)
@@ -111,7 +123,12 @@ class NamespaceController(Controller):
     async def _emptied(self, key: Key, resource: Resource) -> list[JsonObject]:
         """Delete all of one kind; answers what is still there (graceful pods, objects with finalizers)."""
         select = Selection(namespace=key[1])
-        found = await self.api.list(resource, select)
+        try:
+            found = await self.api.list(resource, select)
+        except ApiError as error:
+            if not error.is_not_found:
+                raise
+            return []  # a custom kind that has just gone
         for obj in found.items:
             if is_terminating(obj):
                 continue

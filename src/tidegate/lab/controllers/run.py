@@ -8,6 +8,7 @@ from tidegate.lab.controllers.accounts import NamespaceFurnisher
 from tidegate.lab.controllers.autoscaler import AutoscalerController
 from tidegate.lab.controllers.bootstrap import Bootstrap
 from tidegate.lab.controllers.cache import Caches
+from tidegate.lab.controllers.customs import CustomKinds
 from tidegate.lab.controllers.daemonset import DaemonSetController
 from tidegate.lab.controllers.deployment import DeploymentController
 from tidegate.lab.controllers.disruption import DisruptionController
@@ -44,8 +45,8 @@ async def run_controllers(api: Api, config: LabConfig) -> None:
         Bootstrap(world),
         EndpointsController(world),
         MirroringController(world),
-        GarbageCollector(world, resources),
-        NamespaceController(world, resources),
+        garbage := GarbageCollector(world, resources),
+        namespaces := NamespaceController(world, resources),
         NodeController(world),
         TaintEvictionController(world),
         PodCollector(world),
@@ -56,6 +57,7 @@ async def run_controllers(api: Api, config: LabConfig) -> None:
         JobOrphanController(world),
         AutoscalerController(world),
     ]
+    CustomKinds(world.caches, (garbage, namespaces))
     async with Nursery() as nursery:
         nursery.start(world.caches.run(), name="controllers' caches")
         nursery.start(expire_events(api), name="event expiry")
