@@ -85,12 +85,10 @@ class _Answer(msgspec.Struct, frozen=True, rename="camel"):
 
 def judge_prometheus(status: int, body: bytes, success: str) -> Finding:
     """The answer of ``GET /api/v1/query`` (Prometheus HTTP API, instant query): one sample, or a scalar."""
-    try:
-        answer = msgspec.json.decode(body, type=_Answer)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return Finding(None, f"it answered {status}, and not as Prometheus does")
-    if status != 200 or answer.status != "success":
-        return Finding(None, f"it answered {status}: {answer.error[:200] or answer.status or 'no reason given'}")
+    answers = judge_answer(status, body)
+    if not answers.is_passed:
+        return answers
+    answer = msgspec.json.decode(body, type=_Answer)
     samples = _samples(answer.data.result_type, answer.data.result)
     if samples is None:
         return Finding(None, f"a result of type {answer.data.result_type!r} is neither a vector nor a scalar")
@@ -101,6 +99,17 @@ def judge_prometheus(status: int, body: bytes, success: str) -> Finding:
         return judge_value(float(samples[0]), success)
     except (TypeError, ValueError):
         return Finding(None, f"{samples[0]!r} is no value")
+
+
+def judge_answer(status: int, body: bytes) -> Finding:
+    """Whether that was Prometheus at all; what the query found does not matter: there is no canary yet to be found."""
+    try:
+        answer = msgspec.json.decode(body, type=_Answer)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return Finding(None, f"it answered {status}, and not as Prometheus does")
+    if status != 200 or answer.status != "success":
+        return Finding(None, f"it answered {status}: {answer.error[:200] or answer.status or 'no reason given'}")
+    return Finding(True, "it answers")
 
 
 def _samples(kind: str, result: Any) -> list[Any] | None:

@@ -11,7 +11,7 @@ from copy import deepcopy
 
 from tidegate.client.drain import drain_pod
 from tidegate.client.options import VerbOptions
-from tidegate.client.release import family_acts, rainbow_acts
+from tidegate.client.release import family_acts, rainbow_acts, routers
 from tidegate.client.release.family import deployments_of, replicasets_of
 from tidegate.client.release.gate import gate_in_place
 from tidegate.client.release.ground import Failed, Ground, is_stale, write
@@ -137,6 +137,7 @@ PERFORMERS: Mapping[Act, Performer] = {
     Act.RETIRE: family_acts.retire,
     Act.AUTOSCALE: family_acts.autoscale,
     Act.MARK: rainbow_acts.mark,
+    Act.WEIGH: routers.weigh,
 }
 __all__ = ["BACKGROUND", "PERFORMERS", "Failed", "Ground", "Performer", "is_stale", "perform", "write"]
 BACKGROUND = frozenset({Act.DRAIN, Act.ASK, Act.MEASURE})

@@ -45,6 +45,7 @@ class Sight:
     autoscalers: dict[str, JsonObject] = field(default_factory=dict)
     pods_of: dict[str, list[Pod]] = field(default_factory=dict)
     template: JsonObject = field(default_factory=dict)
+    route: JsonObject | None = None
     problems: list[str] = field(default_factory=list)
     scene: Scene = field(init=False)
 

@@ -18,7 +18,7 @@ import msgspec
 
 from tidegate import vtime
 from tidegate.client.lease import LEASE_SECONDS, RENEW_SECONDS, is_at_work
-from tidegate.client.release import asking
+from tidegate.client.release import analysis, asking, routers
 from tidegate.client.release.activity import Work
 from tidegate.client.release.acts import BACKGROUND, Ground, is_stale, perform
 from tidegate.client.release.book import Book, Entry
@@ -28,9 +28,10 @@ from tidegate.client.release.look import Sight
 from tidegate.engine import act
 from tidegate.kube.api import Api
 from tidegate.kube.errors import ApiError, KubeError, Unreachable
+from tidegate.release.analysis import added
 from tidegate.release.guard import breaches
 from tidegate.release.plan import Act, Decision, Step
-from tidegate.release.record import Asked, Phase, Status, noted
+from tidegate.release.record import Asked, Measured, Phase, Status, noted
 from tidegate.release.strategies import decide
 
 POLL_SECONDS = 0.5
@@ -62,6 +63,7 @@ class Engine:
         self._work = Work(ground.client)
         self._beside: dict[str, asyncio.Task[None]] = {}
         self._asked: dict[str, Asked] = {}
+        self._measured: dict[str, Measured] = {}
         self._failures: dict[str, str] = {}
         self._entry: Entry | None = None
         self._renewed_at = float("-inf")
@@ -79,6 +81,7 @@ class Engine:
             raise HeldByOther(f"release of {entry.spec.workload} is carried on by {entry.status.by or 'somebody'}")
         entry = await self._claimed(entry)
         sight = await look(self._api, entry, vtime.now().timestamp(), self.endings.of_round)
+        await routers.see(self._api, sight)
         sight.scene = replace(sight.scene, status=self._merged(entry.status))
         sight.scene = await self._work.seen(sight)
         decision = decide(sight.scene)
@@ -151,7 +154,11 @@ class Engine:
     def _merged(self, status: Status) -> Status:
         """The memory with what was answered since; answers of rounds before are forgotten."""
         asked = {key: one for key, one in {**status.asked, **self._asked}.items() if key.endswith(f"/{status.round}")}
-        return msgspec.structs.replace(status, asked=asked)
+        measured = dict(status.measured)
+        for key, one in self._measured.items():
+            if key.endswith(f"/{status.began:.0f}") and one.at > measured.get(key, Measured()).at:
+                measured[key] = one
+        return msgspec.structs.replace(status, asked=asked, measured=measured)
 
     async def _remember(self, entry: Entry, decision: Decision) -> Entry:
         """Write the memory where it says something new."""
@@ -195,6 +202,8 @@ class Engine:
     def _long(self, sight: Sight, step: Step) -> Coroutine[Any, Any, None]:
         if step.act is Act.ASK:
             return self._ask(sight, step)
+        if step.act is Act.MEASURE:
+            return self._measure(sight, step)
         return _performed(self._ground, sight, step)
 
     async def _ask(self, sight: Sight, step: Step) -> None:
@@ -204,9 +213,19 @@ class Engine:
         def heard(found: Asked) -> None:
             self._asked[question.key] = found
 
+        if routers.is_asked(question):
+            self._asked[question.key] = await routers.answer(self._ground.client, sight, question, heard)
+            return
         pods = sight.pods_of.get(question.revision, [])
         subject = asking.subject_of(sight.entry.namespace, question, pods)
         self._asked[question.key] = await asking.answer(self._ground.client, subject, self._nonce, heard)
+
+    async def _measure(self, sight: Sight, step: Step) -> None:
+        key, status = step.subject, sight.scene.status
+        one = next(one for one in sight.entry.spec.canary.analysis if one.name == step.detail["analysis"])
+        finding = await analysis.ask(one, bool(step.detail.get("is_before")))
+        before = max(status.measured.get(key, Measured()), self._measured.get(key, Measured()), key=lambda two: two.at)
+        self._measured[key] = added(before, finding, vtime.now().timestamp())
 
     @staticmethod
     def _key(step: Step) -> str:
