@@ -90,7 +90,7 @@ class Source(Protocol):
 
     def chains(self) -> Iterator[bytes]: ...
 
-    def rules(self, family: int, table: str, chain: str) -> list[bytes]: ...
+    def rules(self, family: int, table: str, chain: str) -> Iterator[bytes]: ...
 
     def every_rule(self, family: int, table: str) -> Iterator[bytes]: ...
 
@@ -182,9 +182,11 @@ class _Chains(dict[str, Chain]):
         self[chain.name] = chain
 
     def make_room(self, count: int) -> None:
-        """Not more than ``CHAINS_KEPT_MAX`` with so many more: then all but those that translate are forgotten."""
+        """Not more than ``CHAINS_KEPT_MAX`` with so many more: then all are forgotten but those that translate, and the
+        longest, which every question comes by and which takes long to read."""
         if len(self) + count > CHAINS_KEPT_MAX:
-            for one in [one for one, kept in self.items() if not kept.hook]:
+            longest = max(self.values(), key=lambda kept: len(kept.rules), default=None)
+            for one in [one for one, kept in self.items() if not kept.hook and kept is not longest]:
                 del self[one]
 
 

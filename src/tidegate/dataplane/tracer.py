@@ -168,6 +168,8 @@ class _Walk:
             elif isinstance(step, Dnat):
                 self.found.append(Path(box, _noted(at), step.targets, where=at.rule.where))
                 return goes_on, False
+            elif goes_on and isinstance(step, Verdict) and self._is_no_chance(step):
+                return True, False
             else:
                 on, leaves = (
                     self._look(step, steps[index + 1 :], box, at)
@@ -193,6 +195,11 @@ class _Walk:
             goes_on |= on
             leaves |= out
         return goes_on, leaves
+
+    def _is_no_chance(self, verdict: Verdict) -> bool:
+        """Whether it leads, by chance alone, to what nobody asks about: kube-proxy of iptables has a chain to read for
+        each endpoint."""
+        return verdict.kind == "jump" and self.chances is not None and verdict.target not in self.chances
 
     def _verdict(self, verdict: Verdict, box: Box, at: _At) -> Ends:
         if verdict.kind not in ("jump", "goto"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import platform
 import select
 from contextlib import suppress
@@ -124,6 +125,7 @@ class Followed:
         mirror = Mirror(self._questions, frozenset([OWN_TABLE]), tells_renames=_is_since(5, 15))
         mirror.begin(self._generations.now(), lambda: self._take_down(mirror))
         self._mirror = mirror
+        _give_memory_back()
         return mirror
 
     def _take_down(self, mirror: Mirror) -> None:
@@ -137,6 +139,12 @@ class Followed:
             if not select.select([self._commits], [], [], TOLD_SECONDS)[0]:
                 raise Malformed(f"nothing was told of generation {generation}")
             self._take_down(mirror)
+
+
+def _give_memory_back() -> None:
+    """What reading everything once took: 5 of 58 MiB at 10,000 Services. Only glibc keeps it, and has a word for it."""
+    with suppress(AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _is_since(*wanted: int) -> bool:

@@ -80,9 +80,9 @@ class Questions:
             raise _failure(error_of(message))
         raise Malformed("no answer about a chain")
 
-    def rules(self, family: int, table: str, chain: str) -> list[bytes]:
-        where = name_attribute(1, table) + name_attribute(2, chain)
-        return list(self._dump(_GET_RULE, family, where))
+    def rules(self, family: int, table: str, chain: str) -> Iterator[bytes]:
+        """Raises ``Changed`` at its end when the list was torn."""
+        return self._dump(_GET_RULE, family, name_attribute(1, table) + name_attribute(2, chain))
 
     def every_rule(self, family: int, table: str) -> Iterator[bytes]:
         """Of all chains, chain by chain, in one dump. Raises ``Changed`` at its end when that was torn."""
