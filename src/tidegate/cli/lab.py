@@ -91,6 +91,9 @@ def lab() -> None:
     "--throttle", metavar="DURATION", default="",
     help="Traefik's --providers.providersThrottleDuration, as 500ms.  [default: its own, 2s]",
 )  # fmt: skip
+@click.option(
+    "--tls", is_flag=True, help="The API server under TLS, too: on the next port, which the kubeconfig names."
+)
 @click.option("--bare", is_flag=True, help="Without Tidegate: `tidegate install` brings it.")
 def up(**options: Any) -> None:
     """Boot a lab. In the foreground, Ctrl-C takes it down and leaves nothing behind.
@@ -125,6 +128,7 @@ def up(**options: Any) -> None:
         addon_options=_addon_options(options),
         network=options["network"],
         proxy=options["proxy"],
+        tls=options["tls"],
     )
     try:
         running = boot.start(settings, detach=options["detach"])

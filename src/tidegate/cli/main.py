@@ -93,7 +93,7 @@ def _explain(error: Exception) -> tuple[str, int]:
 
     text = str(error).strip() or type(error).__name__
     match error:
-        case Unreachable() if text.startswith("http://127."):
+        case Unreachable() if text.startswith(("http://127.", "https://127.")):
             return f"{text}; a lab's kubeconfig ends with its lab: `tidegate lab status --all` shows what is up", FAILED
         case LabNameError():
             return text, USAGE

@@ -208,7 +208,7 @@ class _Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         if self._upgraded is not None:
             self._upgraded.feed_eof()
-            return True
+            return self._transport.get_extra_info("ssl_object") is None  # under TLS nothing is open after that
         return False
 
     def pause_writing(self) -> None:
@@ -367,10 +367,12 @@ def _head(
 
 class Server:
     """A listening server. ``errors`` keeps the last failures of the exchange (bugs), newest last. Without ``terms`` it
-    bears everything."""
+    bears everything. ``tls``: under TLS for whoever comes; it goes with no terms, whose own handshake can turn away.
+    """
 
-    def __init__(self, exchange: Exchange, terms: Terms | None = None) -> None:
+    def __init__(self, exchange: Exchange, terms: Terms | None = None, tls: ssl.SSLContext | None = None) -> None:
         self.exchange = exchange
+        self._tls = tls
         self.terms = terms
         self.crowd = None if terms is None else Crowd(terms.limits, terms.log)
         self.connections: dict[_Connection, None] = {}
@@ -395,6 +397,8 @@ class Server:
             where["reuse_port"] = True
         if self.terms is not None and self.terms.tls is not None and type(loop).__module__.startswith("uvloop"):
             raise RuntimeError("uvloop 0.23 does not end start_tls on a server's side: use asyncio's own loop for TLS")
+        if self._tls is not None:  # uvloop 0.23 does end a handshake that the listener itself begins
+            where["ssl"] = self._tls
         # asyncio accepts as many at once as may wait: for a moment each of them has a descriptor.
         backlog = _BACKLOG if self.terms is None else ACCEPTED_AT_ONCE
         self._listener = await loop.create_server(self._protocol, backlog=backlog, **where)
@@ -418,16 +422,18 @@ class Server:
             self.crowd.close()
 
 
-async def serve(exchange: Exchange, host: str, port: int = 0, terms: Terms | None = None) -> Server:
+async def serve(
+    exchange: Exchange, host: str, port: int = 0, terms: Terms | None = None, tls: ssl.SSLContext | None = None
+) -> Server:
     """Serve ``exchange`` on an address; port 0 takes a free one (``Server.port``). Raises ``OSError`` when taken."""
-    server = Server(exchange, terms)
+    server = Server(exchange, terms, tls)
     await server.listen(host, port)
     return server
 
 
-async def serve_on(exchange: Exchange, listening: socket.socket) -> Server:
+async def serve_on(exchange: Exchange, listening: socket.socket, tls: ssl.SSLContext | None = None) -> Server:
     """Serve ``exchange`` on a bound socket, which may be of another network namespace. It is the server's now."""
-    server = Server(exchange)
+    server = Server(exchange, tls=tls)
     await server.listen_on(listening)
     return server
 

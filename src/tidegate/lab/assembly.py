@@ -184,9 +184,14 @@ class Lab:
             ground.book,
             ground.logs_folder,
             network,
-            Credentials(self.api, ground.state_folder / "pods", self.config.addressing.server),
+            Credentials(self.api, ground.state_folder / "pods", *self._secured()),
         )
         return Kubelet(index, self.config, seams)
+
+    def _secured(self) -> tuple[str, str]:
+        """Where pods find the API by their own credentials, and who signed its certificate."""
+        config = self.config
+        return (config.addressing.tls_server if config.authority else config.addressing.server), config.authority
 
     def _proxy(self, name: str, unbound: Unbound) -> Proxy:
         rng = self._rng(f"proxy/{name}")

@@ -15,6 +15,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import IO
 
+from tidegate import vtime
 from tidegate.lab.blocks import Claim, claim
 from tidegate.lab.config import KERNEL
 from tidegate.lab.folder import LabError, LabFolder, LabRecord
@@ -25,6 +26,7 @@ BOOT_SECONDS = 30.0
 """A lab is up in about a second; one that is not by now never will be."""
 
 _STOP_SECONDS = 8.0
+_PORT_MAX = 65_535
 _NEEDED = ("wsproto",)
 """What the `lab` extra brings and a lab cannot do without; uvloop only makes it faster."""
 
@@ -98,6 +100,8 @@ def start(settings: LabSettings, *, detach: bool = False) -> RunningLab:
             settings = replace(settings, block=claimed.block)
             _sweep(folder)
             folder.prepare()
+            if settings.tls:
+                _certify(folder, settings)
             folder.write_kubeconfig(settings.addressing.host_server)
             lab = _launch(folder, settings, ready_there, _Held(lock, claimed, detach))
     except BaseException:
@@ -131,12 +135,30 @@ def _check_machine(settings: LabSettings) -> None:
             importlib.import_module(module)
         except ModuleNotFoundError as error:
             raise LabError(f"a lab needs {module}, which is not installed: pip install 'tidegate[lab]'") from error
+    if settings.tls:
+        if settings.port == _PORT_MAX:
+            raise LabError(f"with TLS a lab takes two ports: --port can be {_PORT_MAX - 1} at most")
+        try:
+            importlib.import_module("cryptography")
+        except ModuleNotFoundError as error:
+            raise LabError("TLS needs cryptography, which is not installed: pip install 'tidegate[cluster]'") from error
     if settings.network == KERNEL:
         from tidegate.lab.network.machine import missing
 
         why_not = missing(settings.proxy)
         if why_not:
             raise LabError(why_not)
+
+
+def _certify(folder: LabFolder, settings: LabSettings) -> None:
+    from tidegate.lab import certificates  # late: an extra, and 0.1 s
+
+    try:
+        certificates.write(folder.path, settings.addressing, vtime.now())
+    except OSError as error:
+        raise LabError(
+            f"no certificate can be kept in {folder.path}: {(error.strerror or str(error)).lower()}"
+        ) from error
 
 
 class _Held:

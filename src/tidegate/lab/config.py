@@ -56,6 +56,17 @@ class Addressing:
         return f"http://{self.api_host}:{self.api_port}"
 
     @property
+    def tls_port(self) -> int:
+        """Where the API server of a lab with TLS speaks it, on the same addresses; the other stays what the lab's own
+        parts use."""
+        return self.api_port + 1
+
+    @property
+    def tls_server(self) -> str:
+        """URL of the API server, as pods of a lab with TLS have it."""
+        return f"https://{self.api_host}:{self.tls_port}"
+
+    @property
     def node_network(self) -> str:
         return f"{self._octet}.{self.block}.0.0/24"
 
@@ -139,6 +150,9 @@ class LabConfig:
     """How many DNS servers there are, on the first nodes; only in a lab on loopback addresses."""
     dns_cache_seconds: int = 30
     """How long they keep an answer at most; kubeadm sets 30. 0: no cache."""
+
+    authority: str = ""
+    """PEM of who signed the API server's certificate; "" in a lab without TLS."""
 
     dual_stack: bool = False
     """Pods list an IPv6 address too, which nothing listens on. Services may have both families in any lab."""

@@ -6,6 +6,7 @@ of the state folder's path. Two state folders are two worlds: labs of one name i
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import fcntl
 import hashlib
@@ -109,6 +110,11 @@ class LabFolder:
         return self.path / "kubeconfig"
 
     @property
+    def authority_file(self) -> Path:
+        """Who signed the API server's certificate; only a lab with TLS has one."""
+        return self.path / "ca.crt"
+
+    @property
     def journal(self) -> Path:
         return self.path / "journal.jsonl"
 
@@ -209,8 +215,13 @@ class LabFolder:
         """The lab's own kubeconfig, or that of the token registered for ``user``.
 
         client-go sends no token over plain HTTP, but whom to act as (clientcmd/client_config.go): kubectl is held to
-        the user's rules by that, who sends the token by the token.
+        the user's rules by that, who sends the token by the token. Of a lab with TLS it names the TLS port.
         """
+        cluster: dict[str, str] = {"server": server}
+        if self.authority_file.exists():
+            address, _, port = server.removeprefix("http://").rpartition(":")
+            data = base64.b64encode(self.authority_file.read_bytes()).decode()
+            cluster = {"server": f"https://{address}:{int(port) + 1}", "certificate-authority-data": data}
         credentials = {"token": token, "as": user} if user else {"token": token}
         name = f"tidegate-{self.name}" + (f"-{user}" if user else "")
         path = self.kubeconfig_of(user) if user else self.kubeconfig
@@ -218,7 +229,7 @@ class LabFolder:
             "apiVersion": "v1",
             "kind": "Config",
             "current-context": name,
-            "clusters": [{"name": name, "cluster": {"server": server}}],
+            "clusters": [{"name": name, "cluster": cluster}],
             "contexts": [{"name": name, "context": {"cluster": name, "user": name, "namespace": "default"}}],
             "users": [{"name": name, "user": credentials}],
         }

@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tidegate import vtime
@@ -31,13 +31,14 @@ class Entered:
 
     fabric: Fabric
     sockets: tuple[socket.socket, ...]
+    tls_sockets: tuple[socket.socket, ...] = ()
 
 
 def _to_own_log(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def enter(config: LabConfig) -> Entered:
+def enter(config: LabConfig, *, has_tls: bool = False) -> Entered:
     """Make the network of a lab that has namespaces, and put this process, which has one thread, into it.
 
     The API server's socket on the host's address is made before: it stays the host's. It has one of that address in
@@ -47,14 +48,14 @@ def enter(config: LabConfig) -> Entered:
     from tidegate.lab.network.fabric import Fabric
 
     addressing = config.addressing
-    where = addressing.host, addressing.api_port
-    outside = namespaces.bound(*where)
+    ports = [addressing.api_port, *([addressing.tls_port] if has_tls else [])]
+    found = {port: [namespaces.bound(addressing.host, port)] for port in ports}
     fabric = Fabric.build(addressing, config.node_names)
-    inside = []
     for namespace in (fabric.client, *(node.namespace for node in fabric.nodes.values())):
         with namespace.inside():
-            inside.append(namespaces.bound(*where))
-    return Entered(fabric, (outside, *inside))
+            for port in ports:
+                found[port].append(namespaces.bound(addressing.host, port))
+    return Entered(fabric, tuple(found[addressing.api_port]), tuple(found.get(addressing.tls_port, ())))
 
 
 async def serve(
@@ -81,16 +82,26 @@ async def serve(
         runtime, book, journal, folder.sockets, folder.path,
         logs_folder=str(folder.logs), log=_to_own_log, network=network,
     )  # fmt: skip
+    if folder.authority_file.exists():
+        config = replace(config, authority=folder.authority_file.read_text())
     lab = Lab(config, ground)
     addressing = config.addressing
+    port = addressing.api_port
     try:
-        servers = [await wire.serve(lab.exchange, addressing.api_host, addressing.api_port)]
+        servers = [await wire.serve(lab.exchange, addressing.api_host, port)]
         for one in entered.sockets if entered is not None else ():
             servers.append(await wire.serve_on(lab.exchange, one))
+        if config.authority:
+            from tidegate.lab.certificates import server_context
+
+            port, tls = addressing.tls_port, server_context(folder.path)
+            servers.append(await wire.serve(lab.exchange, addressing.api_host, port, tls=tls))
+            for one in entered.tls_sockets if entered is not None else ():
+                servers.append(await wire.serve_on(lab.exchange, one, tls))
     except OSError as error:
         await runtime.close()
         raise LabError(
-            f"{addressing.api_host}:{addressing.api_port} is taken ({error.strerror}); choose another with --port"
+            f"{addressing.api_host}:{port} is taken ({error.strerror}); choose another with --port"
         ) from error
     try:
         await lab.network.ready()

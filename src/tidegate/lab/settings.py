@@ -26,6 +26,7 @@ class LabSettings:
     network: str = LOOPBACK
     proxy: str = "nft-1.36"
     addon_options: tuple[tuple[str, str], ...] = ()
+    tls: bool = False
 
     @property
     def addressing(self) -> Addressing:

@@ -53,7 +53,12 @@ class NamespaceFurnisher(Controller):
             write = Create(SERVICEACCOUNTS, {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": meta})
         else:
             meta["annotations"] = {"kubernetes.io/description": _DESCRIPTION}
-            obj = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": {"ca.crt": ""}}
+            obj = {
+                "apiVersion": "v1",
+                "kind": "ConfigMap",
+                "metadata": meta,
+                "data": {"ca.crt": self.world.config.authority},
+            }
             write = Create(CONFIGMAPS, obj)
         try:
             await self.carry_out(key, write)

@@ -7,6 +7,7 @@ kubeconfig by KUBECONFIG. client-go sends no token over plain HTTP, but whom to 
 from __future__ import annotations
 
 import asyncio
+import base64
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,12 +27,15 @@ _ACCOUNT_SECONDS = 2.0
 
 
 class Credentials:
-    """The files of the pods of one node, in ``folder``, for the API at ``server``."""
+    """The files of one node's pods, in ``folder``, for the API at ``server``; ``authority`` (PEM) signed its
+    certificate, "" without TLS."""
 
-    def __init__(self, api: Api, folder: Path, server: str) -> None:
+    def __init__(self, api: Api, folder: Path, server: str, authority: str = "") -> None:
         self._api = api
         self._folder = folder
-        self._server = server
+        self._cluster = {"server": server}
+        if authority:
+            self._cluster["certificate-authority-data"] = base64.b64encode(authority.encode()).decode()
         self._written: dict[str, dict[str, str]] = {}
 
     async def of(self, pod: Mapping[str, Any]) -> dict[str, str]:
@@ -77,12 +81,14 @@ class Credentials:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         named = {"name": "lab"}
         context = {"cluster": "lab", "user": "lab", "namespace": namespace}
-        user = {"tokenFile": "token", "as": f"system:serviceaccount:{namespace}:{account}"}
+        user = {"tokenFile": "token"}
+        if self._cluster["server"].startswith("http://"):
+            user["as"] = f"system:serviceaccount:{namespace}:{account}"
         config = {
             "apiVersion": "v1",
             "kind": "Config",
             "current-context": "lab",
-            "clusters": [{**named, "cluster": {"server": self._server}}],
+            "clusters": [{**named, "cluster": self._cluster}],
             "contexts": [{**named, "context": context}],
             "users": [{**named, "user": user}],
         }

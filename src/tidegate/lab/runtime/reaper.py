@@ -92,7 +92,7 @@ def _run_lab(config: LabConfig, folder: LabFolder, announce: Callable[[dict[str,
         announce({})
 
     try:
-        entered = enter(config) if config.addressing.network == KERNEL else None
+        entered = enter(config, has_tls=folder.authority_file.exists()) if config.addressing.network == KERNEL else None
         with asyncio.Runner(loop_factory=vtime.new_event_loop) as runner:
             return int(runner.run(serve(config, folder, up, entered)))
     except (LabError, OSError) as error:
