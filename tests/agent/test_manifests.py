@@ -322,7 +322,7 @@ def test_agent_and_coordinator_can_delete_nothing_and_the_operator_only_what_a_r
         assert not [rule for rule in rules_of(name) if {"delete", "deletecollection"} & set(rule["verbs"])]
     deleted = {cell[2] for name in (roles.OPERATOR, roles.RELEASE) for rule in rules_of(name) for cell in cells(rule)
                if cell[0].startswith("delete")}  # fmt: skip
-    assert deleted == {"drains", "pods", "services", "deployments", "horizontalpodautoscalers"}
+    assert deleted == {"drains", "pods", "services", "deployments"}
 
 
 def test_the_operator_may_change_no_node_no_role_no_namespace_and_of_all_webhooks_one():

@@ -28,7 +28,7 @@ from tidegate.kube.errors import ApiError
 from tidegate.lab.apiserver import access
 from tidegate.lab.apiserver.access import Rule, attributes, refused
 from tidegate.lab.apiserver.server import failed
-from tidegate.model.names import SYSTEM_NAMESPACE, Ending
+from tidegate.model.names import OPERATOR, SYSTEM_NAMESPACE, Ending
 
 OPTIONS = VerbOptions(timeout_seconds=60, seed=0, identity=Identity("ann@desk", "one"))
 UNGATED = deployment(gate=False)
@@ -41,7 +41,8 @@ def bound(chosen, space=NS):
         name = one["metadata"]["name"]
         if "rules" not in one or name not in chosen:
             continue
-        is_wide = one["kind"] == "ClusterRole" and name in (*roles.CLUSTER_WIDE, roles.AGENT, roles.COORDINATOR)
+        ours = (roles.AGENT, roles.COORDINATOR, OPERATOR, roles.RELEASE)
+        is_wide = one["kind"] == "ClusterRole" and name in (*roles.CLUSTER_WIDE, *ours)
         place = "" if is_wide else one["metadata"].get("namespace", space)
         for rule in one["rules"]:
             [group] = rule["apiGroups"]

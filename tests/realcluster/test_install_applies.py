@@ -100,7 +100,7 @@ def plane(tmp_path_factory):
 
 
 def ours(plane):
-    kinds = "namespaces,clusterroles,clusterrolebindings"
+    kinds = "namespaces,clusterroles,clusterrolebindings,mutatingwebhookconfigurations,customresourcedefinitions"
     return [one for one in kubectl(plane, "get", kinds, "-o", "name").split() if "tidegate" in one]
 
 
@@ -133,7 +133,7 @@ def test_it_is_applied_and_waited_for(plane):
     found = json.loads(
         kubectl(plane, "get", "ds,deploy", "-n", SYSTEM_NAMESPACE, "-o", "json", "--show-managed-fields")
     )["items"]
-    assert len(found) == 3
+    assert len(found) == 4
     for one in found:
         managers = {(entry["manager"], entry["operation"]) for entry in one["metadata"]["managedFields"]}
         assert ("tidegate", "Apply") in managers
@@ -167,6 +167,7 @@ def test_another_image_changes_what_runs_it_and_nothing_else(plane):
     assert changed == {
         f"namespace/{SYSTEM_NAMESPACE}",
         "deployment.apps/tidegate-coordinator",
+        "deployment.apps/tidegate-operator",
         "daemonset.apps/tidegate-agent",
         "daemonset.apps/tidegate-holder",
     }

@@ -107,7 +107,7 @@ def operator() -> list[Piece]:
         rule(RELEASES.group, KINDS, READ),
         rule(RELEASES.group, ("releases", "drains"), ("patch",)),
         rule(RELEASES.group, ("drains",), ("create", "delete")),
-        rule(RELEASES.group, tuple(f"{one}/status" for one in KINDS), ("patch",)),
+        rule(RELEASES.group, (f"{RELEASES.plural}/status",), ("patch",)),
         rule("", ("pods", "services"), READ),
         rule("", ("nodes",), ("list", "watch")),
         rule("discovery.k8s.io", ("endpointslices",), ("list", "watch")),
@@ -137,7 +137,7 @@ def operator() -> list[Piece]:
         rule("", ("services",), ("create", "patch", "delete")),
         rule("apps", ("deployments",), ("create", "patch", "delete")),
         rule("apps", ("replicasets",), ("patch",)),
-        rule("autoscaling", ("horizontalpodautoscalers",), ("get", "create", "patch", "delete")),
+        rule("autoscaling", ("horizontalpodautoscalers",), ("patch",)),
         rule("gateway.networking.k8s.io", ("httproutes",), ("get", "patch")),
         rule("traefik.io", ("traefikservices",), ("get", "patch")),
     ]
