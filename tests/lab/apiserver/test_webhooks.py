@@ -367,7 +367,7 @@ def test_a_configuration_says_what_it_lacks() -> None:
             "timeoutSeconds",
             "clientConfig.url",
             "clientConfig.url",
-            "matchConditions",
+            "matchConditions[0].expression",
         ]
 
     story(tell)
@@ -387,5 +387,67 @@ def test_an_in_process_caller_is_asked_about_its_patches() -> None:
             raise AssertionError("the patch was let through")
         assert hooks.asked[0][1]["options"]["kind"] == "PatchOptions"
         assert hooks.asked[0][1]["oldObject"]["metadata"]["labels"] == {"app": "web"}
+
+    story(tell)
+
+
+def condition(text: str) -> list[dict[str, str]]:
+    return [{"name": "c", "expression": text}]
+
+
+def test_conditions_decide_who_is_asked() -> None:
+    async def tell(world: World) -> None:
+        hooks = Hooks()
+        await hooks.serve(world)
+        await validating(
+            world,
+            hook("/mine", "a.example.com", matchConditions=condition("request.userInfo.username == 'alice'")),
+            hook("/ours", "b.example.com", matchConditions=condition("object.metadata.name.startsWith('p')")),
+            hook("/old", "c.example.com", matchConditions=condition("oldObject != null")),
+        )
+        await world.create(POD, pod("p"))
+        await world.create(POD, pod("q"))
+        assert hooks.paths == ["/ours"]
+
+    story(tell)
+
+
+def test_a_condition_that_fails_to_be_evaluated_fails_the_write_unless_failures_are_ignored() -> None:
+    async def tell(world: World) -> None:
+        hooks = Hooks()
+        await hooks.serve(world)
+        unsaid = condition("object.metadata.annotations['gate'] == 'on'")
+        await validating(world, hook(matchConditions=unsaid, failurePolicy="Ignore"))
+        await world.create(POD, pod("p"))
+        await validating(world, hook(matchConditions=unsaid), name="w")
+        answer = await world.ask("POST", POD, pod("q"))
+        assert answer.status == 403
+        assert answer.message.startswith('pods "q" is forbidden: expression ')
+        assert hooks.asked == []
+
+    story(tell)
+
+
+def test_custom_kinds_pass_webhooks_as_the_version_that_the_rules_name() -> None:
+    async def tell(world: World) -> None:
+        hooks = Hooks({"/": lambda _: patch({"op": "add", "path": "/spec/size", "value": 3})})
+        await hooks.serve(world)
+        properties = {"spec": {"type": "object", "properties": {"size": {"type": "integer"}}}}
+        schema = {"openAPIV3Schema": {"type": "object", "properties": properties}}
+        versions = [
+            {"name": name, "served": True, "storage": name == "v1", "schema": schema} for name in ("v1", "v1beta1")
+        ]
+        names = {"plural": "boats", "singular": "boat", "kind": "Boat"}
+        spec = {"group": "tides.example", "names": names, "scope": "Namespaced", "versions": versions}
+        definition = {"metadata": {"name": "boats.tides.example"}, "spec": spec}
+        await world.create("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", definition)
+        await asyncio.sleep(1)
+        await mutating(world, hook(rules=[{**rule("boats"), "apiVersions": ["v1beta1"]}]))
+        boat = {"apiVersion": "tides.example/v1", "kind": "Boat", "metadata": {"name": "b"}, "spec": {"size": 1}}
+        made = await world.create("/apis/tides.example/v1/namespaces/default/boats", boat)
+        assert (made["apiVersion"], made["spec"]) == ("tides.example/v1", {"size": 3})
+        asked = hooks.asked[0][1]
+        assert asked["kind"]["version"] == "v1beta1" and asked["object"]["apiVersion"] == "tides.example/v1beta1"
+        assert asked["requestKind"]["version"] == "v1"
 
     story(tell)

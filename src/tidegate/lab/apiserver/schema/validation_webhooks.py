@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from tidegate.lab.apiserver.schema import names, validation_selectors
-from tidegate.lab.apiserver.schema.causes import Cause, duplicate, forbidden, invalid, not_supported, required
+from tidegate.lab.apiserver.schema.causes import Cause, duplicate, invalid, not_supported, required
 
 Json = Mapping[str, Any]
 
@@ -18,7 +18,7 @@ _REVIEWS = ("v1", "v1beta1")
 _SECONDS_MAX = 30
 _FORM = "; desired format: https://host[/path]"
 _OTHERS = "is present, must not specify other"
-NO_CEL = "the lab evaluates no CEL: use rules, namespaceSelector and objectSelector"
+_CONDITIONS_MAX = 64
 
 
 def configuration(obj: Json, old: Json | None) -> list[Cause]:
@@ -55,8 +55,32 @@ def _hook(hook: Json, path: str) -> Iterator[Cause]:
         yield from validation_selectors.validate(hook.get(key), f"{path}.{key}")
     yield from _choice(hook, "reinvocationPolicy", ("IfNeeded", "Never"), path)
     yield from _client(hook.get("clientConfig") or {}, f"{path}.clientConfig")
-    if hook.get("matchConditions"):
-        yield forbidden(f"{path}.matchConditions", NO_CEL)
+    yield from _conditions(hook.get("matchConditions") or [], f"{path}.matchConditions")
+
+
+def _conditions(conditions: list[Json], path: str) -> Iterator[Cause]:
+    from tidegate.lab.apiserver.webhooks.conditions import BadCondition, compiled  # late: it stands above
+
+    if len(conditions) > _CONDITIONS_MAX:
+        why = f"Too many: {len(conditions)}: must have at most {_CONDITIONS_MAX} items"
+        yield Cause(path, "FieldValueTooMany", why)
+    seen: list[str] = []
+    for index, condition in enumerate(conditions):
+        expression, name = str(condition.get("expression") or "").strip(), str(condition.get("name") or "")
+        if not expression:
+            yield required(f"{path}[{index}].expression")
+        else:
+            try:
+                compiled(expression)
+            except BadCondition as error:
+                yield invalid(f"{path}[{index}].expression", condition["expression"], str(error))
+        if not name:
+            yield required(f"{path}[{index}].name")
+        for text in names.qualified_name(name) if name else ():
+            yield invalid(f"{path}[{index}].name", name, text)
+        if name and name in seen:
+            yield duplicate(f"{path}[{index}].name", name)
+        seen.append(name)
 
 
 def _name(name: str, path: str) -> Iterator[Cause]:

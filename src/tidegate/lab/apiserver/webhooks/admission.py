@@ -24,6 +24,7 @@ from tidegate.lab.apiserver.registry import Registry, Row
 from tidegate.lab.apiserver.schema import patches, strict
 from tidegate.lab.apiserver.store import Store
 from tidegate.lab.apiserver.versions import encode
+from tidegate.lab.apiserver.webhooks import conditions
 from tidegate.lab.apiserver.webhooks.calling import Caller
 from tidegate.lab.apiserver.webhooks.matching import GROUP, Asked, Hook, matched_row
 from tidegate.lab.apiserver.webhooks.review import CallFailed, Verdict, denied, question, shown, verdict, version_of
@@ -59,15 +60,27 @@ class Webhooks:
             for index, webhook in enumerate(version.object.get("webhooks") or [])
         ]
 
-    def matched(self, hook: Hook, asked: Asked) -> Row | None:
-        """As ``matched_row``. Raises ``ApiError`` 404 for a namespace that is not there."""
+    def matched(self, hook: Hook, asked: Asked, user: Subject) -> Row | None:
+        """As ``matched_row``, and by the matchConditions. Raises ``ApiError``: 404 for a namespace that is not there,
+        403 for a condition that cannot be evaluated, unless such a failure is to be ignored."""
         labels = {}
         if (version := self._namespaces.get("", asked.namespace)) is not None:
             labels[asked.namespace] = version.object["metadata"].get("labels") or {}
         try:
-            return matched_row(hook, asked, self.registry, labels)
+            found = matched_row(hook, asked, self.registry, labels)
         except KeyError:
             raise failures.not_found(self.registry.named("", "namespaces"), asked.namespace) from None
+        wanted = hook.webhook.get("matchConditions")
+        if found is None or not wanted:
+            return found
+        request = question(hook, found, asked, "", user)["request"]
+        objects = [shown(found, one, asked.subresource) for one in (asked.object, asked.old)]
+        try:
+            return found if conditions.hold(wanted, request, *objects) else None
+        except conditions.Undecided as error:
+            if hook.fails_open:
+                return None
+            raise failures.forbidden(asked.row, asked.name, str(error)) from error
 
 
 class Unasked(Exception):
@@ -129,7 +142,7 @@ class Admission:
         if key in self._answers:
             return self._answers[key]
         hooks = [] if asked.is_exempt else self._webhooks.hooks(is_mutating=is_mutating)
-        if any(self._webhooks.matched(hook, asked) is not None for hook in hooks):
+        if any(self._webhooks.matched(hook, asked, self._user) is not None for hook in hooks):
             raise Unasked(self, asked.holding(clone(asked.object)), settle, is_mutating=is_mutating)
         return asked.object
 
@@ -162,7 +175,7 @@ class Admission:
 
     async def _mutate(self, hook: Hook, asked: Asked) -> tuple[Asked, bool, bool]:
         """The write after ``hook``, whether that changed it, and whether it was asked."""
-        seen = self._webhooks.matched(hook, asked)
+        seen = self._webhooks.matched(hook, asked, self._user)
         if seen is None:
             return asked, False, False
         said = await self._ask(hook, seen, asked, is_mutating=True)
@@ -183,9 +196,10 @@ class Admission:
         if not isinstance(found, dict):
             raise failures.internal("couldn't get version/kind; json parse error")
         kind = str(found.get("kind") or "")
-        if wrong := strict.mismatch(kind, found):
-            raise failures.internal(wrong)
-        strict.prune(kind, found)
+        if asked.row.custom is None:
+            if wrong := strict.mismatch(kind, found):
+                raise failures.internal(wrong)
+            strict.prune(kind, found)
         if seen.conversion is not None and target is not asked.object:
             found = seen.conversion.to_storage(found)
         if kind == asked.row.kind:
@@ -196,7 +210,8 @@ class Admission:
     async def validate(self, asked: Asked) -> None:
         """Ask the validating webhooks, all at once. Raises ``ApiError``: of the first that said no."""
         hooks = self._webhooks.hooks(is_mutating=False)
-        wanted = [(hook, seen) for hook in hooks if (seen := self._webhooks.matched(hook, asked)) is not None]
+        matched = [(hook, self._webhooks.matched(hook, asked, self._user)) for hook in hooks]
+        wanted = [(hook, seen) for hook, seen in matched if seen is not None]
         refusals: list[ApiError] = []
 
         async def ask(hook: Hook, seen: Row) -> None:
