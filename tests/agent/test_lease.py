@@ -93,3 +93,28 @@ def test_a_holder_that_cannot_reach_the_api_stops_calling_itself_the_holder():
         assert changes == [True, False, True]
 
     play(story)
+
+
+def test_an_answer_that_took_longer_than_the_duration_does_not_make_a_fresh_lease_look_old():
+    async def story():
+        api = FakeApi()
+        first, task = candidate(api, "a")
+        await asyncio.sleep(1)
+        answer, gate = api.get, asyncio.Event()
+
+        async def slow(*words):
+            await gate.wait()
+            return await answer(*words)
+
+        frozen = FakeApi()
+        frozen.__dict__.update(api.__dict__)
+        frozen.get = slow  # the second candidate's way to the API stands still in the middle of its first question
+        second, _ = candidate(frozen, "b")
+        await asyncio.sleep(8)
+        gate.set()
+        for _ in range(100):
+            await asyncio.sleep(0.05)
+            assert first.is_held and not second.is_held
+        task.cancel()
+
+    play(story)

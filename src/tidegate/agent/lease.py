@@ -94,7 +94,8 @@ class Lease:
                 raise
             await self._api.create(LEASES, self._taken({}), self.settings.namespace)
         else:
-            if not self._may_take(lease, began):
+            # Watched from when the answer came: one that was late by its whole duration says nothing of that time.
+            if not self._may_take(lease, loop.time()):
                 self._held_until = 0.0
                 return
             await self._api.replace(LEASES, self._taken(lease))
