@@ -50,7 +50,6 @@ sim: $(DEV) ## the demo's story over 50 virtual seeds, chaos over 100, pod verbs
 
 docs: $(DEV) ## the parts of docs/ that are drawn from code
 	$(BIN)/python -m tools.draw_docs
-	$(BIN)/python -m tools.draw_crds
 
 deploy: $(DEV) ## the Helm chart and the kustomize base, of what `tidegate install` applies
 	$(BIN)/python -m tools.draw_deploy

@@ -1,19 +1,14 @@
-"""The definitions: drawn from the structs, complete in words, and the files in deploy/ are what the code says."""
+"""The definitions: drawn from the structs, and complete in words."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import msgspec
 import pytest
-import yaml
 
 from tidegate.drain.ledger import Answer, Entry, InFlight
 from tidegate.operator.crds import manifests
 from tidegate.operator.drain_object import entry_of, name_of, object_of
 from tidegate.release.spec import Spec
-
-ROOT = Path(__file__).parents[2]
 
 
 def spec_of(kind):
@@ -39,13 +34,6 @@ def test_every_field_that_people_write_is_described(kind):
 def test_every_field_of_a_spec_is_in_the_schema_under_its_own_name():
     fields = {one.encode_name for one in msgspec.structs.fields(Spec)}
     assert set(spec_of("Release")["properties"]) == fields
-
-
-def test_the_files_in_deploy_are_up_to_date():
-    """``python -m tools.draw_crds`` writes them."""
-    for one in manifests():
-        path = ROOT / "deploy" / "crds" / f"{one['metadata']['name']}.yaml"
-        assert yaml.safe_load(path.read_text("utf-8")) == one, path.name
 
 
 def test_an_entry_of_the_ledger_is_the_same_after_it_was_a_drain_object():

@@ -47,7 +47,28 @@ def test_an_invalid_object_gets_a_condition_with_the_field_s_path_and_nothing_is
         assert condition(done, "Accepted")["status"] == "True"
         await hand.leave()
 
-    play(story, deployment(replicas=2))
+    play(story, deployment(replicas=2), is_strict=False)
+
+
+def test_the_definition_refuses_an_invalid_object_with_the_field_s_path():
+    async def story(stage):
+        with pytest.raises(ApiError, match=r"spec.canary.steps\[0\].weight: Invalid value: 150"):
+            await asked(stage, strategy="canary", canary={"steps": [{"weight": 150}]})
+
+    play(story, deployment(replicas=1))
+
+
+def test_an_operator_runs_no_command_that_an_object_names():
+    async def story(stage):
+        hand = Hand(stage)
+        analysis = [{"name": "a", "kind": "command", "command": ["touch", "/x"]}]
+        await asked(
+            stage, strategy="canary", canary={"service": "echo", "steps": [{"weight": 50}], "analysis": analysis}
+        )
+        assert "$.spec.canary.analysis[0].kind: command is of the command line" in await refused(stage, "Invalid")
+        await hand.leave()
+
+    play(story, deployment(replicas=1))
 
 
 def test_a_release_of_a_deployment_that_is_not_there_waits_for_it_with_a_reason():

@@ -7,7 +7,10 @@ import asyncio
 from operator_stage import NS, Hand, asked, condition, play, until
 from stage import deployment
 
-from tidegate.kube.api import DEPLOYMENTS
+from tidegate.kube import wire
+from tidegate.kube.api import DEPLOYMENTS, DRAINS, Selection
+from tidegate.kube.exchange import Request
+from tidegate.operator.drain_object import entry_of
 
 
 async def image_of(stage):
@@ -28,6 +31,18 @@ def test_a_release_object_rolls_its_deployment_and_every_old_pod_ends_verified()
             "True", "False", "True", "True",
         ]  # fmt: skip
         assert done["metadata"]["finalizers"] == ["tidegate.dev/release"]
+        await asyncio.sleep(2)
+        drains = {one["spec"]["pod"]: one for one in (await stage.client.list(DRAINS, Selection(NS))).items}
+        assert sorted(drains) == sorted(old)
+        assert {one["status"]["result"] for one in drains.values()} == {"verified"}
+        assert all(
+            {"node-1", "node-2", "node-3"} <= {a["observer"] for a in one["status"]["observers"]}
+            for one in drains.values()
+        )
+        assert all(entry_of(one).node == one["spec"]["node"] for one in drains.values())
+        _, _, body = await wire.fetch(wire.Peer("127.0.0.1", 18081), Request("GET", "/metrics"))
+        assert b'tidegate_drain_seconds_count{result="verified"} 3.0' in body
+        assert b'tidegate_observer_acknowledgement_seconds_count{observer="node"} 9.0' in body
         await hand.leave()
 
     play(story)

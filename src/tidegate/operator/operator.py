@@ -21,6 +21,7 @@ from tidegate.operator.logs import Log
 from tidegate.operator.metrics import Metrics
 from tidegate.operator.queue import WorkQueue
 from tidegate.operator.reconcile import HELD_SECONDS, Reconciler
+from tidegate.operator.retirements import Retirements
 from tidegate.operator.territory import Territories
 from tidegate.operator.watch import ReleaseSeen, TypedWatch, WorkloadSeen
 from tidegate.release.record import Phase
@@ -59,7 +60,8 @@ class Operator:
         self._by_workload: dict[Key, dict[Key, None]] = {}
         """(namespace, workload) -> Releases of it."""
         self.queue: WorkQueue[Key] = WorkQueue(rng)
-        self.territories = Territories(api, self._wake)
+        self._retirements = Retirements(self.client, ledger or Ledger(), lambda: leadership.is_leading)
+        self.territories = Territories(api, self._wake, self._retirements.saw_gone)
         self.recorder = Recorder(self.client, settings.identity, lambda: leadership.is_leading)
         self.reconciler = Reconciler(
             self.client, settings.identity, self.territories, self.recorder, self._family,
@@ -79,6 +81,7 @@ class Operator:
                 nursery.start(self._workloads.run(), name="deployments")
                 nursery.start(self.leadership.run(), name="lease")
                 nursery.start(self.recorder.run(), name="events")
+                nursery.start(self._retirements.run(), name="retirements")
                 nursery.start(self._resync(), name="resync")
                 nursery.start(self._gauge(), name="gauges")
         finally:

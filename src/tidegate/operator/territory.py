@@ -36,14 +36,16 @@ KINDS = (DEPLOYMENTS, REPLICASETS, PODS, SERVICES, ENDPOINTSLICES)
 SYNC_SECONDS = 20.0
 Wake = Callable[[str, str], None]
 """(namespace, workload): something of it has changed; "" for any workload."""
+Gone = Callable[[JsonObject], None]
+"""Told of a pod that is not there any more, as it was last seen."""
 
 
 class Territory:
     """``await run()`` keeps the copies current. ``wake`` is told whose objects changed."""
 
-    def __init__(self, api: Api, namespace: str, wake: Wake) -> None:
+    def __init__(self, api: Api, namespace: str, wake: Wake, gone: Gone = lambda pod: None) -> None:
         self.namespace = namespace
-        self._wake = wake
+        self._wake, self._gone = wake, gone
         self._copies = {kind.plural: Reflector(api, kind, Selection(namespace)) for kind in KINDS}
         self._filed: dict[str, dict[Key, None]] = {}
         """Place -> keys of the kind that the place is about (``_places``): where a workload's objects are found."""
@@ -154,6 +156,8 @@ class Territory:
         workload = "" if plural == SERVICES.plural else self._workload(plural, either)
         if plural == PODS.plural and workload in self._endings:
             self._endings[workload].saw(old, new)
+        if plural == PODS.plural and new is None and old is not None:
+            self._gone(old)
         self._wake(self.namespace, workload)
 
     def _wake_listed(self, endpoint_slice: JsonObject) -> None:
@@ -257,8 +261,8 @@ class Territories:
 
     KEPT_SECONDS = 30.0
 
-    def __init__(self, api: Api, wake: Wake) -> None:
-        self._api, self._wake = api, wake
+    def __init__(self, api: Api, wake: Wake, gone: Gone = lambda pod: None) -> None:
+        self._api, self._wake, self._gone = api, wake, gone
         self._open: dict[str, tuple[Territory, asyncio.Task[None]]] = {}
         self._users: dict[str, dict[str, None]] = {}
         self._closing: dict[str, asyncio.TimerHandle] = {}
@@ -274,7 +278,7 @@ class Territories:
             closing.cancel()
         found = self._open.get(namespace)
         if found is None:
-            territory = Territory(self._api, namespace, self._wake)
+            territory = Territory(self._api, namespace, self._wake, self._gone)
             task = asyncio.get_running_loop().create_task(territory.run(), name=f"territory {namespace}")
             task.add_done_callback(lambda done: self._ended(namespace, done))
             found = self._open[namespace] = (territory, task)
