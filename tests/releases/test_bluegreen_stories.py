@@ -4,10 +4,13 @@ the release, die, and are followed by others."""
 from __future__ import annotations
 
 import asyncio
+import collections
+import json
 
 import msgspec
 import pytest
-from scene import Mortal, play
+from scene import NODES, Mortal, play
+from scene import ask as ask_once
 from stage import NS, deployment
 from troupe import at_work, engine, requests
 
@@ -15,7 +18,7 @@ from tidegate.client.options import Identity
 from tidegate.client.release.acts import Ground
 from tidegate.client.release.book import ConfigMapBook
 from tidegate.client.release.run import Engine
-from tidegate.kube.api import DEPLOYMENTS, HORIZONTALPODAUTOSCALERS, SERVICES, Patch
+from tidegate.kube.api import DEPLOYMENTS, ENDPOINTSLICES, HORIZONTALPODAUTOSCALERS, SERVICES, Patch
 from tidegate.kube.client import KubeClient
 from tidegate.kube.errors import ApiError
 from tidegate.release.bluegreen import is_flipped
@@ -325,3 +328,42 @@ def test_an_engine_killed_after_any_write_is_followed_by_one_that_ends_the_same(
     while not dies(last):
         last += 1
     assert last > 15
+
+
+MANY, CONNECTIONS = 250, 10_000
+
+
+async def answered(stage, number, sources):
+    """Versions that answered ``number`` new connections, from every node in turn."""
+    found = collections.Counter()
+
+    async def some(source):
+        for _ in range(number // len(sources)):
+            reader, writer = await ask_once(stage, source=source)
+            found[json.loads((await reader.read()).partition(b"\r\n\r\n")[2])["version"]] += 1
+            writer.close()
+
+    async with asyncio.timeout(600):
+        await asyncio.gather(*(some(source) for source in sources))
+    return dict(found)
+
+
+def test_of_250_endpoints_not_one_of_10_000_connections_reaches_the_old_ones_once_the_flip_is_done():
+    async def story(stage):
+        async with requests(stage, pause=0.5) as seen, engine(stage, spec_of()) as (made, book):
+            running = asyncio.create_task(made.run(600))
+            await until(stage, flipped(book, "r2"), within=600)
+            slices = (await stage.api.list(ENDPOINTSLICES)).items
+            own = [one for one in slices if one["metadata"]["labels"].get("kubernetes.io/service-name") == "echo"]
+            assert len(own) > 2 and sum(len(one["endpoints"]) for one in own) == MANY
+            assert await answered(stage, CONNECTIONS, sorted(NODES)) == {"v2": CONNECTIONS // 3 * 3}
+            assert (await running).phase == "done"
+            await ask(book, rollback_to="r1")
+            running = asyncio.create_task(made.run(600))
+            seconds = await until(stage, flipped(book, "r1"), within=600)
+            assert await answered(stage, CONNECTIONS, sorted(NODES)) == {"v1": CONNECTIONS // 3 * 3}
+            assert (await running).phase == "done"
+        assert seen.lost == []
+        assert seconds < WAYS_HOME
+
+    play(story, deployment(replicas=MANY), limit=3600, nodes=6)

@@ -58,6 +58,7 @@ def _scene(sight: Sight, now: float, endings: Mapping[str, str]) -> Scene:
     target = _target(sight, editions, base)
     ways = tuple(_ways(sight))
     editions = _adopted(sight, editions, target)
+    sight.problems += _unmarked(sight, editions, target)
     serving = _serving(editions, ways, sight)
     model = sight.deployments[serving.deployment] if serving is not None else base
     replicas = replicas_of(model)
@@ -184,6 +185,22 @@ def _adopted(sight: Sight, editions: tuple[Edition, ...], target: str) -> tuple[
     return (*editions, edition_of(sight, revision, obj))
 
 
+def _unmarked(sight: Sight, editions: tuple[Edition, ...], target: str) -> Iterator[str]:
+    """Why the label of the user's own does not tell the revisions apart."""
+    key = key_of(sight.entry.spec)
+    if key == REVISION_LABEL or not sight.template:
+        return
+    for one in editions:
+        if not one.value:
+            yield f"$.spec.bluegreen.by: deployment/{one.deployment} gives its pods no label {key}"
+    value = _labels(sight.template).get(key, "")
+    if not value:
+        yield f"$.spec.bluegreen.by: the new template gives its pods no label {key}"
+    for one in editions:
+        if value and one.value == value and one.fingerprint != target:
+            yield f"$.spec.bluegreen.by: the new template has {key}={value}, as deployment/{one.deployment} has"
+
+
 def edition_of(sight: Sight, revision: str, obj: JsonObject) -> Edition:
     """One Deployment of the family as it stands."""
     spec, key = sight.entry.spec, key_of(sight.entry.spec)
@@ -211,11 +228,18 @@ def edition_of(sight: Sight, revision: str, obj: JsonObject) -> Edition:
         is_observed=(status.get("observedGeneration") or 0) >= metadata.get("generation", 0),
         is_paused=bool(obj["spec"].get("paused")),
         is_stalled=is_stalled,
-        is_labelled=bool(value) and is_labelled(sight, obj, key, value),
+        is_labelled=bool(value) and _is_member(sight, obj) and is_labelled(sight, obj, key, value),
         is_gated=all(templates.is_gated(one) for one in (template, *live)),
         value=value if key != REVISION_LABEL else "",
         autoscaler=_autoscaler(sight, metadata["name"]),
         images=templates.images_of(template),
+    )
+
+
+def _is_member(sight: Sight, obj: JsonObject) -> bool:
+    """Whether it bears what a family is known by; the user's own is known by its name."""
+    return obj["metadata"]["name"] == sight.entry.spec.workload or REVISION_LABEL in (
+        obj["metadata"].get("labels") or {}
     )
 
 
