@@ -19,12 +19,14 @@ from tidegate.client.install import (
     stamped,
     until_ready,
 )
+from tidegate.client.own_objects import PATIENCE_SECONDS
 from tidegate.client.uninstall import carry_out_uninstall, plan_uninstall
-from tidegate.kube.api import DEPLOYMENTS, NAMESPACES, PODS, SERVICES, Patch
+from tidegate.kube.api import CUSTOMRESOURCEDEFINITIONS, DEPLOYMENTS, NAMESPACES, PODS, RELEASES, SERVICES, Patch
 from tidegate.kube.client import KubeClient
 from tidegate.kube.errors import ApiError
 from tidegate.kube.exchange import Request
 from tidegate.model.names import SYSTEM_NAMESPACE
+from tidegate.operator import crds
 from tidegate.rehearse.addons import BARE
 
 OURS = "0.1.0"
@@ -211,6 +213,42 @@ def test_it_is_taken_away_whole_and_what_stays_is_listed():
 
                 await stage.api.get(RESOURCES[one["kind"]], metadata["name"], metadata.get("namespace", ""))
         assert (await plan_uninstall(stage.client, manifests, False)).there == ()
+
+    play(story, deployment(gate=False), addons=())
+
+
+@pytest.mark.parametrize("is_resolved", [True, False])
+def test_releases_end_before_the_operator_and_no_finalizer_keeps_them_or_their_kind(is_resolved):
+    """With an operator that lets go of its Release, and with one that never does."""
+
+    async def story(stage):
+        manifests = stamped([*(crds.manifests()), *echoing()], OURS, OF.image)
+        manifests.sort(key=lambda one: one["kind"] != "Namespace")
+        await installed(stage, manifests)
+        release = {
+            "apiVersion": RELEASES.api_version,
+            "kind": RELEASES.kind,
+            "metadata": {"name": "echo", "namespace": NS, "finalizers": ["tidegate.dev/release"]},
+            "spec": {"workload": "echo", "restart": "1"},
+        }
+        await stage.client.create(RELEASES, release, NS)
+        told, began = [], stage.now
+        plan = await plan_uninstall(stage.client, manifests, False)
+        removing = asyncio.create_task(carry_out_uninstall(stage.client, plan, None, 300, told.append))
+        if is_resolved:
+            await asyncio.sleep(5)
+            await stage.client.patch(RELEASES, "echo", Patch({"metadata": {"finalizers": None}}), NS)
+        assert await removing == ()
+        order = [told.index(f"{one} deleted") for one in ("release/demo/echo", "deployment.apps/tidegate-operator")]
+        assert order == sorted(order)
+        freed = "release/demo/echo is nobody's any more: what it was about stays as it is"
+        assert (freed in told) is not is_resolved
+        assert (stage.now - began < PATIENCE_SECONDS) is is_resolved
+        assert told[-1] == "namespace/tidegate-system deleted" and "customresourcedefinition" in told[-2]
+        for resource, name, space in ((RELEASES, "echo", NS), (CUSTOMRESOURCEDEFINITIONS, "releases.tidegate.dev", "")):
+            with pytest.raises(ApiError):
+                await stage.client.get(resource, name, space)
+        assert (await stage.api.get(DEPLOYMENTS, "echo", NS))["status"]["readyReplicas"] == 3, "and it goes on"
 
     play(story, deployment(gate=False), addons=())
 

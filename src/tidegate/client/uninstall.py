@@ -159,7 +159,8 @@ async def carry_out_uninstall(
         told(f"{named(one)} deleted")
     if left := await _holds_over(client, until, told):
         return left
-    await objects_over(client, until, told)  # by the operator, which knows what is to be put right on native objects
+    # By the operator, where there is one: it knows what is to be put right on native objects.
+    await objects_over(client, until if operator else 0.0, told)
     if left := await _ended(client, operator, until, told):  # while there are holders: it has a gate
         return left
     await free_objects(client, told)
