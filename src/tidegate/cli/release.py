@@ -66,6 +66,7 @@ def _common(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--keep", type=Duration(), default=None, help="bluegreen: how long the old pods stay warm.  "
               "[default: until `release retire`]")  # fmt: skip
 @click.option("--by", default="", help="bluegreen: a label of your own whose value differs.")
+@click.option("--together", is_flag=True, help="bluegreen: both serve from when the new pods are ready until the flip.")
 @click.option("--steps", default="", help="canary: weights, each with its pause: 10:5m,50:promote,100.")
 @click.option("--cap", type=int, default=None, help="rainbow: live revisions at most.")
 @click.option("--activity", default="", help="rainbow: how to ask a revision for its work.")

@@ -92,13 +92,14 @@ def _section(strategy: str, given: dict[str, Any]) -> dict[str, Any]:
             "promote": "manual" if given["manual"] else None,
             "keepSeconds": given["keep"],
             "by": given["by"],
+            "together": given["together"] or None,
         },
         "canary": {"service": given["service"], "steps": _steps(given["steps"])},
         "rainbow": {"service": given["service"], "cap": given["cap"], "activity": given["activity"]},
     }
     options = {
-        "preview": "preview", "promote": "manual", "keepSeconds": "keep", "by": "by", "steps": "steps", "cap": "cap",
-        "activity": "activity", "service": "service",
+        "preview": "preview", "promote": "manual", "keepSeconds": "keep", "by": "by", "together": "together",
+        "steps": "steps", "cap": "cap", "activity": "activity", "service": "service",
     }  # fmt: skip
     own = known[strategy]
     for key, option in options.items():
