@@ -7,6 +7,7 @@ one thing that is not as installed is the address: there is no data plane here, 
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import json
 import os
@@ -24,6 +25,7 @@ from tidegate.agent.roles import WEBHOOK_SECRET
 from tidegate.kube.api import PODS, SECRETS, Selection
 from tidegate.kube.connect import open_cluster
 from tidegate.kube.errors import ApiError
+from tidegate.kube.exchange import whole
 from tidegate.kube.kubeconfig import Cluster
 from tidegate.model import pod as pod_noun
 from tidegate.model.names import OPERATOR, SYSTEM_NAMESPACE, UNGATED, WEBHOOK
@@ -56,6 +58,26 @@ def tidegate(plane, *words):
     return ran.stdout
 
 
+SIDECAR = "/sidecar"
+
+
+class WithAnother(Webhook):
+    """On the same port another webhook, which adds a container where there is none of its name."""
+
+    async def exchange(self, request):
+        if request.path != SIDECAR:
+            return await super().exchange(request)
+        request.caller.vouch()
+        asked = json.loads(request.body)["request"]
+        response = {"uid": asked["uid"], "allowed": True}
+        if not [one for one in asked["object"]["spec"]["containers"] if one["name"] == "mesh"]:
+            container = {"name": "mesh", "image": "x", "securityContext": SEALED}
+            patch = [{"op": "add", "path": "/spec/containers/-", "value": container}]
+            response |= {"patchType": "JSONPatch", "patch": base64.b64encode(json.dumps(patch).encode()).decode()}
+        document = {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response}
+        return whole(200, json.dumps(document).encode(), connection="close")
+
+
 class Running:
     """The operator's webhook in a thread with a loop of its own, with the rights and the token of its account."""
 
@@ -69,7 +91,7 @@ class Running:
 
     async def _live(self):
         async with open_cluster(self.cluster) as api:
-            self.hook = Webhook(api, self.settings, self.lines.append)
+            self.hook = WithAnother(api, self.settings, self.lines.append)
             running = asyncio.create_task(self.hook.run())
             while not self._stop.is_set():
                 assert not running.done(), running.exception()
@@ -240,9 +262,27 @@ def test_a_sleep_is_replaced_where_the_namespace_asks(plane, running):
     kubectl(plane, "label", "namespace", SHOP, "tidegate.dev/replace-sleep-")
 
 
-def test_another_webhook_that_adds_a_container_afterwards_finds_it_gated_too(plane, running):
-    """Reinvocation: ``a`` sorts before ``tidegate``, so what it adds is there already; the policy is what is shown."""
-    assert {one["reinvocationPolicy"] for one in configuration(plane)["webhooks"]} == {"IfNeeded"}
+def test_a_container_that_another_webhook_adds_afterwards_is_gated_too(plane, running):
+    """``zz`` is asked after ``tidegate``; what it changes has ours asked again (reinvocationPolicy IfNeeded)."""
+    told = configuration(plane)["webhooks"][0]["clientConfig"]
+    hook = {
+        "name": "sidecar.example.org", "admissionReviewVersions": ["v1"], "sideEffects": "None",
+        "clientConfig": {**told, "url": f"https://localhost:{running.hook.port}{SIDECAR}"},
+        "rules": [{"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"]}],
+        "objectSelector": {"matchLabels": {"sidecar": "yes"}},
+    }  # fmt: skip
+    kind = "MutatingWebhookConfiguration"
+    made = {"apiVersion": "admissionregistration.k8s.io/v1", "kind": kind, "metadata": {"name": "zz"}}
+    create(plane, {**made, "webhooks": [hook]})
+    deadline = time.monotonic() + 20
+    while (
+        len((one := create(plane, pod("mesh", labels={"sidecar": "yes"}), "--dry-run=server"))["spec"]["containers"])
+        < 2
+    ):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)  # realtime: an API server learns of a configuration by a watch
+    kubectl(plane, "delete", "mutatingwebhookconfiguration", "zz")
+    assert [each["httpGet"]["path"] for each in hooks(one)] == ["/gate/app", "/gate/mesh"]
 
 
 def test_down_pods_are_created_ungated_and_listed(plane, tmp_path):
