@@ -8,7 +8,7 @@ from dataclasses import replace
 import msgspec
 
 from tidegate.release.foresee import Pace, World, play
-from tidegate.release.plan import Act, Decision
+from tidegate.release.plan import Decision
 from tidegate.release.record import Status
 from tidegate.release.scene import Edition, Member, Scene, Way, key_of
 from tidegate.release.spec import BlueGreen, Spec
@@ -18,7 +18,8 @@ FLOOR = 3
 
 
 def spec_of(**fields):
-    return Spec("web", "bluegreen", restart="2", bluegreen=BlueGreen("web", **fields))
+    asked = {"template": {"metadata": {"labels": {"version": "4.2"}}}} if "by" in fields else {"restart": "2"}
+    return Spec("web", "bluegreen", bluegreen=BlueGreen("web", **fields), **asked)
 
 
 def scene_of(spec, gated=True, replicas=4, autoscaler="", floor=FLOOR):
@@ -55,9 +56,6 @@ class Story:
         if self.writes == self.dies_after:
             return
         self._make(step)
-        if step.act is Act.CREATE and self.world.spec.bluegreen.by:
-            made = self.world.revs[-1]
-            made.edition = replace(made.edition, value="4.2", deployment=step.detail["name"])
         self.world.settle()
         self.writes += 1
         self._look(self.world.scene())

@@ -232,8 +232,7 @@ def _made(flip: _Flip) -> Iterator[Decision]:
         why = f"beside {beside}, with as many pods, and out of its Service"
         if scene.spec.bluegreen.together:
             why = f"beside {beside}, with as many pods: both serve"
-        detail = {"name": scene.spec.bluegreen.name} if scene.spec.bluegreen.name else {}
-        step = Step(Act.CREATE, scene.status.revision, why, count=flip.wanted, detail=detail)
+        step = Step(Act.CREATE, scene.status.revision, why, count=flip.wanted, detail=_naming(scene))
         yield go(scene, step, since=scene.now)
         return
     if not goal.is_labelled:
@@ -245,6 +244,14 @@ def _made(flip: _Flip) -> Iterator[Decision]:
         step = Step(Act.SCALE, goal.revision, f"as many as {serving} has", count=flip.wanted)
         yield go(scene, step, phase=flip.phase, since=scene.now)
     yield from _ready(flip, goal)
+
+
+def _naming(scene: Scene) -> dict[str, str]:
+    """What the new Deployment is called, and what its pods' label will say, where that is the user's choice."""
+    flip = scene.spec.bluegreen
+    labels = ((scene.spec.template or {}).get("metadata") or {}).get("labels") or {}
+    found = {"name": flip.name, "value": str(labels.get(flip.by, "")) if flip.by else ""}
+    return {key: value for key, value in found.items() if value}
 
 
 def _ready(flip: _Flip, goal: Edition) -> Iterator[Decision]:

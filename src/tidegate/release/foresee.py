@@ -233,8 +233,9 @@ class World:
 
     def _create(self, step: Step) -> None:
         if all(one.edition.revision != step.subject for one in self.revs):
-            name = f"{self.spec.workload}-{step.subject}"
-            self.revs.append(_Rev(Edition(step.subject, name, self.target, 0), step.count or 0))
+            name = str(step.detail.get("name") or f"{self.spec.workload}-{step.subject}")
+            made = Edition(step.subject, name, self.target, 0, value=str(step.detail.get("value") or ""))
+            self.revs.append(_Rev(made, step.count or 0))
 
     def _select(self, step: Step) -> None:
         if step.selector is None:
