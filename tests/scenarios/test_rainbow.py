@@ -7,12 +7,15 @@ import asyncio
 import contextlib
 
 from scene import NODES, ask, play
-from stage import NS, deployment, first
+from stage import NS, deployment, first, node_of
 
 from tidegate.client.release.book import ConfigMapBook
-from tidegate.client.release.command import About, ReleaseOptions, carry_on
+from tidegate.client.release.command import About, ReleaseOptions, carry_on, changed
+from tidegate.dataplane.facts import Unreadable
+from tidegate.dataplane.sockets import Quiet
 from tidegate.kube.api import DEPLOYMENTS, PODS, SERVICES
 from tidegate.kube.errors import ApiError
+from tidegate.observers.proxied import ProxiedAgents
 from tidegate.release.record import Phase
 from tidegate.release.spec import Rainbow, Spec
 
@@ -80,9 +83,9 @@ class Rainbows:
         else:
             await self.book.ask(entry, spec)
         if self.engine is None:
-            self.engine = asyncio.create_task(self._carry())
+            self.engine = asyncio.create_task(self.carry())
 
-    async def _carry(self):
+    async def carry(self):
         while True:
             with contextlib.suppress(ApiError):
                 await carry_on(self.stage.client, self.book, About(NS, "echo"), ReleaseOptions(seed=0))
@@ -171,3 +174,204 @@ def test_six_releases_with_websockets_none_is_cut_each_shrinks_as_its_clients_le
     for name in ("echo", "echo-r2", "echo-r3", "echo-r4", "echo-r5"):
         assert rainbows.pods[name] in ([2, 1, 0], [2, 0])
     assert [2, 1, 0] in rainbows.pods.values()
+
+
+def test_with_cap_3_the_fourth_is_refused_with_a_reason_and_begins_when_one_has_drained():
+    async def story(stage):
+        rainbows = Rainbows(stage, cap=3)
+        load = asyncio.create_task(rainbows.requests())
+        for number, stay in ((2, 60), (3, 120)):
+            rainbows.comes(stay, "node-1")
+            rainbows.comes(stay, "node-2")
+            await asyncio.sleep(1)
+            await rainbows.release(f"v{number}")
+            await rainbows.current()
+        await rainbows.release("v4")
+        refused = await rainbows.until(lambda status: status.phase == Phase.PENDING.value)
+        names, at = await deployments(stage), stage.now
+        await rainbows.current()
+        seconds = stage.now - at
+        await asyncio.gather(*rainbows.tasks)
+        await rainbows.until(lambda status: status.phase == Phase.DONE.value)
+        load.cancel()
+        return rainbows, refused, names, seconds, await deployments(stage)
+
+    rainbows, refused, names, seconds, left = play(story, deployment(replicas=2), limit=2000)
+    rainbows.judged()
+    assert refused.reason.startswith("at most 3 revisions may live at once, and 3 do: r1 (")
+    assert "connections), r2 (" in refused.reason and "r3 (serves); r4 begins when one has drained" in refused.reason
+    assert names == ["echo", "echo-r2", "echo-r3"] and left == ["echo", "echo-r4"]
+    assert 30 < seconds < 70, "not before the clients of r1 had left"
+
+
+QUEUE = 'metric:8080/metrics#echo_queue{revision="{revision}"}'
+
+
+async def queue(stage, revision, length):
+    """What a broker says, by the mouth of every pod."""
+    for obj in await stage.pods():
+        ip = obj["status"]["podIP"]
+        reader, writer = await asyncio.open_connection(ip, 8080)
+        path = f"/queue?revision={revision}&length={length}"
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        assert b"200" in await reader.readline()
+        writer.close()
+
+
+def test_a_drained_release_that_gets_work_again_is_revived_and_goes_when_it_has_done_it():
+    async def story(stage):
+        rainbows = Rainbows(stage, cap=6, activity=QUEUE, retire_seconds=40.0)
+        await rainbows.release("v2")
+        await rainbows.current()
+        await rainbows.until(lambda status: "its work is not known" in status.reason)
+        await asyncio.sleep(30)
+        unknown = await numbers(stage)
+        await queue(stage, "r1", 0)
+        await rainbows.release("v3")
+        await rainbows.current()
+        for revision in ("r1", "r2"):
+            await queue(stage, revision, 0)
+        await drained(stage, "echo-r2")
+        await asyncio.sleep(20)
+        await queue(stage, "r2", 5)
+        await asyncio.sleep(20)
+        revived = await numbers(stage)
+        await asyncio.sleep(60)
+        working = await numbers(stage)
+        await queue(stage, "r2", 0)
+        await drained(stage, "echo-r2")
+        await rainbows.until(lambda status: status.phase == Phase.DONE.value)
+        return unknown, revived, working, await numbers(stage), (await rainbows.status()).notes
+
+    unknown, revived, working, left, notes = play(story, deployment(replicas=2), limit=2000)
+    assert unknown == {"echo": 2, "echo-r2": 2}, "what cannot be read is kept"
+    assert revived == working == {"echo": 0, "echo-r2": 2, "echo-r3": 2}
+    assert left == {"echo": 0, "echo-r3": 2}
+    assert "scale r2 to 2: 5 to do that only r2 can: it has pods for it again" in [note.text for note in notes]
+
+
+async def numbers(stage):
+    found = (await stage.api.list(DEPLOYMENTS)).items
+    return {o["metadata"]["name"]: o["spec"]["replicas"] for o in found if o["metadata"]["namespace"] == NS}
+
+
+async def drained(stage, name, within=100.0):
+    end = stage.now + within
+    while (await numbers(stage))[name]:
+        assert stage.now < end, await numbers(stage)
+        await asyncio.sleep(0.5)
+
+
+def test_a_pod_that_works_for_nobody_connected_is_kept_by_its_own_word():
+    async def story(stage):
+        rainbows = Rainbows(stage, cap=6, activity="http:8080/activity")
+        name = await first(stage)
+        obj = await stage.api.get(PODS, name, NS)
+        reader, writer = await asyncio.open_connection(obj["status"]["podIP"], 8080)
+        writer.write(b"GET /work?seconds=120 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert b"202" in await reader.readline()
+        writer.close()
+        at = stage.now
+        await rainbows.release("v2")
+        await rainbows.current()
+        await asyncio.sleep(40)
+        midst = [pod["metadata"]["name"] for pod in await stage.pods() if "-r2-" not in pod["metadata"]["name"]]
+        await rainbows.until(lambda status: status.phase == Phase.DONE.value)
+        return name, midst, stage.now - at
+
+    name, midst, seconds = play(story, deployment(replicas=3), limit=2000)
+    assert midst == [name] and seconds > 120
+
+
+def test_pods_without_a_gate_keep_their_clients_and_go_one_by_one_when_they_are_idle():
+    async def story(stage):
+        rainbows = Rainbows(stage, cap=6)
+        load = asyncio.create_task(rainbows.requests())
+        for source, stay in (("node-1", 60), ("node-2", 60), ("node-3", 100)):
+            rainbows.comes(stay, source)
+        await asyncio.sleep(1)
+        await rainbows.release("v2")
+        await rainbows.current()
+        await asyncio.gather(*rainbows.tasks)
+        status = await rainbows.until(lambda status: status.phase == Phase.DONE.value)
+        load.cancel()
+        return rainbows, status
+
+    rainbows, status = play(story, deployment(replicas=2, gate=False), limit=2000)
+    rainbows.judged()
+    assert status.unverified == () and rainbows.pods["echo"][-1] == 0
+
+
+def test_a_node_whose_sockets_cannot_be_read_keeps_its_pods_by_name(monkeypatch):
+    blind = []
+    read = ProxiedAgents.connections
+
+    async def connections(self, node, endpoints):
+        if node in blind:
+            return Quiet(unreadable=(Unreadable("no answer", node),))
+        return await read(self, node, endpoints)
+
+    monkeypatch.setattr(ProxiedAgents, "connections", connections)
+
+    async def story(stage):
+        rainbows = Rainbows(stage, cap=6)
+        name = await first(stage)
+        blind.append(await node_of(stage, name))
+        await rainbows.release("v2")
+        await rainbows.current()
+        await asyncio.sleep(60)
+        midst, left = await rainbows.status(), await numbers(stage)
+        blind.clear()
+        await rainbows.until(lambda status: status.phase == Phase.DONE.value)
+        return name, midst, left
+
+    name, status, left = play(story, deployment(replicas=3), limit=2000)
+    assert status.phase == Phase.PROGRESSING.value and f"not known at {name}" in status.reason
+    assert left == {"echo": 1, "echo-r2": 3}
+
+
+def test_a_version_that_never_is_ready_gets_no_traffic_and_what_drains_goes_on():
+    async def story(stage):
+        rainbows = Rainbows(stage, cap=6)
+        load = asyncio.create_task(rainbows.requests())
+        rainbows.comes(40, "node-1")
+        await asyncio.sleep(1)
+        await rainbows.release("v2")
+        await rainbows.current()
+        await rainbows.release("missing", progress_seconds=20.0)
+        halted = await rainbows.until(lambda status: status.phase == Phase.HALTED.value)
+        await drained(stage, "echo")
+        entry = await rainbows.book.read()
+        await rainbows.book.ask(entry, changed(entry, "abort"))
+        status = await rainbows.until(lambda status: status.phase == Phase.ABORTED.value)
+        load.cancel()
+        return rainbows, halted, status, await numbers(stage)
+
+    rainbows, halted, status, left = play(story, deployment(replicas=2), limit=2000)
+    rainbows.judged()
+    assert halted.reason.startswith("no progress for 20 s: pod/echo-r3-") and "traffic stays on r2" in halted.reason
+    assert status.stable == "r2" and left == {"echo": 0, "echo-r2": 2}
+
+
+def test_killed_after_any_write_another_engine_goes_on_and_nobody_is_cut():
+    async def story(stage):
+        rainbows = Rainbows(stage, cap=6)
+        load = asyncio.create_task(rainbows.requests())
+        for source in NODES:
+            rainbows.comes(50, source)
+        await asyncio.sleep(1)
+        await rainbows.release("v2")
+        kills = 0
+        while (await rainbows.status()).phase != Phase.DONE.value:
+            await asyncio.sleep(0.8 + 0.37 * (kills % 5))
+            if kills < 40:
+                rainbows.engine.cancel()
+                rainbows.engine = asyncio.create_task(rainbows.carry())
+            kills += 1
+            assert kills < 400, (await rainbows.status()).reason
+        load.cancel()
+        return rainbows, await numbers(stage)
+
+    rainbows, left = play(story, deployment(replicas=2), limit=2000)
+    rainbows.judged()
+    assert left == {"echo": 0, "echo-r2": 2}

@@ -129,6 +129,8 @@ async def _follow(client: KubeClient, subject: Subject, nonce: str, heard: Heard
                 heard(Asked("no", view.epoch, _now(), _now() - began, stragglers))
             if await _unlike(client, subject):
                 return None
+            if view.clean_at is None:  # just begun, or begun anew by whoever asks about the same pod
+                await asyncio.sleep(RETRY_SECONDS / 10)
     finally:
         await _forget(coordinator, ask)
     if await _unlike(client, subject):

@@ -89,6 +89,7 @@ class Engine:
         if wrong:
             status = msgspec.structs.replace(decision.status, phase=Phase.HALTED.value, reason=f"guard: {wrong[0]}")
             decision = Decision((), status)
+        self._forget_rounds(decision.status.round)
         entry = await self._remember(entry, decision)
         sight.entry = entry
         self.heard(Turn(sight, decision, bool(decision.steps)))
@@ -226,6 +227,13 @@ class Engine:
         finding = await analysis.ask(one, bool(step.detail.get("is_before")))
         before = max(status.measured.get(key, Measured()), self._measured.get(key, Measured()), key=lambda two: two.at)
         self._measured[key] = added(before, finding, vtime.now().timestamp())
+
+    def _forget_rounds(self, number: int) -> None:
+        """Whoever still asks about a round before stops: the coordinator keeps one question for each pod, and of two
+        that name the same one each would have it start over, for ever."""
+        for key, task in list(self._beside.items()):
+            if key.startswith(f"{Act.ASK.name}/") and not key.endswith(f"/{number}"):
+                task.cancel()
 
     @staticmethod
     def _key(step: Step) -> str:
