@@ -23,6 +23,7 @@ KNOWN = (
         r"configmaps/\S+: \.body\.details\.causes: ",
     ),
     ("A pattern that does not compile is complained about in other words.", r"must be a valid regular expression"),
+    ("Why an address in a rule is none is told in other words.", r"parse error during conversion from string"),
     ("The columns of a Table have no description.", r"\.columnDefinitions\[\d+\]\.description: "),
 )
 

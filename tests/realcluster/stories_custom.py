@@ -369,6 +369,7 @@ async def custom_rules(side: Side) -> None:
         {"rule": "!has(self.port) || (type(self.port) == int ? self.port > 10 : self.port.endsWith('%'))"},
         {"rule": "!has(self.least) || self.least != 13 || self.steps[7].weight == 1"},
         {"rule": "!has(self.least) || 10 / (self.least - 14) < 100"},
+        {"rule": "!has(oldSelf.most) || has(self.most)", "message": "most stays"},
     ]  # fmt: skip
     await gizmos.define(schema)
     tried: list[dict[str, Any]] = [
@@ -385,6 +386,7 @@ async def custom_rules(side: Side) -> None:
     await side.ask("PATCH", last, {"spec": {"once": "b"}}, kind=MERGE)
     await side.ask("PATCH", last, {"spec": {"once": None}}, kind=MERGE)
     await side.ask("PATCH", last, {"spec": {"once": "c", "most": 5}}, kind=MERGE)
+    await side.ask("PATCH", last, {"spec": {"most": None}}, kind=MERGE)
     await gizmos.drop()
 
 

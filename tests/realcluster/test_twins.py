@@ -9,9 +9,11 @@ from tests.realcluster import (
     stories_ends,
     stories_evictions,
     stories_families,
+    stories_functions,
     stories_objects,
     stories_reads,
     stories_runners,
+    stories_webhooks,
     stories_writes,
 )
 from tests.realcluster.known import unknown
@@ -29,6 +31,8 @@ STORIES = [
     *stories_families.STORIES,
     *stories_runners.STORIES,
     *stories_custom.STORIES,
+    *stories_functions.STORIES,
+    *stories_webhooks.STORIES,
 ]
 
 

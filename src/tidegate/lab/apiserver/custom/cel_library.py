@@ -107,7 +107,10 @@ def _host(url: Any) -> str:
 
 
 def _ip(text: str) -> Any:
-    found = ipaddress.ip_address(text)
+    try:
+        found = ipaddress.ip_address(text)
+    except ValueError as error:
+        raise ValueError(f'IP Address "{text}" parse error during conversion from string: {error}') from None
     if "%" in text:
         raise ValueError("IP address with zone value is not allowed")
     if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped is not None:
@@ -116,9 +119,13 @@ def _ip(text: str) -> Any:
 
 
 def _cidr(text: str) -> Any:
-    if "/" not in text:
-        raise ValueError(f"network address parse error during conversion from string: {text}")
-    return _made("CIDR", str(ipaddress.ip_interface(text)))
+    try:
+        if "/" not in text:
+            raise ValueError("no '/'")
+        return _made("CIDR", str(ipaddress.ip_interface(text)))
+    except ValueError as error:
+        why = f"network address parse error during conversion from string: {error}"
+        raise ValueError(why) from None
 
 
 def _network(cidr: Any) -> Any:
@@ -126,11 +133,17 @@ def _network(cidr: Any) -> Any:
 
 
 def _contains_ip(cidr: Any, found: Any) -> bool:
-    return ipaddress.ip_address(found if isinstance(found, str) else found.text) in _network(cidr)
+    try:
+        return ipaddress.ip_address(found if isinstance(found, str) else found.text) in _network(cidr)
+    except ValueError:
+        raise ValueError("no such overload") from None
 
 
 def _contains_cidr(cidr: Any, found: Any) -> bool:
-    other = _network(_cidr(found) if isinstance(found, str) else found)
+    try:
+        other = _network(_cidr(found) if isinstance(found, str) else found)
+    except ValueError:
+        raise ValueError("no such overload") from None
     network = _network(cidr)
     return bool(other.version == network.version and other.subnet_of(network))
 
@@ -140,7 +153,7 @@ _SEMVER = re.compile(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(?:-([0-9A-Za-z.-
 
 def _semver(text: str) -> Any:
     if _SEMVER.fullmatch(text) is None:
-        raise ValueError(f"invalid semantic version: {text}")
+        raise ValueError("No Major.Minor.Patch elements found")
     return _made("Semver", text)
 
 
@@ -221,7 +234,7 @@ _OVERLOADS: list[Overload] = [
     _on("isInteger", [QUANTITY], BOOL, lambda found: _value(found).denominator == 1),
     _on("asInteger", [QUANTITY], INT, _whole),
     _on("asApproximateFloat", [QUANTITY], DOUBLE, lambda found: float(_value(found))),
-    _on("sign", [QUANTITY], INT, lambda found: (_value(found) > 0) - (_value(found) < 0)),
+    _of("sign", [QUANTITY], INT, lambda found: (_value(found) > 0) - (_value(found) < 0)),
     _on("add", [QUANTITY, QUANTITY], QUANTITY, _sum_of),
     _on("add", [QUANTITY, INT], QUANTITY, _sum_of),
     _on("sub", [QUANTITY, QUANTITY], QUANTITY, _less),

@@ -29,10 +29,15 @@ MESSAGE_BYTES_MAX = 5 * 1024
 
 _TOKEN = re.compile(r"""("{3}.*?"{3}|'{3}.*?'{3}|"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')|(?<![\w.])oldSelf\b""", re.DOTALL)
 _NO_KEY = re.compile(r'Key not found in map : "?(.*?)"?$')
+_NO_CONVERSION = re.compile(r"(?:cannot convert string to|String to) (\w+)(?: conversion failed)?$")
+_CONVERTED = {"Duration": "google.protobuf.Duration", "Timestamp": "google.protobuf.Timestamp"}
 _NO_INDEX = re.compile(r"Index error: index=(-?\d+)")
 
 
 _MIXED = re.compile(r"overload for '_[<>]=?_' applied to '\((int, double|double, int)\)'")
+
+
+_OLD_UNKNOWN = re.compile(r"undeclared reference to 'oldSelf\b")
 
 
 class BadRule(ValueError):
@@ -91,7 +96,7 @@ class Checker:
         try:
             self._new.compile(str(said["rule"]))
         except RuntimeError as error:
-            return "undeclared reference to 'oldSelf'" in str(error)
+            return _OLD_UNKNOWN.search(str(error)) is not None
         return False
 
     def compiled(self, said: JsonObject) -> Rule:
@@ -263,13 +268,15 @@ def _below(schema: Schema | None) -> Validator | None:
 def _error(text: str, rule: Rule) -> str:
     """An evaluation that failed, in cel-go's words."""
     text = re.sub(r"^[A-Z_]+: ", "", text)
-    if text.startswith(("No matching overloads", "Applying SELECT")):
+    if text.startswith(("No matching overloads", "Applying SELECT", "no such overload")):
         why = "call arguments did not match a supported operator, function or macro signature"
         return f"'no such overload': {why} for rule: {rule.shown}"
     if found := _NO_KEY.match(text):
         text = f"no such key: {found[1]}"
     elif found := _NO_INDEX.match(text):
         text = f"index out of bounds: {found[1]}"
+    elif found := _NO_CONVERSION.match(text):
+        text = f"type conversion error from 'string' to '{_CONVERTED.get(found[1], found[1])}'"
     elif text in ("divide by zero", "modulus by zero"):
         text = "division by zero" if text.startswith("divide") else text
     return f"{text} evaluating rule: {rule.shown}"

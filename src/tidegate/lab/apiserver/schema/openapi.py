@@ -72,12 +72,13 @@ _SCALARS: dict[str, Json] = {
     "Time": {"type": "string", "format": "date-time"},
     "MicroTime": {"type": "string", "format": "date-time"},
 }
+_STRATEGIC = "application/strategic-merge-patch+json"
 _BODIES = ("application/json", "application/yaml", "application/vnd.kubernetes.protobuf")
 _PATCHES = (
     "application/apply-patch+yaml",
     "application/json-patch+json",
     "application/merge-patch+json",
-    "application/strategic-merge-patch+json",
+    _STRATEGIC,
 )
 
 
@@ -101,14 +102,16 @@ def document(place: str, rows: Iterable[Row]) -> Json:
     for row in listed:
         resource = row.resource
         if row.custom is not None:
-            name, schema = custom_name(resource.group, resource.version, resource.kind), row.custom.published()
-            schemas[name] = schema
+            name = custom_name(resource.group, resource.version, resource.kind)
+            schemas[name] = row.custom.published()
             roots.append("meta.v1.ObjectMeta")
         else:
             root = types.resolve(resource.kind, resource.api_version)
             name = _full(root) if root else ""
             roots += [root] if root else []
         _paths(paths, row, name)
+        if row.custom is not None:
+            _without_strategic(paths)
     return {
         "openapi": "3.0.0",
         "info": {"title": f"Kubernetes {place}", "version": types.release()},
@@ -139,6 +142,14 @@ def _paths(paths: Json, row: Row, root: str) -> None:
         known = types.resolve(sub.kind, f"{group}/{version}" if group else version) if row.custom is None else ""
         name = _full(known) if known else root
         paths[resource.path(scope, "{name}", sub.name)] = _methods(sub.verbs, below, name)
+
+
+def _without_strategic(paths: Json) -> None:
+    """Custom kinds know no strategic merge patch; their scales are a built-in kind."""
+    for path, methods in paths.items():
+        if path.endswith("/scale"):
+            continue
+        methods.get("patch", {}).get("requestBody", {}).get("content", {}).pop(_STRATEGIC, None)
 
 
 def _methods(verbs: tuple[str, ...], gvk: Json, root: str) -> Json:
