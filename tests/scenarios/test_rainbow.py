@@ -13,7 +13,7 @@ from tidegate.client.release.book import ConfigMapBook
 from tidegate.client.release.command import About, ReleaseOptions, carry_on, changed
 from tidegate.dataplane.facts import Unreadable
 from tidegate.dataplane.sockets import Quiet
-from tidegate.kube.api import DEPLOYMENTS, PODS, SERVICES
+from tidegate.kube.api import DEPLOYMENTS, HORIZONTALPODAUTOSCALERS, PODS, SERVICES
 from tidegate.kube.errors import ApiError
 from tidegate.observers.proxied import ProxiedAgents
 from tidegate.release.record import Phase
@@ -69,11 +69,11 @@ class Rainbows:
         self.engine = None
 
     async def release(self, tag, **fields):
-        """Ask for it; the engine at work carries it."""
+        """Ask for it (``tag`` of the echo image, or a whole image); the engine at work carries it."""
         spec = Spec(
             "echo",
             "rainbow",
-            images={"echo": f"tidegate/echo:{tag}"},
+            images={"echo": tag if "/" in tag else f"tidegate/echo:{tag}"},
             rainbow=Rainbow(**{"service": "echo", "idle_seconds": 3.0, "retire_seconds": 15.0, **self.rainbow}),
             **fields,
         )
@@ -338,7 +338,7 @@ def test_a_version_that_never_is_ready_gets_no_traffic_and_what_drains_goes_on()
         await asyncio.sleep(1)
         await rainbows.release("v2")
         await rainbows.current()
-        await rainbows.release("missing", progress_seconds=20.0)
+        await rainbows.release("nowhere/echo:v3", progress_seconds=20.0)
         halted = await rainbows.until(lambda status: status.phase == Phase.HALTED.value)
         await drained(stage, "echo")
         entry = await rainbows.book.read()
@@ -375,3 +375,64 @@ def test_killed_after_any_write_another_engine_goes_on_and_nobody_is_cut():
     rainbows, left = play(story, deployment(replicas=2), limit=2000)
     rainbows.judged()
     assert left == {"echo": 0, "echo-r2": 2}
+
+
+def test_back_to_a_revision_that_lives_is_one_flip_and_a_third_in_between_drains():
+    async def story(stage):
+        rainbows = Rainbows(stage, cap=6)
+        load = asyncio.create_task(rainbows.requests())
+        for source in NODES:
+            rainbows.comes(100, source)
+        await asyncio.sleep(1)
+        await rainbows.release("v2")
+        await rainbows.until(lambda status: status.step == 1)
+        rainbows.comes(60, "node-1")
+        await rainbows.release("v3")
+        await rainbows.current()
+        at, before = stage.now, {pod["metadata"]["name"] for pod in await stage.pods()}
+        entry = await rainbows.book.read()
+        await rainbows.book.ask(entry, changed(entry, "rollback", "r1"))
+        await rainbows.current()
+        seconds, after = stage.now - at, {pod["metadata"]["name"] for pod in await stage.pods()}
+        await asyncio.gather(*rainbows.tasks)
+        await rainbows.until(lambda status: status.phase == Phase.DONE.value)
+        load.cancel()
+        return rainbows, seconds, after - before, await numbers(stage)
+
+    rainbows, seconds, made, left = play(story, deployment(replicas=2), limit=2000)
+    rainbows.judged()
+    assert seconds < 6 and made == set(), "nothing had to be made for it"
+    assert left == {"echo": 2}
+
+
+HPA = {
+    "apiVersion": "autoscaling/v2",
+    "kind": "HorizontalPodAutoscaler",
+    "metadata": {"name": "echo", "namespace": NS},
+    "spec": {
+        "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "echo"},
+        "minReplicas": 2,
+        "maxReplicas": 5,
+    },
+}
+
+
+def test_the_autoscaler_goes_on_with_the_one_that_serves_and_does_not_fight_for_the_other():
+    async def story(stage):
+        await stage.api.create(HORIZONTALPODAUTOSCALERS, HPA)
+        rainbows = Rainbows(stage, cap=6)
+        load = asyncio.create_task(rainbows.requests())
+        rainbows.comes(60, "node-1")
+        await asyncio.sleep(1)
+        await rainbows.release("v2")
+        await rainbows.current()
+        await asyncio.gather(*rainbows.tasks)
+        await rainbows.until(lambda status: status.phase == Phase.DONE.value)
+        load.cancel()
+        hpa = await stage.api.get(HORIZONTALPODAUTOSCALERS, "echo", NS)
+        return rainbows, hpa["spec"]["scaleTargetRef"]["name"]
+
+    rainbows, target = play(story, deployment(replicas=3), limit=2000)
+    rainbows.judged()
+    assert target == "echo-r2"
+    assert rainbows.pods["echo"] in ([3, 1, 0], [3, 2, 1, 0], [3, 2, 0]), "nobody scaled it up again"

@@ -110,7 +110,7 @@ def _refusals(spec: Spec, sight: Sight, entry: Entry | None) -> list[str]:
     found = list(scene.problems)
     if spec.strategy not in STRATEGIES:
         found.append(f"$.spec.strategy: {spec.strategy} is not known here")
-    elif spec.strategy in NEEDS_SERVICE and not spec.service:
+    elif spec.strategy in NEEDS_SERVICE and not spec.service and (spec.strategy != "rainbow" or scene.ways):
         names = ", ".join(one.name for one in scene.ways) or "none"
         found.append(f"{spec.strategy} needs a Service, and {names} select its pods: name one with --service")
     elif not found and not decide(scene).steps and scene.template == scene.target and scene.status.is_final:
@@ -173,7 +173,8 @@ def changed(entry: Entry, verb: Verb, subject: str = "", is_full: bool = False) 
         case "resume":
             return again(spec, paused=False)
         case "abort":
-            if status.phase == Phase.DONE.value:
+            is_over = spec.strategy == "rainbow" and status.stable == status.revision  # the others only drain
+            if status.phase == Phase.DONE.value or is_over:
                 raise ValueError(
                     f"the release of deploy/{spec.workload} is done: `tidegate release rollback deploy/{spec.workload}`"
                 )

@@ -92,7 +92,9 @@ def _is_named(edition: Edition, sight: Sight) -> bool:
 
 def _edition(edition: Edition, sight: Sight) -> dict[str, Any]:
     weight = sight.scene.weights.get(edition.revision)
-    unknown = [one.name for one in edition.members if one.connections is None]
+    # Of those that serve nobody asks.
+    asked = edition.members if _role(edition, sight) == "old" else ()
+    unknown = [one.name for one in asked if one.connections is None]
     return {
         "revision": edition.revision,
         "deployment": edition.deployment,
