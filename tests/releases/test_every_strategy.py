@@ -10,6 +10,7 @@ from stage import NS
 from troupe import BAD, SPECS, V2, V3, ask_for, at_rest, at_work, engine, requests, serving
 
 from tidegate.client.release.book import ConfigMapBook
+from tidegate.client.release.command import before
 from tidegate.kube.api import DEPLOYMENTS, PODS, Patch
 from tidegate.kube.client import KubeClient
 from tidegate.release.strategies import STRATEGIES
@@ -59,8 +60,7 @@ def test_good_to_bad_halts_and_an_abort_goes_back(strategy):
 @pytest.mark.parametrize("strategy", NAMES)
 def test_a_rollback_of_what_is_done(strategy):
     async def story(stage, made, book):
-        before = (await at_rest(made, book)).stable
-        await ask_for(book, rollback_to=before)
+        await ask_for(book, rollback_to=before(await at_rest(made, book)))
         await at_rest(made, book)
         assert await serving(stage) == {"v1"}
 
@@ -146,7 +146,7 @@ def test_an_engine_killed_after_any_write_is_taken_over(strategy):
             book = ConfigMapBook(stage.client, NS, "echo")
             await book.begin(SPECS[strategy])
             for last in range(1, 80):
-                mortal = Mortal(stage.lab.lab.exchange, 1 + last % 3)
+                mortal = Mortal(stage.lab.lab.exchange, 2 + last % 7)
                 async with at_work(stage, "echo", f"engine-{last}", client=KubeClient(mortal, "lab")) as made:
                     running = asyncio.create_task(made.run(60))
                     dying = asyncio.create_task(mortal.died.wait())

@@ -76,8 +76,13 @@ def _begun(scene: Scene) -> Status:
     if scene.edition(stable) is None:
         serving = max(scene.editions, key=lambda one: (one.listed, one.ready, one.desired))
         stable = serving.revision
+    past = scene.edition(stable)
+    history = status.history
+    if not history and past is not None:
+        history = (Past(stable, dict(past.images), None, scene.now, "before"),)
     return msgspec.structs.replace(
         status,
+        history=history,
         phase=Phase.PENDING.value,
         reason="",
         revision=known.revision if known is not None else next_name(scene),

@@ -160,6 +160,12 @@ async def ask_release(book: AskableBook, about: About, change: Callable[[Entry],
     raise KubeError(f"the release of deploy/{about.workload} changes too often to be asked: try again")
 
 
+def before(status: Status) -> str:
+    """The revision that was released before the one of now, "" where none is known."""
+    past = [one.revision for one in status.history if one.revision != status.revision]
+    return past[-1] if past else status.stable
+
+
 def changed(entry: Entry, verb: Verb, subject: str = "", is_full: bool = False) -> Spec:
     """The spec as ``verb`` wants it. Raises ``ValueError``, which says what to do instead."""
     spec, status = entry.spec, entry.status
@@ -187,8 +193,8 @@ def changed(entry: Entry, verb: Verb, subject: str = "", is_full: bool = False) 
                 )
             return again(spec, wish="", paused=False, rollback_to=to)
         case "retire":
-            to = subject or status.stable
-            if to == status.revision:
+            to = subject or before(status)
+            if to in ("", status.revision):
                 raise ValueError(f"{to} is the revision that serves: only one before it can be retired")
             return again(spec, retire=tuple(sorted({*spec.retire, to})))
 
