@@ -136,7 +136,8 @@ def test_an_api_that_answers_with_errors_for_a_while(strategy, code, reason):
     told(strategy, story)
 
 
-KILLED_AFTER = range(1, 40)
+async def killed():
+    """The end of a process that has none."""
 
 
 @pytest.mark.parametrize("strategy", NAMES)
@@ -148,6 +149,7 @@ def test_an_engine_killed_after_any_write_is_taken_over(strategy):
             for last in range(1, 80):
                 mortal = Mortal(stage.lab.lab.exchange, 2 + last % 7)
                 async with at_work(stage, "echo", f"engine-{last}", client=KubeClient(mortal, "lab")) as made:
+                    made.leave = killed  # a process that is killed gives no lease back
                     running = asyncio.create_task(made.run(60))
                     dying = asyncio.create_task(mortal.died.wait())
                     await asyncio.wait((running, dying), return_when=asyncio.FIRST_COMPLETED)
