@@ -1,7 +1,8 @@
-"""Traefik's own account of the weights it divides requests by: ``GET /api/http/services`` of one replica (seen: 3.7).
+"""Traefik's own account of the weights it divides requests by: ``GET /api/http/services`` of a replica (seen: 3.7.15).
 
-The Gateway provider makes a service ``NAMESPACE-ROUTE-...-wrr`` for each rule of a route, the provider of Traefik's own
-objects one named ``NAMESPACE-NAME`` for each TraefikService; both list their children with weights, by name.
+The Gateway provider makes a service ``httproute-NAMESPACE-ROUTE-gw-...-wrr`` for each rule of a route, with children
+``...-svc-NAMESPACE-SERVICE-INDEX``; the provider of Traefik's own objects makes one ``NAMESPACE-NAME`` for each
+TraefikService, with children ``NAMESPACE-SERVICE-PORT``.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import msgspec
 
 Shares = tuple[dict[str, int], ...]
-"""For each way that a route has: child -> weight, without the provider's name."""
+"""For each way that a route has: child (``NAMESPACE-SERVICE-INDEX``) -> weight."""
 
 
 class _Child(msgspec.Struct, frozen=True):
@@ -38,11 +39,13 @@ def shares(body: bytes, namespace: str, route: str) -> Shares:
         name = one.name.partition("@")[0]
         if one.weighted is None or not _is_of(name, one.provider, f"{namespace}-{route}"):
             continue
-        found.append({child.name.partition("@")[0]: child.weight for child in one.weighted.services})
+        prefix = f"{name.removesuffix('-wrr')}-svc-"
+        children = [
+            (child.name.partition("@")[0].removeprefix(prefix), child.weight) for child in one.weighted.services
+        ]
+        found.append(dict(children))
     return tuple(found)
 
 
 def _is_of(name: str, provider: str, key: str) -> bool:
-    if provider == "kubernetesgateway":
-        return key in name
-    return name == key
+    return name.startswith(f"httproute-{key}-gw-") if provider == "kubernetesgateway" else name == key

@@ -87,7 +87,7 @@ async def _look(client: KubeClient, sight: Sight, question: Question) -> tuple[t
     doubts = tuple(f"{name}: its data plane cannot be asked for weights" for name in names if TRAEFIK not in name)
     if len(doubts) == len(names):
         return (), doubts
-    late, unknown = await _traefik(client, (obj, pair, wanted))
+    late, unknown = await _traefik(client, (obj, pair, wanted, bool(fork.header)))
     return late, (*doubts, *unknown)
 
 
@@ -103,10 +103,10 @@ def wanted_of(scene: Scene, question: Question, pair: Pair) -> int | None:
 
 
 async def _traefik(
-    client: KubeClient, subject: tuple[JsonObject, Pair, int | None]
+    client: KubeClient, subject: tuple[JsonObject, Pair, int | None, bool]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Every replica of Traefik by its own API, through ``pods/proxy``. Raises ``KubeError``."""
-    obj, pair, wanted = subject
+    obj, pair, wanted, has_header = subject
     pods = [one for one in (await client.list(PODS, Selection("", TRAEFIK_PODS))).items if _is_alive(one)]
     if not pods:
         return (), (f"no pod is labelled {TRAEFIK_PODS}: Traefik cannot be asked for its weights",)
@@ -127,7 +127,7 @@ async def _traefik(
         except ValueError as error:
             behind.append(f"{name}: {error}")
             continue
-        if late := unlike(found, pair, wanted):
+        if late := unlike(found, pair, wanted, has_header):
             behind.append(f"{name}: {late}")
     return tuple(behind), tuple(doubts)
 
@@ -143,27 +143,32 @@ async def _asked(client: KubeClient, pod: JsonObject, port: int) -> bytes:
         raise KubeError(f"no answer within {ASK_SECONDS:g} s to {path}") from error
 
 
-def unlike(found: Shares, pair: Pair, wanted: int | None) -> str:
-    """In what a Traefik's shares are not as wanted, "" for in nothing. Only ways to the two Services count."""
-    ways = [one for one in found if any(_leads(child, pair) for child in one)]
-    if not ways:
+def unlike(found: Shares, pair: Pair, wanted: int | None, has_header: bool = False) -> str:
+    """In what a Traefik's shares are not as wanted, "" for in nothing. Only ways to the two Services count; one to the
+    canary's alone is a header's (``has_header``)."""
+    ways = [{_leads(child, pair): weight for child, weight in one.items()} for one in found]
+    whole = [one for one in ways if pair.stable in one]
+    headed = [one for one in ways if set(one) == {pair.canary}]
+    if not whole:
         return f"it knows no way to svc/{pair.stable} yet"
-    for way in ways:
-        total = sum(way.values())
-        canary = sum(weight for child, weight in way.items() if _leads(child, pair) == pair.canary)
-        has_canary = any(_leads(child, pair) == pair.canary for child in way)
-        if wanted is None and has_canary:
-            return f"it still knows a way to svc/{pair.canary}"
-        if wanted is not None and (not total or round(100 * canary / total) != wanted):
-            return f"it gives svc/{pair.canary} {round(100 * canary / total) if total else 0} %, not {wanted} %"
+    if wanted is None:
+        is_left = headed or any(pair.canary in one for one in whole)
+        return f"it still knows a way to svc/{pair.canary}" if is_left else ""
+    for one in whole:
+        total = sum(one.values())
+        percent = round(100 * one.get(pair.canary, 0) / total) if total else 0
+        if percent != wanted or not total or pair.canary not in one:
+            return f"it gives svc/{pair.canary} {percent} %, not {wanted} %"
+    if has_header != bool(headed):
+        return f"it knows {'no' if has_header else 'a'} way by a header to svc/{pair.canary}"
     return ""
 
 
 def _leads(child: str, pair: Pair) -> str:
-    """``demo-web-80``, ``demo-web-canary-http``: of which Service its name is; "" for neither."""
+    """``demo-web-0``, ``demo-web-canary-8080``: of which Service's its name is; "" for neither."""
     for service in (pair.canary, pair.stable):
-        prefix = f"{pair.namespace}-{service}-"
-        if child.startswith(prefix) and "-" not in child[len(prefix) :].removesuffix("-wrr").removesuffix("-http"):
+        rest = child.removeprefix(f"{pair.namespace}-{service}-")
+        if rest != child and "-" not in rest:
             return service
     return ""
 
