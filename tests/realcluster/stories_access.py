@@ -14,7 +14,7 @@ ROLE = [
     {"verbs": ["*"], "apiGroups": [""], "resources": ["configmaps"]},
     {"verbs": ["get"], "apiGroups": ["*"], "resources": ["*/status"]},
 ]
-"""``twin.ALICE`` as RBAC has it."""
+"""What alice may do in a story's namespace."""
 
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
 REVIEWS = "/apis/authorization.k8s.io/v1"
@@ -111,4 +111,80 @@ async def reviews(side: Side) -> None:
     await side.ask("POST", f"{REVIEWS}/selfsubjectrulesreviews", {}, user="alice")
 
 
-STORIES = (refusals, reviews)
+def _rule(*verbs: str, **more: Any) -> dict[str, Any]:
+    return {"verbs": list(verbs), "apiGroups": [""], "resources": ["pods"], **more}
+
+
+async def _granted(side: Side, name: str, rules: list[Any], *, everywhere: bool = False) -> None:
+    """A ClusterRole, bound to the service account ci, here or everywhere."""
+    full = f"{side.namespace}-{name}"
+    await side.quietly("POST", f"{RBAC}/clusterroles", {"metadata": {"name": full}, "rules": rules})
+    ref = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": full}
+    subjects = [{"kind": "ServiceAccount", "name": "ci", "namespace": side.namespace}]
+    binding = {"metadata": {"name": full}, "roleRef": ref, "subjects": subjects}
+    where = f"{RBAC}/clusterrolebindings" if everywhere else f"{RBAC}/namespaces/{side.namespace}/rolebindings"
+    await side.quietly("POST", where, binding)
+
+
+async def accounts(side: Side) -> None:
+    """What is bound to a service account, by names and paths, and why a review says so; what the default roles give.
+
+    Those that a controller puts together (admin, edit, view) are empty while it stands still: bound is what they are
+    made of.
+    """
+    await side.quietly("POST", "serviceaccounts", {"metadata": {"name": "ci"}})
+    user = f"system:serviceaccount:{side.namespace}:ci"
+    await side.ask("GET", "pods", user=user)
+    await _granted(side, "named", [_rule("get", "list", resourceNames=["p"])])
+    await _granted(side, "below", [{**_rule("get"), "resources": ["pods/log", "*/status"]}])
+    await _granted(side, "paths", [{"verbs": ["get"], "nonResourceURLs": ["/metrics", "/deep/*"]}], everywhere=True)
+    for name in ("admin", "edit", "view"):
+        ref = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": f"system:aggregate-to-{name}"}
+        body = {"metadata": {"name": name}, "roleRef": ref, "subjects": [{"kind": "User", "name": name}]}
+        await side.quietly("POST", f"{RBAC}/namespaces/{side.namespace}/rolebindings", body)
+    for _ in range(50):  # the real authorizer reads its own copy
+        if (await side.quietly("GET", "configmaps", user="view")).status == 200:
+            break
+    for path in (
+        "pods/p",
+        "pods/q",
+        "pods",
+        "pods/p/status",
+        "pods/q/status",
+        "pods/p/log",
+        "/metrics/x",
+        "/deep/x",
+        "/deep",
+    ):
+        answer = await side.quietly("GET", path, user=user)
+        side.tell(path, (answer.status, answer.body.get("message") if answer.status == 403 else ""))
+    side.tell("one by name", (await side.quietly("GET", "pods", user=user, fieldSelector="metadata.name=p")).status)
+    here = {"namespace": side.namespace}
+    for asked in (
+        {"verb": "get", "resource": "pods", "name": "p", **here},
+        {"verb": "get", "resource": "pods", "name": "q", **here},
+        {"verb": "get", "resource": "deployments", "group": "apps", "subresource": "status", **here},
+        {"verb": "get", "resource": "pods", "subresource": "log", **here},
+    ):
+        body = {"spec": {"user": user, "resourceAttributes": asked}}
+        side.tell(str(asked), (await side.quietly("POST", f"{REVIEWS}/subjectaccessreviews", body)).body["status"])
+    body = {"spec": {"user": user, "nonResourceAttributes": {"verb": "get", "path": "/metrics"}}}
+    side.tell("a path", (await side.quietly("POST", f"{REVIEWS}/subjectaccessreviews", body)).body["status"])
+    for name in ("admin", "edit", "view", "nobody"):
+        for method, path, sent in (
+            ("GET", "pods", None),
+            ("GET", "secrets", None),
+            ("POST", "configmaps?", configmap("m")),
+            ("GET", f"{RBAC}/namespaces/{side.namespace}/roles", None),
+            ("GET", f"/apis/discovery.k8s.io/v1/namespaces/{side.namespace}/endpointslices", None),
+            ("GET", f"/apis/coordination.k8s.io/v1/namespaces/{side.namespace}/leases", None),
+            ("GET", "apps/deployments", None),
+            ("GET", "/api/v1/nodes", None),
+        ):
+            answer = await side.quietly(
+                method, path.rstrip("?"), sent, user=name, **({"dryRun": "All"} if sent else {})
+            )
+            side.tell(f"{name} {method} {path}", answer.status)
+
+
+STORIES = (refusals, reviews, accounts)

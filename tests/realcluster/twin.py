@@ -25,9 +25,6 @@ from tidegate.lab.apiserver.server import ApiServer
 MERGE = "application/merge-patch+json"
 STRATEGIC = "application/strategic-merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
-ALICE = ("get,list,watch:pods,pods/log,deployments.apps", "create:pods/eviction", "*:configmaps", "get:*/status")
-"""What the user alice may do in a story's namespace, as the lab is told it; the story of access makes the same Role."""
-
 TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
 METADATA = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
 
@@ -226,7 +223,6 @@ async def real_side(kubeconfig: str, namespace: str) -> AsyncIterator[Side]:
 async def lab_side(namespace: str) -> AsyncIterator[Side]:
     """The lab's API server on a port of its own, as clients meet it."""
     api = ApiServer(random.Random(1))
-    api.access.register("alice", ALICE, namespace)
     server = await wire.serve(api.exchange, "127.0.0.1", 0)
     transport = HttpTransport(Cluster(f"http://127.0.0.1:{server.port}"))
     try:

@@ -385,7 +385,7 @@ def test_an_in_process_caller_is_asked_about_its_patches() -> None:
             assert "denied the request" in str(error)
         else:
             raise AssertionError("the patch was let through")
-        assert hooks.asked[0][1]["options"]["kind"] == "PatchOptions"
+        assert hooks.asked[0][1]["options"]["kind"] == "UpdateOptions"
         assert hooks.asked[0][1]["oldObject"]["metadata"]["labels"] == {"app": "web"}
 
     story(tell)

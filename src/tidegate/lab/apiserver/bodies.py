@@ -233,8 +233,7 @@ def write_options(request: Request, admission: Admission | None = None) -> Optio
         wrong.append(("fieldValidation", text))
     if wrong:
         raise failures.invalid_option(_OPTIONS[request.method], wrong)
-    kind = _OPTIONS[request.method]
-    return Options(dry == "All", validation, query.get("fieldManager", ""), admission=admission, kind=kind)
+    return Options(dry == "All", validation, query.get("fieldManager", ""), admission=admission)
 
 
 def list_options(query: dict[str, str], namespace_name: str = "") -> ListOptions:

@@ -97,7 +97,7 @@ class LocalApi:
         route = Route(row, namespace, name, patch.subresource)
 
         def write(admission: Admission | None) -> JsonObject:
-            options = Options(dry_run=patch.dry_run, admission=admission, kind="PatchOptions")
+            options = Options(dry_run=patch.dry_run, admission=admission)
             return _shown(row, subresources.change(self._verbs, route, change, options))
 
         return await self._admitted(write)

@@ -66,5 +66,8 @@ ROLES: dict[str, JsonObject] = {
     "admin": _aggregating([*_ADMIN, *_EDIT, *_VIEW], "admin", "edit", "view"),
     "edit": _aggregating([*_EDIT, *_VIEW], "edit", "view"),
     "view": _aggregating(_VIEW, "view"),
+    "system:aggregate-to-admin": {"rules": _ADMIN},
+    "system:aggregate-to-edit": {"rules": _EDIT},
+    "system:aggregate-to-view": {"rules": _VIEW},
 }
 """By name, as far as their rules go; one that somebody creates takes the place of its default."""

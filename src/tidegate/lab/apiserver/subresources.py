@@ -73,6 +73,8 @@ def _passed(route: Route, obj: JsonObject, options: Options) -> JsonObject:
     """What is posted to a subresource, as the webhooks leave it."""
     assert options.admission is not None
     namespace, name = route.place
+    if namespace:
+        obj.setdefault("metadata", {})["namespace"] = namespace
     asked = Asked(
         route.row, CREATE, namespace, name, obj, subresource=route.subresource,
         options=options.shown("CreateOptions"), is_dry_run=options.dry_run,

@@ -37,7 +37,7 @@ class Options:
 
     A write with a ``manager`` leaves managedFields behind; ``managed`` are those an apply has worked out already.
     The lab's own controllers name no manager: their writes are not tracked, and cost nothing. Where there are webhooks,
-    ``admission`` is the request's way past them; ``kind`` is what they are shown these options as.
+    ``admission`` is the request's way past them.
     """
 
     dry_run: bool = False
@@ -46,11 +46,10 @@ class Options:
     warnings: list[str] = field(default_factory=list)
     managed: list[JsonObject] | None = None
     admission: Admission | None = None
-    kind: str = "UpdateOptions"
 
-    def shown(self, kind: str = "") -> JsonObject:
-        """As an AdmissionReview has them."""
-        found: JsonObject = {"kind": kind or self.kind, "apiVersion": "meta.k8s.io/v1"}
+    def shown(self, kind: str = "UpdateOptions") -> JsonObject:
+        """As an AdmissionReview has them; those of a patch are shown as an update's."""
+        found: JsonObject = {"kind": kind, "apiVersion": "meta.k8s.io/v1"}
         found |= {"dryRun": ["All"]} if self.dry_run else {}
         found |= {"fieldManager": self.manager} if self.manager else {}
         return found | ({"fieldValidation": "Strict"} if self.validation == "Strict" else {})
@@ -214,12 +213,12 @@ class Verbs:
         _check_identity(row, old.object["metadata"], obj["metadata"])
         world = self.world()
         obj = ordered(obj, row.stored.resource.api_version, row.kind)
+        if options.admission is not None:
+            obj = self._remade(row, old, obj, options, subresource)
         _keep_system_metadata(obj["metadata"], old.object["metadata"])
         if options.managed is not None:
             obj["metadata"]["managedFields"] = options.managed
         row.strategy.complete(row.kind, obj)
-        if options.admission is not None:
-            obj = self._remade(row, old, obj, options, subresource)
         strategy = row.strategy
         if subresource == "status":
             strategy.prepare_status(obj, old.object, world)
@@ -248,16 +247,13 @@ class Verbs:
         return self.settle(row, old, obj, options)
 
     def _remade(self, row: Row, old: Version, obj: JsonObject, options: Options, subresource: str) -> JsonObject:
-        """A changed object as the mutating webhooks leave it."""
+        """A changed object as the mutating webhooks leave it. They see it as it was sent."""
         assert options.admission is not None
+        row.strategy.complete(row.kind, obj)
         found = options.admission.mutated(_change_of(row, old, obj, options, subresource))
         assert found is not None
         found = ordered(found, row.stored.resource.api_version, row.kind)
         _check_identity(row, old.object["metadata"], found["metadata"])
-        _keep_system_metadata(found["metadata"], old.object["metadata"])
-        if options.managed is not None:
-            found["metadata"]["managedFields"] = options.managed
-        row.strategy.complete(row.kind, found)
         return found
 
     def settle(self, row: Row, old: Version, obj: JsonObject, options: Options) -> Version:

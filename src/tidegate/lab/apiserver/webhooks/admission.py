@@ -27,7 +27,16 @@ from tidegate.lab.apiserver.versions import encode
 from tidegate.lab.apiserver.webhooks import conditions
 from tidegate.lab.apiserver.webhooks.calling import Caller
 from tidegate.lab.apiserver.webhooks.matching import GROUP, Asked, Hook, matched_row
-from tidegate.lab.apiserver.webhooks.review import CallFailed, Verdict, denied, question, shown, verdict, version_of
+from tidegate.lab.apiserver.webhooks.review import (
+    CallFailed,
+    Verdict,
+    denied,
+    inapplicable,
+    question,
+    shown,
+    verdict,
+    version_of,
+)
 
 Settle = Callable[[JsonObject], None]
 """What the server's own admission does to a new object, in place; done again after a webhook has changed it."""
@@ -189,10 +198,12 @@ class Admission:
 
     def _patched(self, seen: Row, asked: Asked, patch: list[JsonObject]) -> JsonObject:
         target = shown(seen, asked.object, asked.subresource)
-        try:
-            found: Any = patches.json_patch(target, patch)
-        except patches.PatchError as error:
-            raise failures.internal(error.detail) from error
+        found: Any = target
+        for operation in patch:
+            try:
+                found = patches.json_patch(found, [operation])
+            except patches.PatchError as error:
+                raise failures.internal(inapplicable(found, operation) or error.detail) from error
         if not isinstance(found, dict):
             raise failures.internal("couldn't get version/kind; json parse error")
         kind = str(found.get("kind") or "")

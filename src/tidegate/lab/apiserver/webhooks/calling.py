@@ -1,4 +1,5 @@
-"""Reaching a webhook: an https URL, or a Service of the lab by its endpoints, as kube-apiserver reaches one.
+"""Reaching a webhook: an https URL, or a Service of the lab by its endpoints, as kube-apiserver reaches one that runs
+with --enable-aggregator-routing (others go by the ClusterIP, which the lab's API server has no route to).
 
 Under virtual time there is no TLS: the same address is asked over the virtual network, in plain HTTP.
 Follows apiserver pkg/util/webhook/client.go and pkg/util/proxy/proxy.go (ResolveEndpoint).
@@ -11,8 +12,11 @@ import binascii
 import json
 import random
 import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
+
+import msgspec
 
 from tidegate import vtime
 from tidegate.kube import wire
@@ -58,12 +62,12 @@ class Caller:
         headers |= {"accept": "application/json, */*", "user-agent": "kube-apiserver-admission"}
         request = Request("POST", target.path, (("timeout", f"{timeout_seconds}s"),), headers, body)
         try:
-            status, _, answer = await wire.fetch(peer, request)
+            status, answered, answer = await wire.fetch(peer, request)
         except Unreachable as error:
             why = _in_words(error, target)
             raise CallFailed(f"failed to call webhook: {_post(target.url, timeout_seconds)}: {why}") from error
         if not 200 <= status < 300:
-            raise CallFailed(f"failed to call webhook: {_refusal(status, answer)}")
+            raise CallFailed(f"failed to call webhook: {_refusal(status, answered, answer)}")
         return answer
 
     def _peer(self, target: Target, timeout_seconds: int) -> wire.Peer:
@@ -177,9 +181,16 @@ _REFUSALS = {
 }
 
 
-def _refusal(status: int, body: bytes) -> str:
+def _refusal(status: int, headers: Mapping[str, str], body: bytes) -> str:
     """What client-go makes of an answer that is no success (api/errors NewGenericServerResponse)."""
-    text = body.decode(errors="replace").strip()
+    try:
+        said = msgspec.json.decode(body)
+    except msgspec.DecodeError:
+        said = None
+    if isinstance(said, dict) and (said.get("kind"), said.get("status")) == ("Status", "Failure"):
+        return str(said.get("message") or "unknown error")
+    is_text = headers.get("content-type", "text/").startswith("text/")
+    text = body.decode(errors="replace").strip() if is_text else "unknown"
     if status in (403, 406, 415):
         return text
     if status in _REFUSALS:

@@ -46,8 +46,9 @@ def compiled(expression: str) -> Any:
     except RuntimeError as error:
         why = re.sub(r"^[A-Z_]+: | \[[A-Z_]+\]\Z", "", str(error))
         raise BadCondition(f"compilation failed: {why}") from None
-    if program.return_type().name() not in ("BOOL", "bool"):
-        raise BadCondition("must evaluate to bool")
+    kind = program.return_type().name().lower()
+    if kind != "bool":
+        raise BadCondition(f"must evaluate to bool but got {kind}")
     return program
 
 

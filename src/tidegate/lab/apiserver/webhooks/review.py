@@ -97,9 +97,8 @@ def verdict(body: bytes, uid: str, version: str, *, is_mutating: bool) -> Verdic
     except msgspec.DecodeError as error:
         why = f"couldn't get version/kind; json parse error: {error}"
         raise CallFailed(f"failed to call webhook: {why}") from None
-    if not isinstance(review, dict) or not review.get("kind"):
-        why = f"Object 'Kind' is missing in '{body.decode(errors='replace')}'"
-        raise CallFailed(f"failed to call webhook: {why}")
+    if not isinstance(review, dict):
+        raise CallFailed("failed to call webhook: couldn't get version/kind; json parse error")
     response = review.get("response")
     if not isinstance(response, dict):
         raise CallFailed(f"{_INVALID}: webhook response was absent")
@@ -118,7 +117,7 @@ def _verify(review: JsonObject, response: JsonObject, uid: str, *, is_mutating: 
         text = f"expected response.uid={json.dumps(uid)}, got {json.dumps(response.get('uid', ''))}"
         raise CallFailed(f"{_INVALID}: {text}")
     group, _, version = str(review.get("apiVersion") or "").rpartition("/")
-    got = f"{group}/{version}, Kind={review['kind']}"
+    got = f"{group}/{version}, Kind={review.get('kind') or ''}"
     wanted = "admission.k8s.io/v1, Kind=AdmissionReview"
     if got != wanted:
         raise CallFailed(f"{_INVALID}: expected webhook response of {wanted}, got {got}")
@@ -134,9 +133,6 @@ def _verify(review: JsonObject, response: JsonObject, uid: str, *, is_mutating: 
 
 
 def _patch(response: JsonObject) -> list[JsonObject]:
-    kind = response.get("patchType", "JSONPatch")
-    if kind != "JSONPatch":
-        raise CallFailed(f"unsupported patch type {json.dumps(kind)}")
     try:
         patch: Any = msgspec.json.decode(base64.b64decode(str(response["patch"]), validate=True))
     except (binascii.Error, msgspec.DecodeError) as error:
@@ -144,6 +140,9 @@ def _patch(response: JsonObject) -> list[JsonObject]:
     if not isinstance(patch, list):
         text = "json: cannot unmarshal object into Go value of type jsonpatch.Patch"
         raise CallFailed(f"received undecodable patch in webhook response: {text}")
+    kind = response.get("patchType", "JSONPatch")
+    if patch and kind != "JSONPatch":
+        raise CallFailed(f"unsupported patch type {json.dumps(kind)}")
     return patch
 
 
@@ -157,3 +156,25 @@ def denied(hook: Hook, result: JsonObject | None) -> ApiError:
     status["message"] = f"{said}: {why}" if why else f"{said} without explanation"
     status = {"kind": "Status", "apiVersion": "v1", "metadata": {}, **status}
     return ApiError(status["code"], str(status.get("reason") or ""), status["message"], status)
+
+
+def inapplicable(target: Any, operation: JsonObject) -> str:
+    """Why an operation of a JSON patch does not apply, in the words of evanphx/json-patch; "" where we have none."""
+    name, path = operation.get("op"), str(operation.get("path") or "")
+    *above, last = [part.replace("~1", "/").replace("~0", "~") for part in path.split("/")[1:]] or [""]
+    holder = target
+    for key in above:
+        if isinstance(holder, list):
+            holder = holder[int(key)] if key.isdigit() and int(key) < len(holder) else None
+        else:
+            holder = holder.get(key) if isinstance(holder, dict) else None
+    if name == "test":
+        return f"testing value {path} failed: test failed"
+    if holder is None and name in ("add", "remove", "replace"):
+        shown_path = path if name == "replace" else f'"{path}"'
+        return f"{name} operation does not apply: doc is missing path: {shown_path}: missing value"
+    if name == "remove" and isinstance(holder, dict):
+        return f"error in remove for path: '{path}': Unable to remove nonexistent key: {last}: missing value"
+    if name == "replace" and isinstance(holder, dict):
+        return f"replace operation does not apply: doc is missing key: {path}: missing value"
+    return ""
