@@ -203,3 +203,24 @@ def test_the_lease_doctor_reads_is_the_coordinators():
         return checks.lease(obj, vtime.now())
 
     assert play(story).level == "ok"
+
+
+def slices(*conditions, service="tidegate-webhook"):
+    metadata = {"name": "x", "labels": {"kubernetes.io/service-name": service}}
+    endpoints = [{"addresses": [f"10.0.0.{index}"], "conditions": one} for index, one in enumerate(conditions)]
+    return [{"metadata": metadata, "endpoints": endpoints or None}]
+
+
+@pytest.mark.parametrize(
+    ("found", "levels"),
+    [
+        ([], []),
+        (slices({"ready": True}, service="other"), []),
+        (slices(), ["fail"]),
+        (slices({"ready": False}), ["fail"]),
+        (slices({"ready": True}, {"ready": False}), ["ok"]),
+        (slices({}), ["ok"]),
+    ],
+)
+def test_a_webhook_that_is_installed_and_that_nobody_answers_is_a_failure(found, levels):
+    assert [one.level for one in checks.webhook(found)] == levels

@@ -11,9 +11,17 @@ from typing import Any
 from tidegate.agent.roles import LABELS, Manifest, Piece
 from tidegate.drain.gating import GRACE_SECONDS, gate_hook
 from tidegate.kube.api import MUTATINGWEBHOOKCONFIGURATIONS
-from tidegate.model.names import GATE, GATE_OFF, GATE_ON, OPERATOR, REPLACE_SLEEP, SYSTEM_NAMESPACE, WEBHOOK
+from tidegate.model.names import (
+    GATE,
+    GATE_OFF,
+    GATE_ON,
+    OPERATOR,
+    REPLACE_SLEEP,
+    SYSTEM_NAMESPACE,
+    WEBHOOK,
+    WEBHOOK_SERVICE,
+)
 
-WEBHOOK_SERVICE = "tidegate-webhook"
 WEBHOOK_NAME = f"{WEBHOOK_SERVICE}.{SYSTEM_NAMESPACE}.svc"
 """In its certificate: what API servers ask for (k8s apiserver util/webhook/client.go)."""
 WEBHOOK_PORT, HEALTH_PORT, METRICS_PORT = 9443, 8081, 9090

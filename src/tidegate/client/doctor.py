@@ -100,7 +100,7 @@ async def _observers(client: KubeClient) -> list[Checked]:
     except KubeError as error:
         return [Checked("agents", "unknown", f"observers cannot be listed: {error}", "ask for the permission")]
     placed = sorted({str((obj.get("spec") or {}).get("nodeName") or "") for obj in listed})
-    found = [checks.lease(held, now), *checks.agents(nodes, placed, held is not None)]
+    found = [checks.lease(held, now), *checks.agents(nodes, placed, held is not None), *checks.webhook(slices)]
     asked = [node for node in nodes if node in placed]
     if not asked:
         return found

@@ -15,7 +15,7 @@ from tidegate.kube.api import JsonObject
 from tidegate.model.decode import Malformed
 from tidegate.model.endpoint import Endpoint
 from tidegate.model.epoch import Epoch, earliest_by_install
-from tidegate.model.names import GATE, GATE_ON, LATEST_EPOCH, UNGATED, decode_drain, fence_install
+from tidegate.model.names import GATE, GATE_ON, LATEST_EPOCH, UNGATED, WEBHOOK_SERVICE, decode_drain, fence_install
 from tidegate.model.pod import Pod
 from tidegate.traffic import Census, all_held, hold_warnings
 from tidegate.traffic.held import instant
@@ -116,6 +116,24 @@ def lease(obj: JsonObject | None, now: datetime) -> Checked:
     return Checked("coordinator", "ok", f"{holder} holds the Lease, renewed {max(age, 0):.0f} s ago", "", holder)
 
 
+def webhook(slices: Iterable[JsonObject]) -> list[Checked]:
+    """Whether somebody answers the webhook, where it is installed: its Service has slices then, be it without a pod."""
+    own = [one for one in slices if _service_name(one) == WEBHOOK_SERVICE]
+    if not own:
+        return []
+    ready = {
+        address
+        for one in own
+        for endpoint in one.get("endpoints") or ()
+        if (endpoint.get("conditions") or {}).get("ready", True)
+        for address in endpoint.get("addresses") or ()
+    }
+    if ready:
+        return [Checked("webhook", "ok", f"{len(ready)} answer for new pods")]
+    step = "look at the operator's pods: `kubectl -n tidegate-system get pods -l app.kubernetes.io/component=operator`"
+    return [Checked("webhook", "fail", "nobody answers it: new pods are created without a gate", step)]
+
+
 def fence(facts: Facts, written: Mapping[str, tuple[Epoch, float | None]]) -> list[Checked]:
     """How far a node is behind the epochs ``written``, by install, each with the seconds since then (None: unknown)."""
     node = facts.source
@@ -142,7 +160,7 @@ def written_epochs(slices: Iterable[JsonObject], now: datetime) -> dict[str, tup
     found: dict[str, tuple[Epoch, float | None]] = {}
     for obj in slices:
         meta = obj["metadata"]
-        install = fence_install(str((meta.get("labels") or {}).get("kubernetes.io/service-name") or ""))
+        install = fence_install(_service_name(obj))
         if install is None:
             continue
         try:
@@ -246,6 +264,10 @@ def _has_record(one: Pod) -> bool:
 def worst(found: Iterable[Checked]) -> str:
     """The worst level among ``found``."""
     return max((one.level for one in found), key=LEVELS.index, default="ok")
+
+
+def _service_name(obj: JsonObject) -> str:
+    return str((obj["metadata"].get("labels") or {}).get("kubernetes.io/service-name") or "")
 
 
 def _shown(obj: JsonObject) -> Endpoint:

@@ -15,6 +15,7 @@ OPERATOR = "tidegate-operator"
 """The operator's Deployment, service account and Lease."""
 WEBHOOK = "tidegate"
 """The configuration that has API servers ask the webhook."""
+WEBHOOK_SERVICE = "tidegate-webhook"
 
 # Annotations
 DRAIN = "tidegate.dev/drain"
