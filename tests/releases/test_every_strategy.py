@@ -147,7 +147,7 @@ def test_an_engine_killed_after_any_write_is_taken_over(strategy):
             book = ConfigMapBook(stage.client, NS, "echo")
             await book.begin(SPECS[strategy])
             for last in range(1, 80):
-                mortal = Mortal(stage.lab.lab.exchange, 2 + last % 7)
+                mortal = Mortal(stage.lab.lab.exchange, 2 + last % 3)
                 async with at_work(stage, "echo", f"engine-{last}", client=KubeClient(mortal, "lab")) as made:
                     made.leave = killed  # a process that is killed gives no lease back
                     running = asyncio.create_task(made.run(60))
@@ -161,7 +161,7 @@ def test_an_engine_killed_after_any_write_is_taken_over(strategy):
                     break
             else:
                 raise AssertionError("never done")
-            assert last > 3, "it was hardly killed"
+            assert last > 1, "it was never killed"
             assert await serving(stage) == {"v2"}
             await asyncio.sleep(3)
         assert seen.lost == []

@@ -9,6 +9,7 @@ whoever shows it has taken in what the LIST said, additions and removals (``docs
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -35,6 +36,7 @@ SETTLE_SECONDS = 15.0
 """Where nobody can be asked: as in every other verb (design §2.8). The answer is then ``assumed``."""
 WAIT_SECONDS = 5.0
 RETRY_SECONDS = 0.5
+FORGET_SECONDS = 2.0
 NOWHERE = Endpoint("192.0.2.1", 9)
 """Documentation range (RFC 5737): no pod, so no route. Asking for it asks for the epoch alone."""
 
@@ -174,10 +176,10 @@ def _stragglers(view: View) -> tuple[str, ...]:
 
 
 async def _forget(coordinator: ProxiedCoordinator, ask: Ask) -> None:
-    try:
-        await coordinator.acknowledge(msgspec.structs.replace(ask, done=True))
-    except KubeError:
-        return
+    """Tell the coordinator that nobody waits any more; it forgets by itself after a minute."""
+    with contextlib.suppress(KubeError, TimeoutError):
+        async with asyncio.timeout(FORGET_SECONDS):
+            await coordinator.acknowledge(msgspec.structs.replace(ask, done=True))
 
 
 def subject_of(namespace: str, question: Question, pods: Iterable[Pod]) -> Subject:
