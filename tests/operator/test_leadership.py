@@ -104,3 +104,48 @@ def test_a_leader_whose_machine_stood_still_sends_nothing_when_it_goes_on():
         await second.leave()
 
     play(story)
+
+
+def test_a_lease_that_is_renewed_late_costs_a_release_its_pace_and_nothing_else():
+    """The last second of a Lease is for requests under way: what is not sent in it is sent later."""
+
+    async def story(stage):
+        hand = Hand(stage)
+        await asyncio.sleep(2)
+
+        async def late(request):
+            if "/leases/" in request.path:
+                await asyncio.sleep(1.65)  # of 10 s there are then 0.4 left when the next renewal is in
+
+        hand.wire.fault = late
+        await asyncio.sleep(8)
+        for number in range(2, 7):
+            await asked(stage, images={"echo": f"tidegate/echo:v{number}"})
+            await asyncio.sleep(2.3)
+        await until(stage, "done")
+        hand.wire.fault = None
+        await hand.leave()
+
+    play(story, deployment(replicas=1))
+
+
+def test_whoever_leads_again_begins_when_its_term_before_is_over():
+    async def story(stage):
+        hand = Hand(stage)
+        await asyncio.sleep(2)
+        for number in range(2, 5):
+
+            async def lost(request):
+                raise Unreachable("lost")
+
+            await asked(stage, images={"echo": f"tidegate/echo:v{number}"})
+            await asyncio.sleep(0.2)
+            hand.wire.fault = lost
+            await asyncio.sleep(12)
+            hand.wire.fault = None
+            await until(stage, "done")
+        messages = [line["message"] for line in hand.log]
+        assert messages.count("leading") == 4 and messages.count("not leading any more") == 3
+        await hand.leave()
+
+    play(story, deployment(replicas=2))

@@ -68,6 +68,7 @@ class Operator:
             lambda: leadership.is_leading, rng, ledger,
         )  # fmt: skip
         self._term: asyncio.Task[None] | None = None
+        self._last_term: asyncio.Task[None] | None = None
         self._looking: dict[Key, float] = {}
         self.releases.told = self._release_changed
         self._workloads.told = self._workload_changed
@@ -102,16 +103,20 @@ class Operator:
 
     def _began(self) -> None:
         self._log("leading", identity=self.settings.identity)
-        self._term = asyncio.get_running_loop().create_task(self._lead(), name="term")
+        self._term = asyncio.get_running_loop().create_task(self._lead(self._last_term), name="term")
 
     def _lost(self) -> None:
         self._log("not leading any more", "warning", identity=self.settings.identity)
         term, self._term = self._term, None
         if term is not None:
             term.cancel()
+            self._last_term = term
 
-    async def _lead(self) -> None:
-        """One term: look at all that does not rest, then at what changes."""
+    async def _lead(self, before: asyncio.Task[None] | None) -> None:
+        """One term: look at all that does not rest, then at what changes. ``before``: the term before has to be over,
+        with all that it had begun."""
+        if before is not None:
+            await asyncio.gather(before, return_exceptions=True)
         try:
             await self.releases.synced()
             await self._workloads.synced()
@@ -151,10 +156,12 @@ class Operator:
                 self.queue.add_after(key, self.queue.jittered(outcome.seconds))
         except HeldByOther as error:
             word = "held"
-            self._say(key, "held by another engine", error)
+            if self.leadership.is_leading:
+                self._say(key, "held by another engine", error)
             self.queue.add_after(key, self.queue.jittered(HELD_SECONDS))
-        except NotLeading:
+        except NotLeading:  # for a moment, where the Lease was renewed late; for good, where this term ends
             word = "not-leading"
+            self.queue.add_after(key, self.queue.jittered(HELD_SECONDS))
         except KubeError as error:
             is_stale = isinstance(error, ApiError) and (error.is_conflict or error.code == 422)
             word = "stale" if is_stale else "failed"
