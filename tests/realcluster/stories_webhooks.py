@@ -148,7 +148,9 @@ def tell(side: Side, hooks: Hooks) -> None:
 async def questions(side: Side) -> None:
     """What a webhook is asked about writes of every kind."""
     hooks = Hooks()
-    everything = [rule("configmaps", "pods", "deployments", "*/status", "*/scale", "pods/eviction", "pods/binding")]
+    everything = [
+        rule("configmaps", "pods", "deployments", "*/status", "*/scale", "pods/eviction", "pods/binding", "pods/exec")
+    ]
     async with (
         serving(hooks),
         configured(side, "Mutating", hook(side, "/m", rules=everything)),
@@ -167,6 +169,8 @@ async def questions(side: Side) -> None:
         await side.quietly("DELETE", "configmaps/m", {"kind": "DeleteOptions", "propagationPolicy": "Background"})
         tell(side, hooks)
         await side.quietly("POST", "pods", pod("p"))
+        tell(side, hooks)
+        await side.quietly("GET", "pods/p/exec", command="ls", stdout="true", container="app")
         tell(side, hooks)
         await side.quietly("POST", "pods/p/binding", {"metadata": {"name": "p"}, "target": {"name": "n"}})
         tell(side, hooks)

@@ -451,3 +451,23 @@ def test_custom_kinds_pass_webhooks_as_the_version_that_the_rules_name() -> None
         assert asked["requestKind"]["version"] == "v1"
 
     story(tell)
+
+
+def test_an_exec_is_asked_about_before_anything_is_run() -> None:
+    async def tell(world: World) -> None:
+        hooks = Hooks({"/": lambda _: {"allowed": False, "status": {"message": "not in here"}}})
+        await hooks.serve(world)
+        await world.create(POD, pod("p"))
+        await validating(world, hook(rules=[rule("pods/exec", operations=("CONNECT",))]))
+        answer = await world.ask("POST", f"{POD}/p/exec?command=ls&command=-l&stdout=true")
+        assert answer.message == 'admission webhook "h.example.com" denied the request: not in here'
+        [(_, asked)] = hooks.asked
+        assert asked["object"] == {
+            "kind": "PodExecOptions",
+            "apiVersion": "v1",
+            "stdout": True,
+            "command": ["ls", "-l"],
+        }
+        assert asked["operation"] == "CONNECT" and asked["subResource"] == "exec"
+
+    story(tell)

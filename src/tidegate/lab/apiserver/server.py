@@ -30,6 +30,7 @@ from tidegate.lab.apiserver.streams import Backends, Streams
 from tidegate.lab.apiserver.verbs import Change, Options, Verbs
 from tidegate.lab.apiserver.versions import Version, encode
 from tidegate.lab.apiserver.webhooks.admission import Admission, Webhooks
+from tidegate.lab.apiserver.webhooks.matching import CONNECT, CONNECTED, Asked, connection
 from tidegate.lab.config import Addressing
 
 SYSTEM_PRIORITIES = {"system-cluster-critical": 2_000_000_000, "system-node-critical": 2_000_001_000}
@@ -76,6 +77,8 @@ class ApiServer:
         if fixed is not None:
             return fixed
         route = routes.parse(self.registry, request.path)
+        if route.subresource in CONNECTED and self.webhooks.is_wanted:
+            await self._admit_connection(route, request)
         if route.subresource and (answer := await self._streams.answer(route, request)) is not None:
             return answer
         if request.method == "GET" or not self.webhooks.is_wanted:
@@ -85,6 +88,20 @@ class ApiServer:
         if route.row.deprecation:
             response.headers = {**response.headers, "warning": f'299 - "{route.row.deprecation}"'}
         return response
+
+    async def _admit_connection(self, route: Route, request: Request) -> None:
+        """Ask the webhooks about what is no write: exec, attach, port-forward, proxy."""
+        found = route.row.subresource(route.subresource)
+        assert found is not None
+        obj = {"kind": found.kind, "apiVersion": route.row.resource.api_version, **connection(request)}
+        asked = Asked(route.row, CONNECT, *route.place, obj, None, route.subresource)
+
+        def connect(admission: Admission | None) -> None:
+            assert admission is not None
+            admission.mutated(asked)  # nothing of it can be changed here: what is connected is what was asked for
+            admission.check(asked)
+
+        await Admission(self.webhooks, self.access.subject(request.headers)).done(connect)
 
     async def _answer_admitted(self, route: Route, request: Request) -> Response:
         """Where webhooks may have to be asked: what they warn of is said with the answer, whichever it is."""

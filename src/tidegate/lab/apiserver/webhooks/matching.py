@@ -5,10 +5,11 @@ As apiserver pkg/admission/plugin/webhook: generic/webhook.go (ShouldCallHook), 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tidegate.kube.api import JsonObject
+from tidegate.kube.exchange import Request
 from tidegate.lab.apiserver.registry import Registry, Row
 from tidegate.lab.apiserver.schema import validation_selectors
 
@@ -23,6 +24,25 @@ _EXEMPT = (
     "MutatingAdmissionPolicyBinding",
 )
 
+CONNECTED = ("attach", "exec", "portforward", "proxy")
+"""Subresources that are connected to, whatever the method."""
+
+
+def connection(request: Request) -> JsonObject:
+    """The options of a connection, as they come in its query (PodExecOptions and the like)."""
+    found: JsonObject = {}
+    for name in ("stdin", "stdout", "stderr", "tty"):
+        if request.param(name) in ("true", "1"):
+            found[name] = True
+    for name in ("container", "path"):
+        if request.param(name):
+            found[name] = request.param(name)
+    if request.params("command"):
+        found["command"] = request.params("command")
+    if request.params("ports"):
+        found["ports"] = [int(one) for text in request.params("ports") for one in text.split(",") if one.isdigit()]
+    return found
+
 
 @dataclass(frozen=True, slots=True)
 class Asked:
@@ -35,7 +55,7 @@ class Asked:
     object: JsonObject | None
     old: JsonObject | None = None
     subresource: str = ""
-    options: JsonObject = field(default_factory=dict)
+    options: JsonObject | None = None
     is_dry_run: bool = False
     version: int = 0
 
