@@ -20,6 +20,7 @@ NAMES = (
     *MUST_SHOW,
     "verbs",
     "policies",
+    "ten_pods",
     "witness",
     "api_rates",
     "watch_decode",
