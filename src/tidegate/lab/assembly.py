@@ -31,6 +31,7 @@ from tidegate.kube.api import (
 from tidegate.kube.errors import ApiError
 from tidegate.kube.exchange import Exchange, Request, Response
 from tidegate.lab import control
+from tidegate.lab.apiserver.access import EVERYONE, Subject
 from tidegate.lab.apiserver.local import LocalApi
 from tidegate.lab.apiserver.server import ApiServer
 from tidegate.lab.apiserver.streams import Backends
@@ -149,7 +150,8 @@ class Lab:
         await self._register_nodes()
         async with vtime.Nursery() as nursery:
             nursery.start(run_controllers(self.api, self.config), name="controllers")
-            nursery.start(run_scheduler(self.api), name="scheduler")
+            scheduler = LocalApi(self.server, Subject("system:kube-scheduler", EVERYONE))
+            nursery.start(run_scheduler(scheduler), name="scheduler")
             kubelets = [self._kubelet(index, nursery) for index in range(1, self.config.nodes + 1)]
             for kubelet in kubelets:
                 nursery.start(kubelet.run(), name=f"kubelet {kubelet.name}")
@@ -176,7 +178,7 @@ class Lab:
 
         ground, network = self.ground, self.network.on(name)
         seams = Seams(
-            self.api,
+            LocalApi(self.server, Subject(f"system:node:{name}", ("system:nodes", *EVERYONE))),
             ground.runtime,
             ground.journal,
             recorder,
