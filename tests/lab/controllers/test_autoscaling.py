@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from tidegate import vtime
-from tidegate.kube.api import DEPLOYMENTS, EVENTS, Patch
+from tidegate.kube.api import CUSTOMRESOURCEDEFINITIONS, DEPLOYMENTS, EVENTS, Patch, Resource
 from tidegate.lab.controllers.autoscaler import AUTOSCALERS
 from tidegate.lab.controllers.autoscaling import Bounds, Memory, Samples, Tolerance, decided, per_pod
 
@@ -262,5 +262,50 @@ def test_a_pod_that_never_gets_ready_does_not_count_for_its_cpu():
             assert await replicas(cluster) == 3
             found = await conditions(cluster)
             assert found["ScalingActive"] == ("False", "FailedGetResourceMetric")
+
+    vtime.run(story())
+
+
+def test_a_custom_kind_with_a_scale_is_scaled_where_its_definition_says():
+    async def story():
+        async with Cluster() as cluster:
+            number = {"type": "integer"}
+            schema = {
+                "type": "object",
+                "properties": {
+                    "spec": {"type": "object", "properties": {"crew": number}},
+                    "status": {"type": "object", "properties": {"crew": number, "selector": {"type": "string"}}},
+                },
+            }
+            paths = {
+                "specReplicasPath": ".spec.crew",
+                "statusReplicasPath": ".status.crew",
+                "labelSelectorPath": ".status.selector",
+            }
+            version = {
+                "name": "v1",
+                "served": True,
+                "storage": True,
+                "schema": {"openAPIV3Schema": schema},
+                "subresources": {"status": {}, "scale": paths},
+            }
+            names = {"plural": "boats", "singular": "boat", "kind": "Boat"}
+            spec = {"group": "tides.example", "names": names, "scope": "Namespaced", "versions": [version]}
+            definition = {"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition"}
+            definition |= {"metadata": {"name": "boats.tides.example"}, "spec": spec}
+            await cluster.api.create(CUSTOMRESOURCEDEFINITIONS, definition)
+            await asyncio.sleep(1)
+            boats = Resource("tides.example", "v1", "boats", "Boat")
+            boat = {"apiVersion": "tides.example/v1", "kind": "Boat", "metadata": {"name": "b"}, "spec": {"crew": 3}}
+            await cluster.create(boats, boat)
+            status = {"status": {"crew": 3, "selector": "app=web"}}
+            await cluster.api.patch(boats, "b", Patch(status, subresource="status"), NAMESPACE)
+            await cluster.create(DEPLOYMENTS, deployment(3))
+            await cluster.rolled_out()
+            ref = {"apiVersion": "tides.example/v1", "kind": "Boat", "name": "b"}
+            await cluster.create(AUTOSCALERS, autoscaler(scaleTargetRef=ref))
+            await tell(cluster, load="500")
+            await asyncio.sleep(16)
+            assert (await cluster.get(boats, "b"))["spec"]["crew"] == 5
 
     vtime.run(story())
