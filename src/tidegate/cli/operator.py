@@ -17,11 +17,11 @@ import click
     "--health-port", type=click.IntRange(0, 65535), default=None, help="Of /healthz and /readyz.  [default: 8081]"
 )
 def operator(namespace: str | None, metrics_port: int | None, health_port: int | None) -> None:
-    """Run the operator: it carries out Release objects (needs the CRDs: tidegate install).
+    """Carry out the Release objects of a cluster, as its pods do.
 
-    Several may run side by side: one leads, by a Lease. Configured by TIDEGATE_* variables, as its pods show them;
-    outside a cluster it takes the kubeconfig's current context. It logs JSON lines to standard error. See
-    docs/operator.md.
+    It needs the kinds that tidegate install brings. Several may run side by side: one leads, by a Lease. Configured
+    by TIDEGATE_* variables, as its pods show them; outside a cluster it takes the kubeconfig's current context. It
+    logs JSON lines to standard error. See docs/operator.md.
 
     \b
     tidegate operator
