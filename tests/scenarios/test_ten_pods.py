@@ -1,4 +1,4 @@
-"""The ten pods of the long story, 2 s to be ready and 20 s to shut down: in virtual time and by the plan's arithmetic."""
+"""Ten pods, 2 s to be ready and 20 s to shut down: in virtual time, and by the arithmetic of the plan."""
 
 from __future__ import annotations
 

@@ -230,6 +230,6 @@ def _marks(edition: Edition, due: list[Member]) -> Iterator[Step]:
         costs = {"costs": dict.fromkeys(first, IDLE_COST)}
         yield Step(Act.MARK, edition.revision, "idle: the first to go", pods=first, detail=costs)
     if last:
-        why = "busy, or not known to be idle: the last to go"
+        why = "busy, or not known to be idle for long: the last to go"
         costs = {"costs": dict.fromkeys(last, BUSY_COST)}
         yield Step(Act.MARK, edition.revision, why, pods=last, detail=costs)
