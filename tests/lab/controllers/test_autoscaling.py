@@ -309,3 +309,35 @@ def test_a_custom_kind_with_a_scale_is_scaled_where_its_definition_says():
             assert (await cluster.get(boats, "b"))["spec"]["crew"] == 5
 
     vtime.run(story())
+
+
+def test_autoscalers_that_mean_the_same_pods_scale_nothing():
+    """Two Deployments whose selectors share a pod: both autoscalers stand still until one is gone."""
+
+    async def story():
+        async with Cluster() as cluster:
+            await begun(cluster)
+            other = deployment(2)
+            other["metadata"]["name"] = "web-green"
+            labels = {"app": "web", "colour": "green"}
+            other["spec"]["selector"] = {"matchLabels": labels}
+            other["spec"]["template"]["metadata"]["labels"] = labels
+            await cluster.create(DEPLOYMENTS, other)
+            ref = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web-green"}
+            second = autoscaler(scaleTargetRef=ref)
+            second["metadata"] = {"name": "green", "annotations": {"lab.tidegate.dev/load": "900"}}
+            await cluster.create(AUTOSCALERS, second)
+            await tell(cluster, load="900")
+            await asyncio.sleep(31)
+            status, reason = (await conditions(cluster))["ScalingActive"]
+            assert (status, reason) == ("False", "AmbiguousSelector")
+            found = (await cluster.get(AUTOSCALERS, "web"))["status"]["conditions"]
+            words = next(one["message"] for one in found if one["type"] == "ScalingActive")
+            named = f"[{NAMESPACE}/green {NAMESPACE}/web]"
+            assert words == f"pods by selector app=web are controlled by multiple HPAs: {named}"
+            before = await replicas(cluster)
+            await cluster.api.delete(AUTOSCALERS, "green", NAMESPACE)
+            await asyncio.sleep(16)
+            assert await replicas(cluster) > before
+
+    vtime.run(story())

@@ -14,6 +14,7 @@ from tidegate import vtime
 from tidegate.kube.api import (
     CUSTOMRESOURCEDEFINITIONS,
     DEPLOYMENTS,
+    HORIZONTALPODAUTOSCALERS,
     PODS,
     REPLICASETS,
     JsonObject,
@@ -21,9 +22,10 @@ from tidegate.kube.api import (
 )
 from tidegate.kube.errors import ApiError, KubeError
 from tidegate.kube.reflector import Key, key_of
+from tidegate.lab.apiserver.subresources import selector_text
 from tidegate.lab.controllers.autoscaling import Bounds, Memory, decided
 from tidegate.lab.controllers.kinds import STATEFULSETS
-from tidegate.lab.controllers.labels import has_all, labels_of, matches
+from tidegate.lab.controllers.labels import labels_of, matches
 from tidegate.lab.controllers.measured import NoMetric, Proposal, Target, proposal
 from tidegate.lab.controllers.scales import REPLICATIONCONTROLLERS
 from tidegate.lab.controllers.shell import Controller, World
@@ -31,7 +33,7 @@ from tidegate.lab.controllers.writes import Replace
 from tidegate.lab.events import Event
 from tidegate.lab.instants import stamp
 
-AUTOSCALERS = Resource("autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler")
+AUTOSCALERS = HORIZONTALPODAUTOSCALERS
 SYNC_SECONDS = 15.0
 """--horizontal-pod-autoscaler-sync-period. A new or changed object waits for it too."""
 
@@ -86,6 +88,8 @@ class AutoscalerController(Controller):
         super().__init__(world)
         self._autoscalers, self._pods = map(self.cache, (AUTOSCALERS, PODS))
         self._memories: dict[str, Memory] = {}
+        self._selectors: dict[Key, JsonObject] = {}
+        """Which pods each meant when it was last looked at."""
         self._autoscalers.subscribe(self._changed)
 
     def _changed(self, old: JsonObject | None, new: JsonObject | None) -> None:
@@ -93,6 +97,7 @@ class AutoscalerController(Controller):
             self.queue.add_after(key_of(new), SYNC_SECONDS)
         elif old is not None:
             self._memories.pop(old["metadata"]["uid"], None)
+            self._selectors.pop(key_of(old), None)
 
     async def reconcile(self, key: Key) -> float | None:
         hpa = self._autoscalers.get(key)
@@ -161,7 +166,10 @@ class AutoscalerController(Controller):
         """What the metrics ask for; None where they allow no answer: none does, or one does not and the rest ask for
         less."""
         metrics, found, failed = hpa["spec"]["metrics"], [], []
-        target = Target(scale.wanted, scale.have, self._selected(hpa, scale))
+        pods = self._selected(hpa, scale, status)
+        if pods is None:
+            return None
+        target = Target(scale.wanted, scale.have, pods)
         for metric in metrics:
             try:
                 found.append(proposal(hpa, metric, target, vtime.now()))
@@ -181,16 +189,34 @@ class AutoscalerController(Controller):
         self.recorder.event(hpa, Event("Warning", "FailedComputeMetricsReplicas", said))
         return None
 
-    def _selected(self, hpa: JsonObject, scale: Scale) -> tuple[JsonObject, ...]:
-        selector = scale.selector
-        if isinstance(selector, str):
-            terms = dict(term.split("=", 1) for term in selector.replace("==", "=").split(",") if "=" in term)
-            chosen = [pod for pod in self._pods.within(hpa["metadata"]["namespace"]) if has_all(terms, labels_of(pod))]
-            return tuple(chosen) if terms else ()
-        if "matchLabels" not in selector and "matchExpressions" not in selector:
-            selector = {"matchLabels": selector}  # a ReplicationController's
-        pods = self._pods.within(hpa["metadata"]["namespace"])
-        return tuple(pod for pod in pods if matches(selector, labels_of(pod)))
+    def _selected(self, hpa: JsonObject, scale: Scale, status: _Status) -> tuple[JsonObject, ...] | None:
+        """The target's pods; None where nobody can say which, or another autoscaler means one of them too."""
+        selector = _as_selector(scale.selector)
+        text = selector_text(selector)
+        if not text:
+            self.recorder.event(hpa, Event("Warning", "SelectorRequired", "selector is required"))
+            why = ("InvalidSelector", "the HPA target's scale is missing a selector")
+            self._stand_still(hpa, status, why, "selector is required")
+            return None
+        key = key_of(hpa)
+        self._selectors[key] = selector
+        pods = tuple(pod for pod in self._pods.within(key[0]) if matches(selector, labels_of(pod)))
+        also = sorted(
+            other
+            for other, meant in self._selectors.items()
+            if other[0] == key[0] and any(matches(meant, labels_of(pod)) for pod in pods)
+        )
+        if len(also) > 1:
+            named = " ".join(f"{namespace}/{name}" for namespace, name in also)
+            words = f"pods by selector {text} are controlled by multiple HPAs: [{named}]"
+            self.recorder.event(hpa, Event("Warning", "AmbiguousSelector", words))
+            self._stand_still(hpa, status, ("AmbiguousSelector", words), words)
+            return None
+        return pods
+
+    def _stand_still(self, hpa: JsonObject, status: _Status, why: tuple[str, str], said: str) -> None:
+        status.set("ScalingActive", holds=False, why=why)
+        self.recorder.event(hpa, Event("Warning", "FailedComputeMetricsReplicas", said))
 
     # -- the target
 
@@ -261,3 +287,11 @@ def _at(obj: JsonObject, path: str) -> Any:
     for key in re.findall(r"[^.\[\]']+", path):
         found = found.get(key) if isinstance(found, dict) else None
     return found
+
+
+def _as_selector(selector: JsonObject | str) -> JsonObject:
+    """A scale's selector as a LabelSelector: a custom kind has it as text, a ReplicationController as a plain map."""
+    if isinstance(selector, str):
+        terms = (term.replace("==", "=").split("=", 1) for term in selector.split(",") if "=" in term)
+        return {"matchLabels": {key.strip(): value.strip() for key, value in terms}}
+    return selector if "matchLabels" in selector or "matchExpressions" in selector else {"matchLabels": selector}
