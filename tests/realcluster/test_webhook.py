@@ -251,6 +251,28 @@ def test_kubectl_shows_the_warning_and_the_pod_says_why(plane, running):
     assert hooks(made) == [own]
 
 
+def test_a_pod_on_its_nodes_network_is_taken_in_the_form_that_names_the_loopback(plane, running):
+    one = pod("host", hostNetwork=True)
+    one["spec"]["containers"][0]["ports"] = [{"containerPort": 8080}]
+    tokens = []
+    for _ in range(2):
+        made = create(plane, one, "--dry-run=server")
+        [hook] = hooks(made)
+        token = made["metadata"]["annotations"]["tidegate.dev/gate-token"]
+        assert hook["httpGet"]["host"] == "127.0.0.1"
+        assert hook["httpGet"]["httpHeaders"] == [{"name": "X-Tidegate-Gate", "value": token}]
+        tokens.append(token)
+    assert len(set(tokens)) == 2
+
+
+def test_a_jobs_pods_are_marked_and_end_as_they_would(plane, running):
+    job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "once", "namespace": SHOP}}
+    spec = {**pod("once")["spec"], "restartPolicy": "Never"}
+    create(plane, {**job, "spec": {"template": {"metadata": {"labels": {"app": "once"}}, "spec": spec}}})
+    [one] = pods_of(plane, "once", 1)
+    assert hooks(one) == [] and one["metadata"]["annotations"][UNGATED] == "a Job's pod ends by itself"
+
+
 def test_a_sleep_is_replaced_where_the_namespace_asks(plane, running):
     sleep = {"sleep": {"seconds": 5}}
     assert hooks(create(plane, pod("sleeper", sleep), "--dry-run=server")) == [sleep]
