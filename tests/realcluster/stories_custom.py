@@ -183,7 +183,7 @@ async def custom_values(side: Side) -> None:
         {"map": {"a": 1, "b": 2}}, {"map": {"a": "x"}}, {"flag": "true"}, {"maybe": None}, {"port": 5}, {"port": "x"},
         {"port": True}, {"port": {}}, {"when": "tomorrow"}, {"when": "2026-01-01T00:00:00Z"}, {"lasts": "soon"},
         {"lasts": "1m30s"}, {"set": ["a", "a"]}, {"keyed": [{"name": "a"}, {"name": "a"}]}, {"keyed": [{}]},
-        {"need": {}}, {"one": {}}, {"one": {"a": "1", "b": "2"}}, {"any": {}}, {"no": "x"},
+        {"need": {}}, {"one": {}}, {"one": {"a": "1", "b": "2"}}, {"any": {}}, {"no": "x"}, {"flag": 2**70}, {"part": 1e16}, {"whole": 1e7}, {"port": 2**70}, {"part": -1e30}, {"digit": 1e10},
     ]  # fmt: skip
     for number, spec in enumerate(wrong):
         await gizmos.post(f"g{number}", spec=spec)

@@ -111,6 +111,15 @@ def test_rules_wait_until_the_values_fit():
     story(tell)
 
 
+def test_a_number_beyond_all_integers_is_refused():
+    async def tell(world: World) -> None:
+        await define(world, ruled("!has(self.most) || self.most < 5", "!has(self.port) || self.port < 5"))
+        for spec in ({"most": 2**70}, {"port": 2**70}):
+            assert any("must be of type integer" in text for text in await complaints(world, **spec))
+
+    story(tell)
+
+
 def test_what_changes_is_compared_with_what_was():
     async def tell(world: World) -> None:
         await define(world, ruled("self.least >= oldSelf.least", "self.set == oldSelf.set"))

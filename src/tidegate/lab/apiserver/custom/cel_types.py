@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from functools import lru_cache
 from itertools import count
 from typing import Any
 
@@ -195,6 +196,12 @@ def _special(schema: Schema) -> tuple[str, Any]:
 # -- values
 
 
+@lru_cache(maxsize=4096)
+def _reached(schema: Schema, is_root: bool) -> list[tuple[str, str, Schema]]:
+    """The properties of a node that rules can name: as they are, as rules spell them, and their schemas."""
+    return [(key, escaped(key), node) for key, node in fields(schema, is_root=is_root).items() if escaped(key)]
+
+
 def data(value: Any, schema: Schema | None, *, is_root: bool = False) -> Any:
     """A value as rules see it: what the schema does not name is not there."""
     if schema is None or value is None:
@@ -202,12 +209,11 @@ def data(value: Any, schema: Schema | None, *, is_root: bool = False) -> Any:
     if isinstance(value, dict):
         if _is_map(schema) and not is_root:
             return {key: data(item, schema.additional) for key, item in value.items()}
-        known = fields(schema, is_root=is_root)
-        return {escaped(key): data(value[key], node) for key, node in known.items() if key in value and escaped(key)}
+        return {spelled: data(value[key], node) for key, spelled, node in _reached(schema, is_root) if key in value}
     if isinstance(value, list):
         return [data(item, schema.items) for item in value]
-    if schema.type == "number" and not isinstance(value, bool) and isinstance(value, int):
-        return float(value)
+    if isinstance(value, int) and not isinstance(value, bool):  # what no int64 holds is a float to the server, too
+        return float(value) if schema.type == "number" or not -(2**63) <= value < 2**63 else value
     if schema.type == "integer" and isinstance(value, float):
         return int(value)
     return _special_value(value, schema) if isinstance(value, str) else value

@@ -220,6 +220,7 @@ class Validator:
         if old is not None:
             before = cel_types.aligned(old, value, self._schema)
             bound["oldSelf"] = cel_types.data(before, self._schema, is_root=self._is_root)
+        shown = _running().Activation(bound)
         is_unchanged = old is not None and bool(path) and same(value, old)
         for rule in self._rules:
             program, message = rule.program, rule.message
@@ -229,11 +230,11 @@ class Validator:
                 program, message = rule.first, rule.first_message
             if not rule.uses_old and is_unchanged:
                 continue  # what was let in before is no longer held against the object (ratcheting)
-            verdict, wrong = _evaluated(program, bound)
+            verdict, wrong = _evaluated(program, shown)
             if wrong:
                 found.append(causes.invalid(path or "<nil>", self._schema.type, _error(wrong, rule)))
             elif verdict is not True:
-                found.append(self._broken(rule, _said(rule, message, bound), path, value))
+                found.append(self._broken(rule, _said(rule, message, shown), path, value))
 
     def _broken(self, rule: Rule, text: str, path: str, value: Any) -> Cause:
         where = ".".join(part for part in (path, rule.path) if part) or "<nil>"
@@ -250,10 +251,10 @@ class Validator:
         return Cause(where, "FieldValueInvalid", f"{shown}: {text}")
 
 
-def _evaluated(program: Any, bound: dict[str, Any]) -> tuple[Any, str]:
+def _evaluated(program: Any, shown: Any) -> tuple[Any, str]:
     """What an expression gives, and what went wrong ("" for nothing)."""
     try:
-        result = program.eval(data=bound)
+        result = program.eval(shown)
     except (RuntimeError, ValueError, TypeError, OverflowError) as error:
         return None, str(error)
     if result.type().name() in ("ERROR", "*error*"):
@@ -282,10 +283,10 @@ def _error(text: str, rule: Rule) -> str:
     return f"{text} evaluating rule: {rule.shown}"
 
 
-def _said(rule: Rule, message: Any, bound: dict[str, Any]) -> str:
+def _said(rule: Rule, message: Any, shown: Any) -> str:
     """The messageExpression's text; where it gives none that will do, the message, or the rule itself."""
     if message is not None:
-        text, _ = _evaluated(message, bound)
+        text, _ = _evaluated(message, shown)
         text = text.strip() if isinstance(text, str) else ""
         if text and "\n" not in text and len(text.encode()) <= MESSAGE_BYTES_MAX:
             return text

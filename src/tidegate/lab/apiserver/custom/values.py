@@ -77,9 +77,22 @@ def _invalid(path: str, value: Any, text: str) -> Cause:
     return causes.invalid(_name(path), _bare(value), f"{path} in body {text}")
 
 
+class _GoFloat(float):
+    """A float that prints as Go's %v does: shortest digits, with an exponent from a million on."""
+
+    def __str__(self) -> str:
+        exact = float(self)
+        shortest = next(text for at in range(17) if float(text := f"{exact:.{at}e}") == exact)
+        if -4 <= int(shortest.partition("e")[2]) < _EXPONENT_MIN:
+            return str(int(exact)) if exact.is_integer() else repr(exact)
+        return shortest
+
+
 def _bare(value: Any) -> Any:
-    """Whole floats are printed without a point."""
-    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 1e21 else value
+    """A number as it is printed: of floats, and of integers that are floats to Go."""
+    if isinstance(value, float) or json_type(value) == "number":
+        return _GoFloat(value)
+    return value
 
 
 # -- types
@@ -90,17 +103,25 @@ def _type_cause(path: str, wanted: str, got: str) -> Cause:
     return Cause(_name(path), "FieldValueTypeInvalid", f'Invalid value: "{got}": {text}')
 
 
+_EXPONENT_MIN = 6
+"""From here on Go prints a float with an exponent."""
+_EXACT = 2**53
+"""Floats are whole numbers below it (swag.IsFloat64AJSONInteger)."""
+
+
 def json_type(value: Any) -> str:
     """``boolean``, ``string``, ``integer``, ``number``, ``array`` or ``object``."""
     if isinstance(value, bool):
         return "boolean"
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        return "number"  # Go has no integer for it
     names = {str: "string", int: "integer", float: "number", list: "array", dict: "object"}
     return names.get(type(value), "null")
 
 
 def _type(value: Any, wanted: list[str], schema: JsonObject, path: str) -> list[Cause]:
     got = json_type(value)
-    is_whole = got == "number" and value.is_integer() and "integer" in wanted
+    is_whole = got == "number" and abs(value) < _EXACT and value == int(value) and "integer" in wanted
     is_number = got == "integer" and "number" in wanted
     is_formatted = bool(formats.known(schema)) and isinstance(value, (str, list))
     if not wanted or got in wanted or is_whole or is_number:
