@@ -27,6 +27,7 @@ from tidegate.lab.apiserver.schema import patches
 from tidegate.model.names import SYSTEM_NAMESPACE, WEBHOOK
 from tidegate.operator import webhook as module
 from tidegate.operator.injection import REVIEW_BYTES_MAX
+from tidegate.operator.serving import exchange as serving_exchange
 from tidegate.operator.webhook import Webhook
 from tidegate.operator.webhook_certificates import (
     AUTHORITY_RENEW,
@@ -156,6 +157,13 @@ async def test_which_sleeps_are_replaced_is_said_by_the_path():
     for path, outcome in (("/gate", "ungated"), ("/gate/replace-sleep", "gated")):
         await hook.exchange(Request("POST", path, body=sleeping))
         assert hook.outcomes[outcome] == 1
+
+
+async def test_neither_api_servers_nor_prometheus_keep_a_connection_that_our_own_gate_would_wait_for():
+    hook = Webhook(FakeApi(), WebhookSettings("nowhere"), print)
+    reviewed = await hook.exchange(Request("POST", "/gate", body=json.dumps(review(POD)).encode()))
+    scraped = await serving_exchange(lambda: "", lambda: "", lambda: b"")(Request("GET", "/metrics"))
+    assert reviewed.headers["connection"] == scraped.headers["connection"] == "close"
 
 
 # --- certificates ---

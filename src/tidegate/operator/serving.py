@@ -24,7 +24,8 @@ def exchange(is_unwell: Problem, is_unready: Problem, scraped: Callable[[], byte
             case "/readyz":
                 return _said(is_unready())
             case "/metrics":
-                return whole(200, scraped(), CONTENT_TYPE)
+                # Prometheus would keep the connection between scrapes, and our own gate waits for it to end.
+                return whole(200, scraped(), CONTENT_TYPE, connection="close")
             case _:
                 return whole(404, b"there are /healthz, /readyz and /metrics\n", TEXT)
 
