@@ -13,6 +13,7 @@ from canary_world import World
 
 from tidegate.release.analysis import Finding
 from tidegate.release.canary import FULL
+from tidegate.release.foresee import foresee
 from tidegate.release.fork import Fork
 from tidegate.release.scene import REVISION_LABEL
 from tidegate.release.spec import Analysis
@@ -389,3 +390,13 @@ def test_whatever_people_do_and_whoever_is_killed_nobody_loses_a_request(router,
     assert sum(one.desired for one in world.revisions) == world.replicas
     assert list(world.selectors) == ["web"] and (world.fork is None or not world.fork.is_borrowed)
     assert REVISION_LABEL not in world.selectors["web"] or router == "httproute"
+
+
+@pytest.mark.parametrize("router", ROUTERS)
+def test_a_plan_is_told_to_its_end_with_every_promotion_that_it_takes(router, golden):
+    world = World(router=router, steps=((25, None), (50, 10.0)), analysis=(SUCCESS,))
+    world.turn()
+    world.release("t2")
+    found = foresee(world.scene())
+    assert (found.phase, found.breaches) == ("done", ())
+    golden(f"release/canary-{router}-plan.txt", "\n".join(found.lines()) + "\n")

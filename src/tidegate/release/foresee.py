@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 
 import msgspec
 
+from tidegate.release.analysis import Finding, added
+from tidegate.release.fork import Fork
 from tidegate.release.guard import breaches
 from tidegate.release.plan import Act, Decision, Step, Strategy
 from tidegate.release.record import Asked, Measured, Phase
@@ -104,7 +106,7 @@ class World:
         self.serves: dict[str, str] = {}
         self.rounds = {one.name: one.round for one in scene.ways}
         self.made = {one.name for one in scene.ways if one.is_ours}
-        self.weights = dict(scene.weights)
+        self.weights, self.fork = dict(scene.weights), scene.fork
         self.revs = [self._rev(one) for one in scene.editions]
         self.is_paused = any(one.is_paused for one in scene.editions)
         self.endings: dict[str, str] = dict(scene.endings)
@@ -126,13 +128,14 @@ class World:
         """As a strategy sees it."""
         at = self.now
         asked = {key: Asked("yes", "e/1", due) for key, due in self._answers.items() if due <= at}
-        status = msgspec.structs.replace(self.status, asked={**self.status.asked, **asked}, measured=self._measured())
+        self.status = msgspec.structs.replace(self.status, measured=self._measured())
+        status = msgspec.structs.replace(self.status, asked={**self.status.asked, **asked})
         return replace(
             self.first, now=at, spec=self.spec, status=status, target=self.target, template=self.template,
             replicas=self.replicas, floor=max(self.replicas - (self.first.replicas - self.first.floor), 0),
             editions=tuple(self._edition(one) for one in self.revs), weights=dict(self.weights),
             ways=tuple(self._way(name) for name in sorted(self.ways)),
-            endings=dict(self.endings), generation=self.generation,
+            endings=dict(self.endings), generation=self.generation, fork=self.fork,
         )  # fmt: skip
 
     def _way(self, name: str) -> Way:
@@ -166,12 +169,11 @@ class World:
         )
 
     def _measured(self) -> dict[str, Measured]:
-        found = {}
-        for key, due in self._measures.items():
-            if due <= self.now:
-                is_passed = self.pace.measured(key, self.now)
-                found[key] = Measured(int(bool(is_passed)) * 99, int(is_passed is False) * 99, at=due)
-        return {**self.status.measured, **found}
+        found = dict(self.status.measured)
+        for key in [key for key, due in self._measures.items() if due <= self.now]:
+            finding = Finding(self.pace.measured(key, self.now), "")
+            found[key] = added(found.get(key, Measured()), finding, self._measures.pop(key))
+        return found
 
     # --- what is done ---
 
@@ -201,7 +203,7 @@ class World:
             case Act.RETARGET | Act.EXPOSE:
                 self._select(step)
             case Act.WEIGH:
-                self.weights = dict(step.weights or {})
+                self._weigh(step)
             case Act.ASK:
                 assert step.question is not None
                 self._answers.setdefault(step.question.key, self.now + self.pace.fence(step.question.key))
@@ -250,6 +252,19 @@ class World:
         self.ways[step.subject] = {key: value for key, value in selector.items() if value is not None}
         if step.detail.get("revision"):
             self.serves[step.subject] = str(step.detail["revision"])
+
+    def _weigh(self, step: Step) -> None:
+        self.weights = dict(step.weights or {})
+        if self.fork is None:
+            return
+        stable, canary = str(step.detail.get("stable", "")), str(step.detail.get("canary", ""))
+        if step.detail.get("restore"):
+            self.fork = Fork(self.fork.name, {stable: 100})
+            return
+        mark = self.ways.get(canary, {}).get(REVISION_LABEL, "")
+        percent = self.weights.get(mark, 0)
+        shares = {stable: 100 - percent, canary: percent}
+        self.fork = Fork(self.fork.name, shares, str(step.detail.get("header", "")), True)
 
     def _drain(self, rev: _Rev, step: Step) -> None:
         """Replacement first: the twin is made at once, the pod goes when it is ready."""
@@ -381,5 +396,16 @@ def _told(world: World, decision: Decision, moments: list[Moment]) -> Iterator[M
 
 
 def foresee(scene: Scene, pace: Pace | None = None) -> Foreseen:
-    """What would come of a release, if all goes as it should."""
-    return play(World(scene, pace))
+    """What would come of a release, if all goes as it should, and whoever is asked to promote it does."""
+    world = World(scene, pace)
+    found = play(world)
+    moments = list(found.moments)
+    while found.phase == Phase.PAUSED.value and not world.spec.paused and len(moments) < TURNS_MAX:
+        if world.spec.promoted > world.status.promoted:
+            break  # promoted already: it waits for something else
+        promoted = world.status.promoted + 1
+        world.spec = msgspec.structs.replace(world.spec, promoted=promoted)
+        world.generation += 1
+        found = play(world)
+        moments += found.moments
+    return replace(found, moments=tuple(moments))

@@ -65,7 +65,9 @@ class Step:
                 what = f"{self.act.name.lower()} {self.subject} to {self.count}"
             case Act.ASK:
                 assert self.question is not None
-                what = f"ask whether {self.question.revision} is {self.question.kind} by svc/{self.question.service}"
+                what = f"ask whether {_asked(self.question)}"
+            case Act.MEASURE:
+                what = f"measure {self.detail.get('analysis', self.subject)}"
             case Act.RETARGET | Act.EXPOSE:
                 keys = ",".join(f"{k}={v}" for k, v in sorted((self.selector or {}).items()))
                 what = f"{self.act.name.lower()} svc/{self.subject} {keys}".rstrip()
@@ -78,6 +80,18 @@ class Step:
             case _:
                 what = f"{self.act.name.lower().replace('_', ' ')} {self.subject}"
         return f"{what}: {self.reason}"
+
+
+def _asked(question: Question) -> str:
+    """Of a Service, or (``weighed-25``, ``restored``) of a router's object."""
+    kind, _, percent = question.kind.partition("-")
+    match kind:
+        case "weighed":
+            return f"{question.revision} has {percent} % by {question.service}"
+        case "restored":
+            return f"{question.service} is as it was before"
+        case _:
+            return f"{question.revision} is {question.kind} by svc/{question.service}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,8 @@ from tidegate.client.options import Identity
 from tidegate.client.release.acts import Ground
 from tidegate.client.release.book import AskableBook, Book, Entry
 from tidegate.client.release.endings import Endings
-from tidegate.client.release.look import Sight, look
+from tidegate.client.release.family import look
+from tidegate.client.release.look import Sight
 from tidegate.client.release.run import Engine, HeldByOther, Turn
 from tidegate.engine.ledger import Ledger
 from tidegate.kube.api import PODS, Selection

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
+from tidegate.client.release import routers
 from tidegate.client.release.book import Entry
 from tidegate.client.release.look import Sight, bounds, controller_uid, members_of, read
 from tidegate.client.release.look import look as look_rolling
@@ -44,6 +45,7 @@ async def look(api: Api, entry: Entry, now: float, endings: Mapping[str, str]) -
         if not error.is_not_found:
             sight.problems.append(f"autoscalers: {error}")
     sight.scene = _scene(sight, now, endings)
+    await routers.see(api, sight)
     return sight
 
 

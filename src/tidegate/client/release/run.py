@@ -81,7 +81,6 @@ class Engine:
             raise HeldByOther(f"release of {entry.spec.workload} is carried on by {entry.status.by or 'somebody'}")
         entry = await self._claimed(entry)
         sight = await look(self._api, entry, vtime.now().timestamp(), self.endings.of_round)
-        await routers.see(self._api, sight)
         sight.scene = replace(sight.scene, status=self._merged(entry.status))
         sight.scene = await self._work.seen(sight)
         decision = decide(sight.scene)
