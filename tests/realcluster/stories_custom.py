@@ -106,6 +106,36 @@ async def custom_lives(side: Side) -> None:
     await side.ask("GET", f"/apis/{gizmos.group}/v1")
 
 
+async def custom_documents(side: Side) -> None:
+    """What discovery and the OpenAPI document say of a custom kind."""
+    gizmos = Gizmos(side, "documents")
+    made = definition(
+        gizmos.group, root({"size": {"type": "integer", "description": "How big."}}, description="A gizmo.")
+    )
+    made["spec"]["names"]["categories"] = ["toys"]
+    made["spec"]["versions"][0]["subresources"] = {"status": {}}
+    await side.quietly("POST", DEFINITIONS, made)
+    await gizmos.established()
+    accept = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+    name = ".".join([*reversed(gizmos.group.split(".")), "v1", "Gizmo"])
+    for _ in range(100):
+        listed = await side.quietly("GET", "/apis", accept=accept)
+        groups = [one for one in listed.body["items"] if one["metadata"]["name"] == gizmos.group]
+        document = await side.quietly("GET", f"/openapi/v3/apis/{gizmos.group}/v1")
+        if groups and document.status == 200 and name in document.body["components"]["schemas"]:
+            break
+        await asyncio.sleep(0.1)
+    side.tell("aggregated", groups)
+    side.tell("schema", document.body["components"]["schemas"][name])
+    paths = document.body["paths"]
+    side.tell("paths", {path: sorted(set(methods) - {"parameters"}) for path, methods in paths.items()})
+    patch = paths[f"/apis/{gizmos.group}/v1/namespaces/{{namespace}}/gizmos/{{name}}"]["patch"]
+    side.tell("patches", sorted(patch["requestBody"]["content"]))
+    legacy = await side.quietly("GET", "/apis")
+    side.tell("group", [one for one in legacy.body["groups"] if one["name"] == gizmos.group])
+    await gizmos.drop()
+
+
 async def custom_status(side: Side) -> None:
     """Generations, the status subresource and the scale."""
     gizmos = Gizmos(side, "status")
@@ -183,7 +213,8 @@ async def custom_values(side: Side) -> None:
         {"map": {"a": 1, "b": 2}}, {"map": {"a": "x"}}, {"flag": "true"}, {"maybe": None}, {"port": 5}, {"port": "x"},
         {"port": True}, {"port": {}}, {"when": "tomorrow"}, {"when": "2026-01-01T00:00:00Z"}, {"lasts": "soon"},
         {"lasts": "1m30s"}, {"set": ["a", "a"]}, {"keyed": [{"name": "a"}, {"name": "a"}]}, {"keyed": [{}]},
-        {"need": {}}, {"one": {}}, {"one": {"a": "1", "b": "2"}}, {"any": {}}, {"no": "x"}, {"flag": 2**70}, {"part": 1e16}, {"whole": 1e7}, {"port": 2**70}, {"part": -1e30}, {"digit": 1e10},
+        {"need": {}}, {"one": {}}, {"one": {"a": "1", "b": "2"}}, {"any": {}}, {"no": "x"},
+        {"flag": 2**70}, {"part": 1e16}, {"whole": 1e7}, {"port": 2**70}, {"part": -1e30}, {"digit": 1e10},
     ]  # fmt: skip
     for number, spec in enumerate(wrong):
         await gizmos.post(f"g{number}", spec=spec)
@@ -551,6 +582,7 @@ async def custom_watches(side: Side) -> None:
 
 STORIES = [
     custom_lives,
+    custom_documents,
     custom_status,
     custom_values,
     custom_unknown,

@@ -117,10 +117,7 @@ class Discovery:
                 }
                 for version in versions
             ]
-            metadata: JsonObject = {"creationTimestamp": None}
-            if group:
-                metadata = {"name": group, "creationTimestamp": None}
-            items.append({"metadata": metadata, "versions": listed})
+            items.append({"metadata": {"name": group} if group else {}, "versions": listed})
         return {"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items}
 
     # -- legacy
