@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import signal
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,7 @@ from tidegate.agent.fencing import Fencing
 from tidegate.agent.lease import Lease
 from tidegate.agent.livefence import LiveFence
 from tidegate.agent.localhealth import SETTLE_SECONDS, LocalHealth
+from tidegate.agent.observer_objects import ObserverObjects, Shift
 from tidegate.agent.ports import Doors, Ports, credentials_in
 from tidegate.agent.proxies import FRESH_SECONDS, Proxies
 from tidegate.agent.stranded import LOOK_SECONDS, Stranded
@@ -548,20 +549,26 @@ async def main(program: Program) -> int:
         credentials=credentials_in(folder),
     )
     async with open_api(program.env.get("TIDEGATE_SERVER", "")) as api:
-        for one in observers:
-            if isinstance(one.observer, Bound):
-                one.observer.bind(api)
-        coordinator = Coordinator(api, settings, program.log)
+        objects = ObserverObjects(api, tuple(one.name for one in observers), program.log)
+
+        def begin(more: tuple[Configured, ...]) -> Coordinator:
+            for one in (*observers, *more):
+                if isinstance(one.observer, Bound):
+                    one.observer.bind(api)
+            return Coordinator(api, replace(settings, observers=(*observers, *more)), program.log)
+
+        shift = Shift(objects, begin, program.log)
         doors = Doors(settings.host, settings.port, COORDINATOR_ASK_PORT, (AGENT_NAME,))
-        ports = Ports(doors, coordinator.exchange, Callers(api), program.log, settings.credentials)
+        ports = Ports(doors, shift.exchange, Callers(api), program.log, settings.credentials)
         async with Nursery() as nursery:
             if program.env.get("TIDEGATE_TLS_ISSUE"):
                 from tidegate.agent.issuer import Issuer  # late: importing cryptography costs 0.07 s
 
                 nursery.start(Issuer(api, folder, settings.install, program.log).keep(), name="certificates")
+            nursery.start(objects.run(), name="observer objects")
             await ports.open()
             nursery.start(ports.keep(), name="ports")
-            nursery.start(coordinator.run(), name="coordinator")
+            nursery.start(shift.run(), name="coordinator")
             await stop.wait()
             nursery.cancel()
         await ports.close()

@@ -78,6 +78,7 @@ def coordinator(install: str = "main") -> list[Piece]:
         rule("apps", WORKLOADS, ("get",)),
         rule("batch", ("jobs",), ("get",)),
         *(rule(group, tuple(plurals), ("list",)) for group, plurals in _routing().items()),
+        rule(RELEASES.group, ("observers",), ("list", "watch")),
         *_judging(),
     ]
     families = ("IPv4", "IPv6")

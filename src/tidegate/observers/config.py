@@ -6,7 +6,7 @@ An unknown field is an error: a policy that is misspelt must not read as its def
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -15,13 +15,25 @@ from typing import Any, Literal
 import msgspec
 import yaml
 
+from tidegate.dataplane.facts import Facts
+from tidegate.kube.errors import Unreachable
+from tidegate.model.endpointslice import EndpointSlice
 from tidegate.observers.aws import AwsTargetGroups
 from tidegate.observers.behavioural import Behavioural
 from tidegate.observers.cilium import Cilium
 from tidegate.observers.command_check import CommandCheck
 from tidegate.observers.dns import DnsServers
 from tidegate.observers.envoy import Envoy
-from tidegate.observers.external import ENTRY_POINTS, Observer, Spec, Where, host_and_port
+from tidegate.observers.external import (
+    ENTRY_POINTS,
+    Fencing,
+    Observer,
+    Question,
+    Replica,
+    Spec,
+    Where,
+    host_and_port,
+)
 from tidegate.observers.gcp import GcpGroups
 from tidegate.observers.haproxy import UNIX, HAProxy
 from tidegate.observers.healthz import Healthz
@@ -119,6 +131,36 @@ def parse(text: str) -> tuple[Configured, ...]:
     if twice := [name for name in names if names.count(name) > 1]:
         raise ConfigError(f"two observers are called {twice[0]!r}")
     return tuple(_configured(one, f"$.observers[{index}]") for index, one in enumerate(fields.observers))
+
+
+def of_object(name: str, spec: Any) -> Configured:
+    """The observer that an ``Observer`` object of that name stands for. Raises ``ConfigError``, with the path in it."""
+    try:
+        fields = msgspec.convert({"name": name, **(spec or {})}, ObserverFields)
+    except msgspec.ValidationError as error:
+        raise ConfigError(str(error).replace("`$.", "`$.spec.")) from error
+    return _configured(fields, "$.spec")
+
+
+class _NotUnderstood:
+    """What cannot be asked, because nobody knows how: every drain waits for it, and says why."""
+
+    fencing = Fencing.SINGLE
+    covers: tuple[str, ...] = ()
+
+    def __init__(self, why: str) -> None:
+        self._why = why
+
+    def replicas(self, slices: Iterable[EndpointSlice]) -> tuple[Replica, ...]:
+        raise ValueError(self._why)
+
+    async def ask(self, replica: Replica, question: Question) -> Facts:
+        raise Unreachable(self._why)
+
+
+def not_understood(name: str, why: str) -> Configured:
+    """Stands for an object that is asked to be waited for and cannot be read: ignored, it would be taken for a yes."""
+    return Configured(name, "", _NotUnderstood(why), Terms(Fencing.SINGLE, True, True, 0.0, ""), 1.0)
 
 
 def _configured(fields: ObserverFields, path: str) -> Configured:
