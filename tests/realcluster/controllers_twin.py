@@ -210,6 +210,10 @@ class World:
             said[f"{one['type']} {about} {one['reason']}: {self._stable(one['message'])}"] += one.get("count") or 1
         self.told.append((f"{what}: events", dict(sorted(said.items()))))
 
+    def tell(self, what: str, seen: Any) -> None:
+        """Write down something seen."""
+        self.told.append((what, self._stable(seen)))
+
     # -- following
 
     async def follow(self, resource: Resource) -> None:

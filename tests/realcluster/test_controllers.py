@@ -5,11 +5,16 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from tests.realcluster import stories_controllers, stories_services, stories_workloads
+from tests.realcluster import stories_autoscalers, stories_controllers, stories_services, stories_workloads
 from tests.realcluster.controllers_twin import tell_both
 from tests.realcluster.twin import leaves
 
-STORIES = (*stories_controllers.STORIES, *stories_services.STORIES, *stories_workloads.STORIES)
+STORIES = (
+    *stories_controllers.STORIES,
+    *stories_services.STORIES,
+    *stories_workloads.STORIES,
+    *stories_autoscalers.STORIES,
+)
 
 pytestmark = pytest.mark.realcluster
 

@@ -126,7 +126,7 @@ class AutoscalerController(Controller):
         memory = self._memories.setdefault(hpa["metadata"]["uid"], Memory([(scale.wanted, now)]))
         memory.forget(now - _KEPT_SECONDS)
         least, most = spec.get("minReplicas", 1), spec["maxReplicas"]
-        proposals: list[Proposal] = []
+        metrics: list[JsonObject] = []
         wanted, reason = scale.wanted, ""
         if scale.wanted == 0:
             why = ("ScalingDisabled", "scaling is disabled since the replica count of the target is zero")
@@ -136,11 +136,9 @@ class AutoscalerController(Controller):
         elif scale.wanted < least:
             wanted, reason = least, "Current number of replicas below Spec.MinReplicas"
         else:
-            found = self._proposals(hpa, scale, status)
-            if found is None:
-                return self._made(before, scale.wanted, before.get("desiredReplicas", 0), [], status)
-            proposals = found
-            best = max(found, key=lambda one: one.replicas)
+            best, metrics = self._best(hpa, scale, status)
+            if best is None:
+                return self._made(before, scale.wanted, before.get("desiredReplicas", 0), metrics, status)
             wanted = best.replicas
             reason = f"{best.name} above target" if wanted > scale.wanted else ""
             reason = "All metrics below target" if wanted < scale.wanted else reason
@@ -152,7 +150,7 @@ class AutoscalerController(Controller):
         if has_rescaled:
             change = (abs(wanted - scale.wanted), now)
             (memory.added if wanted > scale.wanted else memory.removed).append(change)
-        made = self._made(before, scale.wanted, wanted, [one.status for one in proposals], status)
+        made = self._made(before, scale.wanted, wanted, metrics, status)
         return made | ({"lastScaleTime": stamp(vtime.now())} if has_rescaled else {})
 
     def _made(
@@ -162,32 +160,35 @@ class AutoscalerController(Controller):
         made |= {"desiredReplicas": desired, "currentMetrics": metrics or None, "conditions": status.conditions}
         return made | ({"lastScaleTime": before["lastScaleTime"]} if before.get("lastScaleTime") else {})
 
-    def _proposals(self, hpa: JsonObject, scale: Scale, status: _Status) -> list[Proposal] | None:
-        """What the metrics ask for; None where they allow no answer: none does, or one does not and the rest ask for
-        less."""
-        metrics, found, failed = hpa["spec"]["metrics"], [], []
+    def _best(self, hpa: JsonObject, scale: Scale, status: _Status) -> tuple[Proposal | None, list[JsonObject]]:
+        """What the metric that asks for most asks for, and status.currentMetrics. None where there is no answer: no
+        metric gives one, or one does not and the rest ask for less."""
         pods = self._selected(hpa, scale, status)
         if pods is None:
-            return None
-        target = Target(scale.wanted, scale.have, pods)
-        for metric in metrics:
+            return None, []
+        found: list[Proposal] = []
+        failed: list[NoMetric] = []
+        shown: list[JsonObject] = []
+        for metric in hpa["spec"]["metrics"]:
             try:
-                found.append(proposal(hpa, metric, target, vtime.now()))
+                found.append(proposal(hpa, metric, Target(scale.wanted, scale.have, pods), vtime.now()))
+                shown.append(found[-1].status)
             except NoMetric as error:
                 self.recorder.event(hpa, Event("Warning", error.reason, str(error)))
                 failed.append(error)
+                shown.append({"type": ""})  # as the controller leaves it
         best = max(found, key=lambda one: one.replicas) if found else None
         if best is not None and not (failed and best.replicas < scale.wanted):
             words = f"the HPA was able to successfully calculate a replica count from {best.name}"
             status.set("ScalingActive", holds=True, why=("ValidMetricFound", words))
-            return found
+            return best, shown
         first = failed[0]
         words = f"the HPA was unable to compute the replica count: {first}"
         status.set("ScalingActive", holds=False, why=(first.reason, words))
-        count = f"invalid metrics ({len(failed)} invalid out of {len(metrics)})"
+        count = f"invalid metrics ({len(failed)} invalid out of {len(shown)})"
         said = f"{count}, first error is: failed to get {first.outer}: {first}"
         self.recorder.event(hpa, Event("Warning", "FailedComputeMetricsReplicas", said))
-        return None
+        return None, shown
 
     def _selected(self, hpa: JsonObject, scale: Scale, status: _Status) -> tuple[JsonObject, ...] | None:
         """The target's pods; None where nobody can say which, or another autoscaler means one of them too."""

@@ -100,6 +100,9 @@ class _Reading:
         outer = {"Object": "object metric value", "Pods": "pods metric value"}.get(self.kind)
         if outer is None and self.kind == "ContainerResource":
             outer = f"{self.source['container']} container metric value"
+        if self.kind == "External":
+            again = f"{self.name} external metric" if "averageValue" in self.wanted else f"external metric {self.name}"
+            outer = f"{self.name} external metric value: failed to get {again}"
         outer = outer or f"{self.name} {self.kind.lower()} metric value"
         head = f"failed to get {self.name} {'utilization' if self.is_percent else 'usage'}: "
         return NoMetric(f"FailedGet{self.kind}Metric", f"{head if 'Resource' in self.kind else ''}{why}", outer)
@@ -113,9 +116,25 @@ class _Reading:
                     return key, _milli(annotations[key])
                 except ValueError as error:
                     raise self.failure(f"annotation {key}: {error}") from None
-        api = {"Pods": "custom", "Object": "custom", "External": "external"}.get(self.kind, "resource")
-        what = f"metrics for resource {self.name}" if api == "resource" else f"metric {self.name}"
-        raise self.failure(f"unable to get {what}: no metrics returned from {api} metrics API")
+        raise self.failure(self._unanswered())
+
+    def _unanswered(self) -> str:
+        """What the controller says where nobody serves a metrics API."""
+        gone = "the server could not find the requested resource"
+        custom = (
+            "unable to fetch metrics from custom metrics API: no custom metrics API (custom.metrics.k8s.io) registered"
+        )
+        namespace, name = self.hpa["metadata"]["namespace"], self.name
+        if self.kind == "Pods":
+            return f"unable to get metric {name}: {custom}"
+        if self.kind == "Object":
+            about = self.source["describedObject"]
+            return f"unable to get metric {name}: {about['kind']} on {namespace} {about['name']}/{custom}"
+        if self.kind == "External":
+            why = f"unable to fetch metrics from external metrics API: {gone} (get {name}.external.metrics.k8s.io)"
+            return f"unable to get external metric {namespace}/{name}/nil: {why}"
+        why = f"unable to fetch metrics from resource metrics API: {gone} (get pods.metrics.k8s.io)"
+        return f"unable to get metrics for resource {name}: {why}"
 
 
 def proposal(hpa: JsonObject, metric: JsonObject, target: Target, now: datetime) -> Proposal:
