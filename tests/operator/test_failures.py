@@ -8,7 +8,7 @@ import pytest
 from operator_stage import NS, Hand, asked, condition, deleted, play, seen, until
 from stage import deployment
 
-from tidegate.kube.api import DEPLOYMENTS, EVENTS, RELEASES, Patch, Selection
+from tidegate.kube.api import DEPLOYMENTS, EVENTS, OBSERVERS, RELEASES, Patch, Selection
 from tidegate.kube.errors import ApiError
 
 
@@ -164,9 +164,28 @@ def test_what_rests_costs_nothing_between_events():
 
         hand.wire.exchange = counted
         await asyncio.sleep(600)
-        watched = ("GET /apis/tidegate.dev/v1alpha1/releases", "GET /apis/apps/v1/deployments")
+        kinds = ("tidegate.dev/v1alpha1/releases", "tidegate.dev/v1alpha1/observers", "apps/v1/deployments")
+        watched = [f"GET /apis/{one}" for one in kinds]
         assert [one for one in calls if "/leases/" not in one and one not in watched] == []
-        assert sum(one in watched for one in calls) <= 6, "two watches, begun anew every five minutes"
+        assert sum(one in watched for one in calls) <= 9, "three watches, begun anew every five minutes"
         await hand.leave()
 
     play(story, deployment(replicas=1), limit=2000)
+
+
+def test_an_observer_object_is_told_whether_it_is_asked():
+    async def story(stage):
+        hand = Hand(stage)
+        for name, kind in (("good", "http"), ("bad", "haproxxy")):
+            spec = {"kind": kind, "where": {"addresses": ["10.99.0.1:9000"]}, "options": {"path": "/"}}
+            made = {"apiVersion": OBSERVERS.api_version, "kind": "Observer", "metadata": {"name": name}, "spec": spec}
+            await stage.client.create(OBSERVERS, made)
+        await asyncio.sleep(10)
+        said = {
+            one["metadata"]["name"]: condition(one, "Accepted") for one in (await stage.client.list(OBSERVERS)).items
+        }
+        assert "`$.spec.kind`" in said["bad"]["message"] and said["bad"]["status"] == "False"
+        assert said["good"]["status"] in ("True", "False")
+        await hand.leave()
+
+    play(story, deployment(replicas=1))

@@ -38,7 +38,7 @@ def of(status: Status, before: Iterable[Condition], at: str, generation: int) ->
         "Routed": _routed(status),
         "Complete": ("True" if phase.is_final else "False", said),
     }
-    return _dated(found, before, at, generation)
+    return dated(found, before, at, generation)
 
 
 def refused(before: Iterable[Condition], why: Word, at: str, generation: int) -> list[Condition]:
@@ -46,7 +46,7 @@ def refused(before: Iterable[Condition], why: Word, at: str, generation: int) ->
     kept = {one["type"]: (one["status"], Word(one["reason"], one["message"])) for one in before}
     kept.pop("Complete", None)
     found = {**kept, "Accepted": ("False", why), "Progressing": ("False", why)}
-    return _dated(found, before, at, generation)
+    return dated(found, before, at, generation)
 
 
 def _routed(status: Status) -> tuple[str, Word]:
@@ -62,9 +62,8 @@ def _routed(status: Status) -> tuple[str, Word]:
     return "True", Word("Acknowledged", f"by every observer at {asked[-1].epoch}".removesuffix(" at "))
 
 
-def _dated(
-    found: dict[str, tuple[str, Word]], before: Iterable[Condition], at: str, generation: int
-) -> list[Condition]:
+def dated(found: dict[str, tuple[str, Word]], before: Iterable[Condition], at: str, generation: int) -> list[Condition]:
+    """As a list, in the order of ``TYPES``; those whose status is as ``before`` keep their time."""
     known = {one["type"]: one for one in before}
     result = []
     for kind in sorted(found, key=lambda one: TYPES.index(one) if one in TYPES else len(TYPES)):

@@ -19,6 +19,7 @@ from tidegate.operator.events import Recorder
 from tidegate.operator.leadership import Leadership, NotLeading
 from tidegate.operator.logs import Log
 from tidegate.operator.metrics import Metrics
+from tidegate.operator.observers import ObserverStatus
 from tidegate.operator.queue import WorkQueue
 from tidegate.operator.reconcile import HELD_SECONDS, Reconciler
 from tidegate.operator.retirements import Retirements
@@ -67,6 +68,7 @@ class Operator:
             self.client, settings.identity, self.territories, self.recorder, self._family,
             lambda: leadership.is_leading, rng, ledger,
         )  # fmt: skip
+        self._observers = ObserverStatus(api, self.client, lambda: leadership.is_leading)
         self._term: asyncio.Task[None] | None = None
         self._last_term: asyncio.Task[None] | None = None
         self._looking: dict[Key, float] = {}
@@ -83,6 +85,7 @@ class Operator:
                 nursery.start(self.leadership.run(), name="lease")
                 nursery.start(self.recorder.run(), name="events")
                 nursery.start(self._retirements.run(), name="retirements")
+                nursery.start(self._observers.run(), name="observers")
                 nursery.start(self._resync(), name="resync")
                 nursery.start(self._gauge(), name="gauges")
         finally:
