@@ -17,6 +17,7 @@ from troupe import at_work, engine, requests
 from tidegate.client.options import Identity
 from tidegate.client.release.acts import Ground
 from tidegate.client.release.book import ConfigMapBook
+from tidegate.client.release.command import plan_release
 from tidegate.client.release.run import Engine
 from tidegate.kube.api import DEPLOYMENTS, ENDPOINTSLICES, HORIZONTALPODAUTOSCALERS, SERVICES, Patch
 from tidegate.kube.client import KubeClient
@@ -278,6 +279,17 @@ def test_an_autoscaler_goes_with_the_traffic_and_comes_back_with_it():
         assert seen.lost == []
 
     play(story, limit=900)
+
+
+def test_a_rollout_in_place_is_refused_while_another_deployment_has_the_pods():
+    async def story(stage):
+        async with engine(stage, spec_of()) as (made, book):
+            assert (await made.run(120)).phase == "done"
+            plan = await plan_release(stage.client, book, NS, Spec("echo", images={"echo": "tidegate/echo:v3"}))
+        [why] = plan.refusals
+        assert "r2 has pods, in deployment/echo-r2" in why and "--to r1" in why
+
+    play(story, limit=600)
 
 
 def test_pods_without_a_gate_are_drained_by_label_when_their_revision_is_retired():

@@ -36,7 +36,10 @@ _SLICES_BY, _CONTROLLER = "endpointslice.kubernetes.io/managed-by", "endpointsli
 async def look(api: Api, entry: Entry, now: float, endings: Mapping[str, str]) -> Sight:
     """Everything as it stands, whichever the strategy. Raises ``KubeError``."""
     if entry.spec.strategy == "rolling":
-        return await look_rolling(api, entry, now, endings)
+        sight = await look_rolling(api, entry, now, endings)
+        sight.problems += _serving_elsewhere(sight)
+        sight.scene = replace(sight.scene, problems=tuple(sight.problems) or sight.scene.problems)
+        return sight
     sight = await read(api, entry)
     try:
         found = (await api.list(HORIZONTALPODAUTOSCALERS, Selection(entry.namespace))).items
@@ -47,6 +50,17 @@ async def look(api: Api, entry: Entry, now: float, endings: Mapping[str, str]) -
     sight.scene = _scene(sight, now, endings)
     await routers.see(api, sight)
     return sight
+
+
+def _serving_elsewhere(sight: Sight) -> Iterator[str]:
+    """Why a rollout in place would move nobody: the pods are another Deployment's."""
+    for revision, obj in deployments_of(sight).items():
+        if obj is not sight.deployment and obj["spec"].get("replicas", 1):
+            back = f"`tidegate release rollback deploy/{sight.entry.spec.workload} --to {FIRST}`"
+            yield (
+                f"$.spec.strategy: {revision} has pods, in deployment/{obj['metadata']['name']}: go on with the strategy "
+                f"that made it, or {back} and retire {revision} first"
+            )
 
 
 def _scene(sight: Sight, now: float, endings: Mapping[str, str]) -> Scene:
