@@ -58,8 +58,8 @@ def _serving_elsewhere(sight: Sight) -> Iterator[str]:
         if obj is not sight.deployment and obj["spec"].get("replicas", 1):
             back = f"`tidegate release rollback deploy/{sight.entry.spec.workload} --to {FIRST}`"
             yield (
-                f"$.spec.strategy: {revision} has pods, in deployment/{obj['metadata']['name']}: go on with the strategy "
-                f"that made it, or {back} and retire {revision} first"
+                f"$.spec.strategy: {revision} has pods, in deployment/{obj['metadata']['name']}: go on with the "
+                f"strategy that made it, or {back} and retire {revision} first"
             )
 
 
