@@ -28,6 +28,7 @@ NAMES = (
     "kernel_forward",
     "node_agent",
     "operator",
+    "releases",
     "virtual_time",
     "variants",
     "ingress",

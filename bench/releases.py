@@ -1,0 +1,52 @@
+"""Releases, line by line of what they must show: the installed command, real sockets, requests throughout.
+
+Every strategy through every story on a lab of three nodes, each in a namespace of its own; the flip of a blue/green
+held against 10,000 new connections; rainbow with WebSocket clients that stay; the operator, killed. A figure is what
+the clients, kubectl or the command said, never the engine's own word alone. Loopback addresses here,
+``releases_kernel`` is the same on real netfilter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+
+from bench import releases_stories
+from bench.figures import Figure, holds
+from bench.ground import BenchLab, lab
+from tidegate.rehearse.real import RealStage, open_stage
+
+Line = Callable[[BenchLab, RealStage], Awaitable[list[Figure]]]
+
+
+async def stories(ground: BenchLab, stage: RealStage) -> list[Figure]:
+    return await releases_stories.show(ground, stage, os.environ.get("TIDEGATE_BENCH_STORIES", ""))
+
+
+LINES: tuple[tuple[str, Line], ...] = (
+    ("stories", stories),
+    ("plain", releases_stories.plain),
+)
+
+
+async def show(ground: BenchLab, lines: tuple[tuple[str, Line], ...]) -> list[Figure]:
+    """Every line in turn; one that breaks is a failure, and the others go on."""
+    loop, found = asyncio.get_running_loop(), []
+    only = os.environ.get("TIDEGATE_BENCH_LINES", "")
+    async with open_stage(ground.folder, ground.record) as stage:
+        for name, line in lines:
+            if only and name not in only.split(","):
+                continue
+            began = loop.time()
+            try:
+                found += await line(ground, stage)
+            except (OSError, RuntimeError, ValueError, LookupError, TimeoutError) as error:
+                found.append(holds(f"{name}: was played to its end", False, repr(error)))
+            print(f"  {name}: {loop.time() - began:.0f} s", flush=True)
+    return found
+
+
+def run() -> list[Figure]:
+    with lab("bench-releases", "--nodes", "3", "--zones", "3") as ground:
+        return asyncio.run(show(ground, LINES))

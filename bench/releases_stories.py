@@ -1,0 +1,158 @@
+"""Each strategy through each story, under requests: none may be lost, and the right revision answers at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+
+from bench.figures import Figure, holds
+from bench.ground import BenchLab
+from bench.releases_ground import BAD, PODS, Play, Told, web
+from bench.verbs_ground import ended
+from tidegate.rehearse.real import RealStage
+from tidegate.release.spec import STRATEGIES
+
+Story = Callable[[Play], Awaitable[None]]
+MIDWAY_SECONDS = 3.0
+"""From the command's start: it has planned by then, and new pods come."""
+KILLS = (1.5, 2.5, 4.0)
+NODE = "node-2"
+PROGRESS_SECONDS = 6
+
+
+async def good(play: Play) -> None:
+    await play.released("v2")
+    await play.answered_by("v2")
+    if play.strategy == "bluegreen":
+        await play.release("retire")
+        await play.answered_by("v2")
+
+
+async def bad_and_abort(play: Play) -> None:
+    """An image that nobody can pull: halted, then given up."""
+    await play.released("v2", BAD, PROGRESS_SECONDS, code=1)
+    await play.answered_by("v1")
+    await play.release("abort")
+    await play.answered_by("v1")
+
+
+async def bad_and_good(play: Play) -> None:
+    """The same, and another version in its place."""
+    await play.released("v2", BAD, PROGRESS_SECONDS, code=1)
+    await play.answered_by("v1")
+    await play.released("v3")
+    await play.answered_by("v3")
+
+
+async def rollback(play: Play) -> None:
+    await play.released("v2")
+    await play.answered_by("v2")
+    await play.release("rollback", *(("--to", "r1") if play.strategy == "rainbow" else ()))
+    await play.answered_by("v1")
+
+
+async def superseded(play: Play) -> None:
+    """A third version is asked for while the second is under way; the first command carries both."""
+    first = await play.start_release("v2")
+    await asyncio.sleep(MIDWAY_SECONDS)
+    second = await play.start_release("v3")
+    await asyncio.gather(play.expect(first, "start v2"), play.expect(second, "start v3"))
+    await play.answered_by("v3")
+
+
+async def scaled(play: Play) -> None:
+    process = await play.start_release("v2")
+    await asyncio.sleep(MIDWAY_SECONDS)
+    await play.kubectl("scale", "deployment/web", f"--replicas={PODS + 2}")
+    await play.expect(process, "start v2")
+    await play.answered_by("v2")
+
+
+async def drained(play: Play) -> None:
+    """``kubectl drain`` of a node, as an administrator does it: its pods are evicted all at once."""
+    process = await play.start_release("v2")
+    await asyncio.sleep(MIDWAY_SECONDS)
+    try:
+        await play.kubectl("drain", NODE, "--pod-selector", "app=web", "--ignore-daemonsets", "--timeout=100s")
+        await play.expect(process, "start v2")
+    finally:
+        await play.kubectl("uncordon", NODE)
+    await play.answered_by("v2")
+
+
+async def killed(play: Play) -> None:
+    """SIGKILL, again and again further on; then it is carried to its end."""
+    for instant in KILLS:
+        process = await play.start("release", "resume", "deploy/web", "--yes") if instant != KILLS[0] else None
+        process = process or await play.start_release("v2")
+        await asyncio.sleep(instant)
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await ended(process)
+    if (await play.tidegate("release", "status", "deploy/web")).code:  # killed before it was written down
+        await play.released("v2")
+    await play.release("resume")
+    await play.answered_by("v2")
+
+
+STORIES: tuple[tuple[str, Story], ...] = (
+    ("good to good", good),
+    ("first release of pods without a gate", good),
+    ("good to bad, aborted", bad_and_abort),
+    ("bad, then good", bad_and_good),
+    ("rolled back", rollback),
+    ("superseded midway", superseded),
+    ("scaled midway", scaled),
+    ("a node drained midway", drained),
+    ("killed three times, resumed", killed),
+)
+UNGATED = "first release of pods without a gate"
+
+
+async def told(play: Play, name: str, story: Story) -> Told:
+    """One story in a namespace of its own."""
+    loop = asyncio.get_running_loop()
+    try:
+        await play.put(web(gated=name != UNGATED), type="NodePort")
+        began = loop.time()
+        async with play.requests():
+            await story(play)
+    except (OSError, RuntimeError, ValueError, LookupError, TimeoutError) as error:
+        play.wrong.append(f"was not played to its end: {error!r}")
+    found = play.judged(f"{play.strategy}, {name}", loop.time() - began)
+    await play.remove()
+    return found
+
+
+async def show(lab: BenchLab, stage: RealStage, only: str = "") -> list[Figure]:
+    """Every strategy, every story. ``only``: words that have to be in the name."""
+    found: list[Told] = []
+    for strategy in STRATEGIES:
+        for number, (name, story) in enumerate(STORIES):
+            if not all(word in f"{strategy}, {name}" for word in only.split("+")):
+                continue
+            one = await told(Play(lab, stage, f"{strategy}-{number}", strategy), name, story)
+            print(f"  {one.name}: {len(one.lost)} lost of {one.sent:,}, {one.seconds:.0f} s", flush=True)
+            for text in [*one.wrong, *one.lost[:5]]:
+                print(f"    {text}", flush=True)
+            found.append(one)
+    wrong = [f"{one.name}: {text}" for one in found for text in one.wrong]
+    title = f"all {len(found)}: commands end as they should, and then the right version alone answers"
+    return [*(one.figure for one in found), *([holds(title, not wrong, "; ".join(wrong)[:600])] if found else [])]
+
+
+async def plain(lab: BenchLab, stage: RealStage) -> list[Figure]:
+    """For comparison: ``kubectl set image`` and ``kubectl rollout status``, pods without a gate."""
+    play = Play(lab, stage, "plain")
+    await play.put(web(gated=False), type="NodePort")
+    began = asyncio.get_running_loop().time()
+    async with play.requests():
+        await play.kubectl("set", "image", "deployment/web", "echo=tidegate/echo:v2")
+        await play.kubectl("rollout", "status", "deployment/web", "--timeout=100s")
+        await asyncio.sleep(1.0)
+    one = play.judged("kubectl set image", asyncio.get_running_loop().time() - began)
+    await play.remove()
+    return [
+        Figure("beside: plain kubectl set image, no gate: lost", len(one.lost), "requests", note=f"of {one.sent:,}")
+    ]
