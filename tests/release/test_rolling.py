@@ -128,8 +128,8 @@ def test_paused_it_stops_and_resumed_it_goes_on(golden):
 
 
 def test_the_ten_pods_of_the_story_stand_twice_with_a_sleep_and_briefly_with_a_gate():
-    """10 pods, 2 s to be ready, 20 s to shut down: 20 stand for most of the rollout. With 2 s of real work in flight and
-    a second for every observer to let go, the same rollout is over in a third of the time."""
+    """10 pods, 2 s to be ready, 20 s to shut down: 20 stand for most of the rollout. With 2 s of real work in flight
+    and a second for every observer to let go, the same rollout is over in a third of the time."""
     plain = foresee(scene(10, surge=3, unavailable=2), Pace(end=lambda pod: 20.0))
     gated = foresee(scene(10, surge=3, unavailable=2), Pace(end=lambda pod: 3.0))
     assert (plain.seconds, plain.most_pods) == (24.0, 20)

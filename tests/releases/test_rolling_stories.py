@@ -48,7 +48,7 @@ def test_the_first_release_of_ungated_pods_drains_each_of_them_first():
 def test_an_image_that_never_comes_up_halts_the_release_and_traffic_stays():
     async def story(stage):
         spec = Spec("echo", images={"echo": "nowhere/echo:v9"}, progress_seconds=30)
-        async with requests(stage) as seen, engine(stage, spec) as (made, book):
+        async with requests(stage) as seen, engine(stage, spec) as (made, _):
             status = await made.run(200)
             await asyncio.sleep(2)
         assert status.phase == "halted"

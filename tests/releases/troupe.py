@@ -1,4 +1,4 @@
-"""What stories of releases share: an engine on the stage, clients that count what they lose, and the look of the end."""
+"""What stories of releases share: an engine on the stage, clients that count what they lose, a look at the end."""
 
 from __future__ import annotations
 

@@ -215,6 +215,8 @@ async def carry_on(
     endings = Endings()
     watch = Reflector(client, PODS, Selection(about.namespace))
     watch.subscribe(endings.saw)
+    awake: list[Engine] = []
+    watch.subscribe(lambda old, new: awake[-1].wake() if awake else None)
     ground = Ground(client, options.identity, options.ledger, options.seed, options.drain_seconds)
     async with Nursery() as nursery:
         nursery.start(watch.run(), name=f"watch pods of {about.namespace}")
@@ -222,6 +224,7 @@ async def carry_on(
         while loop.time() < until:
             engine = Engine(book, ground, endings=endings)
             engine.heard = heard
+            awake.append(engine)
             try:
                 await engine.run(until - loop.time())
                 break

@@ -8,6 +8,7 @@ at once one wins, and whoever lost its lease writes nothing more.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
@@ -35,6 +36,9 @@ from tidegate.release.record import Asked, Measured, Phase, Status, noted
 from tidegate.release.strategies import decide
 
 POLL_SECONDS = 0.5
+AGAIN_SECONDS = 0.1
+"""After a write: what comes of it is most often there at once."""
+GATHER_SECONDS = 0.05
 Heard = Callable[["Turn"], None]
 
 
@@ -67,6 +71,7 @@ class Engine:
         self._failures: dict[str, str] = {}
         self._entry: Entry | None = None
         self._renewed_at = float("-inf")
+        self._news = asyncio.Event()
         self.endings = endings or Endings()
         self.heard: Heard = lambda turn: None
         self.may_write: Callable[[], bool] = lambda: True
@@ -106,9 +111,13 @@ class Engine:
         status = Status()
         try:
             while loop.time() < until:
+                pause = POLL_SECONDS
+                self._news.clear()
                 try:
                     decision = await self.turn()
                     status = decision.status
+                    is_acting = any(step.act not in BACKGROUND for step in decision.steps)
+                    pause = AGAIN_SECONDS if is_acting else POLL_SECONDS
                     if not decision.steps and Phase(status.phase) in _RESTING and not self._beside:
                         return status
                 except Unreachable:
@@ -116,7 +125,7 @@ class Engine:
                 except ApiError as error:
                     if not (is_stale(error) or error.code in (429, 500, 503, 504)):
                         raise
-                await self._rest(until - loop.time())
+                await self._rest(min(pause, until - loop.time()))
             return status
         finally:
             await self.leave()
@@ -190,7 +199,11 @@ class Engine:
         if key not in self._beside:
             task = asyncio.get_running_loop().create_task(self._aside(key, sight, step))
             self._beside[key] = task
-            task.add_done_callback(lambda done: self._beside.pop(key, None))
+            task.add_done_callback(lambda done: self._ended(key))
+
+    def _ended(self, key: str) -> None:
+        self._beside.pop(key, None)
+        self.wake()
 
     async def _aside(self, key: str, sight: Sight, step: Step) -> None:
         try:
@@ -243,8 +256,17 @@ class Engine:
         """Why long steps came to nothing last time."""
         return tuple(self._failures[key] for key in sorted(self._failures))
 
-    async def _rest(self, left: float) -> None:
-        await asyncio.sleep(max(min(POLL_SECONDS, left), 0.0))
+    def wake(self) -> None:
+        """Something has changed: look again soon."""
+        self._news.set()
+
+    async def _rest(self, seconds: float) -> None:
+        """Until something changes, but never busily: a rollout changes many pods at once."""
+        gather = min(GATHER_SECONDS, seconds)
+        await asyncio.sleep(max(gather, 0.0))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(seconds - gather, 0.0)):
+                await self._news.wait()
 
 
 _RESTING = frozenset({Phase.DONE, Phase.ABORTED, Phase.PAUSED, Phase.HALTED})
