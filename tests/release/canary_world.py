@@ -1,6 +1,6 @@
 """A pure world for canary's planner: revisions with pods, controllers, EndpointSlices and a router that hear late,
-clients that ask all the time (by the router, and by the Service inside the cluster), gates that hold a leaving pod until
-nobody routes to it, an engine that may be killed between remembering and acting.
+clients that ask all the time (by the router, and by the Service inside the cluster), gates that hold a leaving pod
+until nobody routes to it, an engine that may be killed between remembering and acting.
 
 It shares nothing with the planner but the shapes: where a request goes is decided here.
 """
@@ -196,7 +196,9 @@ class World:
             is_given = at + ROUTES_LATE_SECONDS + 0.5 <= self.now
             if question.kind.startswith("weighed"):
                 _, _, shares, _ = self._seen(ROUTER_LATE_SECONDS)
-                is_given = self._percent(question.revision, shares) == int(question.kind.partition("-")[2])
+                share = shares.get("web-canary", 0)
+                is_stable = self.selectors["web"].get(REVISION_LABEL) == question.revision
+                is_given = (100 - share if is_stable else share) == int(question.kind.partition("-")[2])
             if question.kind == "restored":
                 _, _, shares, _ = self._seen(ROUTER_LATE_SECONDS)
                 is_given = "web-canary" not in shares

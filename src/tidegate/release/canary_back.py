@@ -11,6 +11,7 @@ import msgspec
 
 from tidegate.release.canary_shares import autoscaling, later, narrowed, weighing
 from tidegate.release.canary_steps import (
+    canary_service,
     exposed,
     grown,
     is_divided,
@@ -52,6 +53,10 @@ def unwind(scene: Scene, stable: Edition, others: Sequence[Edition], phase: Phas
         yield from _traffic(scene, stable, live, phase)
         for name in services_of(scene):
             yield from settled(scene, "routed", stable, name, phase)
+        if is_divided(scene) and scene.way(canary_service(scene)) is not None:
+            # The last endpoint of a Service cannot be drained verified; and who still comes by it meets somebody.
+            why = f"no request is sent to it any more: {stable.revision} takes what still comes"
+            yield from exposed(scene, canary_service(scene), stable, why, phase)
     for one in live:
         if one.autoscaler:
             yield go(scene, autoscaling(stable, one.autoscaler), phase=phase)

@@ -102,7 +102,7 @@ async def weigh(ground: Ground, sight: Sight, step: Step) -> None:
 
 def _percent(scene: Scene, step: Step, pair: Pair) -> int:
     """The share of the canary's Service: of the revision that it selects. Raises ``ValueError``."""
-    for service, is_canary in ((pair.canary, True), (pair.stable, False)):
+    for service, is_canary in ((pair.stable, False), (pair.canary, True)):
         way = scene.way(service)
         mark = way.selector.get(REVISION_LABEL) if way is not None else None
         revision = next((one.revision for one in scene.editions if one.mark == mark), None)

@@ -96,10 +96,9 @@ def wanted_of(scene: Scene, question: Question, pair: Pair) -> int | None:
     if question.kind == "restored":
         return None
     percent = int(question.kind.partition("-")[2])
-    way = scene.way(pair.canary)
-    edition = scene.edition(question.revision)
+    way, edition = scene.way(pair.stable), scene.edition(question.revision)
     mark = way.selector.get(REVISION_LABEL) if way is not None else None
-    return percent if edition is not None and mark == edition.mark else 100 - percent
+    return 100 - percent if edition is not None and mark == edition.mark else percent
 
 
 async def _traefik(
@@ -157,7 +156,9 @@ def unlike(found: Shares, pair: Pair, wanted: int | None, has_header: bool = Fal
     for one in whole:
         total = sum(one.values())
         percent = round(100 * one.get(pair.canary, 0) / total) if total else 0
-        if percent != wanted or not total or pair.canary not in one:
+        if pair.canary not in one:
+            return f"it knows no way to svc/{pair.canary} yet"
+        if percent != wanted or not total:
             return f"it gives svc/{pair.canary} {percent} %, not {wanted} %"
     if has_header != bool(headed):
         return f"it knows {'no' if has_header else 'a'} way by a header to svc/{pair.canary}"

@@ -1,0 +1,225 @@
+"""canary by an HTTPRoute's weights on a virtual lab, behind a gateway of the story's own: it hears late, and shows its
+weights nowhere, so that its controller's word and a while are all that can be had."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+
+from gateway_kinds import _ROUTE, HTTPROUTES, definition
+from scene import NODES, ask, play
+from stage import NS
+from troupe import V2, V3, ask_for, at_rest, at_work, engine
+
+from tidegate.kube.api import CUSTOMRESOURCEDEFINITIONS, SERVICES, Patch, Selection
+from tidegate.release.spec import Canary, CanaryStep, Spec
+
+CONTROLLER = "example.net/gateway"
+LATE_SECONDS = 1.0
+ROUTE = {
+    "apiVersion": HTTPROUTES.api_version,
+    "kind": "HTTPRoute",
+    "metadata": {"name": "echo", "namespace": NS},
+    "spec": {"parentRefs": [{"name": "gate"}], "rules": [{"backendRefs": [{"name": "echo", "port": 8080}]}]},
+}
+
+
+class Gateway:
+    """Takes an HTTPRoute in after a while, says so in its status, and divides requests by it."""
+
+    def __init__(self, stage, seed=1):
+        self.stage, self.rng = stage, random.Random(seed)
+        self.weights, self.lost, self.versions, self.seen = {}, [], {}, []
+
+    async def follow(self):
+        while True:
+            obj = await self.stage.client.get(HTTPROUTES, "echo", NS)
+            generation = obj["metadata"]["generation"]
+            said = ((obj.get("status") or {}).get("parents") or [{}])[0].get("conditions") or [{}]
+            if said[0].get("observedGeneration") != generation:
+                refs = obj["spec"]["rules"][0]["backendRefs"]
+                conditions = [
+                    {"type": kind, "status": "True", "observedGeneration": generation, "reason": "Ok"}
+                    for kind in ("Accepted", "ResolvedRefs")
+                ]
+                parent = {"parentRef": {"name": "gate"}, "controllerName": CONTROLLER, "conditions": conditions}
+                await asyncio.sleep(LATE_SECONDS)
+                self.weights = {one["name"]: one.get("weight", 1) for one in refs}
+                self.seen.append(dict(self.weights))
+                await self.stage.client.patch(
+                    HTTPROUTES, "echo", Patch({"status": {"parents": [parent]}}, subresource="status"), NS
+                )
+            await asyncio.sleep(0.1)
+
+    async def client(self, node):
+        while True:
+            names = sorted(self.weights)
+            try:
+                service = self.rng.choices(names, [self.weights[one] for one in names])[0]
+                async with asyncio.timeout(20):
+                    reader, writer = await ask(self.stage, source=node, service=service)
+                    whole = await reader.read()
+                    writer.close()
+                assert b" 200 " in whole.partition(b"\r\n")[0], whole[:40]
+                version = json.loads(whole.partition(b"\r\n\r\n")[2])["version"]
+                self.versions[version] = self.versions.get(version, 0) + 1
+            except Exception as error:
+                self.lost.append(repr(error))
+            await asyncio.sleep(0.02)
+
+    async def shares(self, seconds=10.0):
+        self.versions.clear()
+        await asyncio.sleep(seconds)
+        total = sum(self.versions.values())
+        return {version: round(100 * count / total) for version, count in self.versions.items()}
+
+
+@contextlib.asynccontextmanager
+async def gateway(stage):
+    await stage.api.create(CUSTOMRESOURCEDEFINITIONS, definition(HTTPROUTES, schema=_ROUTE))
+    await asyncio.sleep(0.5)
+    await stage.client.create(HTTPROUTES, ROUTE)
+    made = Gateway(stage)
+    tasks = [asyncio.create_task(made.follow())]
+    await asyncio.sleep(2 * LATE_SECONDS)
+    tasks += [asyncio.create_task(made.client(node)) for node in sorted(NODES)]
+    try:
+        yield made
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def spec(*steps, images=V2):
+    made = tuple(CanaryStep(weight, pause) for weight, pause in steps)
+    weights = Canary(service="echo", steps=made, router="httproute", route="echo")
+    return Spec("echo", "canary", images=images, progress_seconds=60, canary=weights)
+
+
+async def resting(made, book, phase, within=300.0):
+    until = asyncio.get_running_loop().time() + within
+    while asyncio.get_running_loop().time() < until:
+        status = await made.run(until - asyncio.get_running_loop().time())
+        if status.phase == phase:
+            return (await book.read()).status
+        await asyncio.sleep(0.5)
+    raise AssertionError(f"{status.phase}: {status.reason} {made.failures}")
+
+
+async def as_before(stage):
+    """Nothing of the release is left on the route, nor beside the Service."""
+    found = await stage.client.get(HTTPROUTES, "echo", NS)
+    assert [(one["name"], one["weight"]) for one in found["spec"]["rules"][0]["backendRefs"]] == [("echo", 1)]
+    assert not found["metadata"].get("annotations")
+    assert [one["metadata"]["name"] for one in (await stage.api.list(SERVICES, Selection(NS))).items] == ["echo"]
+
+
+def test_weights_step_by_step_and_what_cannot_be_asked_is_assumed_after_a_while():
+    async def story(stage):
+        async with gateway(stage) as gate, engine(stage, spec((20, None), (60, None))) as (made, book):
+            status = await resting(made, book, "paused")
+            said = next(one for key, one in status.asked.items() if key.startswith("weighed-20"))
+            assert (said.verdict, said.seconds) == ("assumed", 15.0)
+            assert said.assumed == (f"{CONTROLLER}: its data plane cannot be asked for weights",)
+            assert abs((await gate.shares())["v2"] - 20) <= 5
+            await ask_for(book, promoted=1)
+            await resting(made, book, "paused")
+            assert abs((await gate.shares())["v2"] - 60) <= 5
+            await ask_for(book, promoted=2)
+            await at_rest(made, book)
+            assert await gate.shares(3.0) == {"v2": 100}
+            assert gate.lost == []
+            await as_before(stage)
+            return gate.seen
+
+    seen = play(story, limit=2000)
+    assert [one.get("echo-canary") for one in seen] == [None, 20, 60, 100, None]
+
+
+def test_an_abort_and_a_third_revision_take_the_weights_back_before_a_pod_goes():
+    async def story(stage):
+        async with gateway(stage) as gate, engine(stage, spec((50, None))) as (made, book):
+            await resting(made, book, "paused")
+            await ask_for(book, images=V3)
+            await resting(made, book, "paused")
+            assert set(await gate.shares(5.0)) == {"v1", "v3"}
+            await ask_for(book, wish="abort")
+            await resting(made, book, "aborted")
+            assert await gate.shares(3.0) == {"v1": 100}
+            assert gate.lost == []
+            # The last endpoint of a Service could not be drained verified: theirs had another by then.
+            assert {stage.result(name)["result"] for name in made.endings.of_round} == {"verified"}
+            await as_before(stage)
+
+    play(story, limit=2000)
+
+
+def test_somebody_else_s_weights_are_not_fought():
+    async def story(stage):
+        async with gateway(stage) as gate, engine(stage, spec((50, None))) as (made, book):
+            await resting(made, book, "paused")
+            found = await stage.client.get(HTTPROUTES, "echo", NS)
+            refs = found["spec"]["rules"][0]["backendRefs"]
+            refs = [{**refs[0], "weight": 90}, {**refs[1], "weight": 10}]
+            await stage.client.patch(
+                HTTPROUTES,
+                "echo",
+                Patch([{"op": "replace", "path": "/spec/rules/0/backendRefs", "value": refs}], "json"),
+                NS,
+            )
+            await made.run(5)
+            status = (await book.read()).status
+            assert status.phase == "paused" and "httproute/echo gives r2 10 %" in status.reason, status.reason
+            await asyncio.sleep(5 * LATE_SECONDS)
+            assert gate.seen[-1] == {"echo": 90, "echo-canary": 10}
+            await ask_for(book)
+            await resting(made, book, "paused")
+            assert gate.seen[-1] == {"echo": 50, "echo-canary": 50} and gate.lost == []
+
+    play(story, limit=2000)
+
+
+def test_a_route_that_is_not_there_or_leads_elsewhere_leaves_everything_as_it_is():
+    async def story(stage):
+        async with gateway(stage) as gate, engine(stage, spec((50, None))) as (made, book):
+            other = [{"name": "other", "port": 8080, "weight": 1}]
+            change = Patch([{"op": "replace", "path": "/spec/rules/0/backendRefs", "value": other}], "json")
+            await stage.client.patch(HTTPROUTES, "echo", change, NS)
+            gate.weights = {"echo": 1}
+            await made.run(10)
+            status = (await book.read()).status
+            assert "$.spec.canary.route: httproute/echo does not lead to svc/echo" in status.reason
+            await stage.client.delete(HTTPROUTES, "echo", NS)
+            await made.run(5)
+            status = (await book.read()).status
+            assert "there is no HTTPRoute echo in namespace demo" in status.reason
+            assert len(await stage.pods()) == 3
+            assert [one["metadata"]["name"] for one in (await stage.api.list(SERVICES, Selection(NS))).items] == [
+                "echo"
+            ]
+
+    play(story, limit=600)
+
+
+def test_engines_that_are_killed_again_and_again_bring_it_to_its_end():
+    async def story(stage):
+        async with gateway(stage) as gate:
+            async with engine(stage, spec((50, 1.0))) as (made, book):
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(6):
+                        await made.run()
+            for number, seconds in enumerate((3.0, 9.0, 17.0, 5.0, 21.0, 8.0, 13.0), 2):
+                async with at_work(stage, "echo", f"engine-{number}", number) as made:
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(seconds):
+                            await made.run()
+            async with at_work(stage, "echo", "engine-last", 99) as made:
+                await at_rest(made, book)
+            assert await gate.shares(3.0) == {"v2": 100}
+            assert gate.lost == []
+            await as_before(stage)
+
+    play(story, limit=2000)
