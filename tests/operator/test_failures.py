@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from operator_stage import NS, Hand, asked, condition, deleted, play, seen, until
+from operator_stage import NS, Hand, asked, condition, deleted, play, seen, served, until
 from stage import deployment
+from stage import play as play_on_stage
 
-from tidegate.kube.api import DEPLOYMENTS, EVENTS, OBSERVERS, RELEASES, Patch, Selection
+from tidegate.kube import wire
+from tidegate.kube.api import DEPLOYMENTS, DRAINS, EVENTS, OBSERVERS, RELEASES, Patch, Selection
 from tidegate.kube.errors import ApiError
+from tidegate.kube.exchange import Request
 
 
 async def events_of(stage, name="echo"):
@@ -189,3 +192,31 @@ def test_an_observer_object_is_told_whether_it_is_asked():
         await hand.leave()
 
     play(story, deployment(replicas=1))
+
+
+def test_a_cluster_without_the_kinds_has_an_operator_that_is_ready_and_waits_for_them():
+    async def story(stage):
+        hand = Hand(stage)
+        await asyncio.sleep(2)
+        status, _, _ = await wire.fetch(wire.Peer("127.0.0.1", 18081), Request("GET", "/readyz"))
+        assert status == 200
+        await served(stage)
+        await asked(stage, images={"echo": "tidegate/echo:v2"})
+        await until(stage, "done")
+        await hand.leave()
+
+    play_on_stage(story, deployment(replicas=1), limit=900)
+
+
+def test_what_is_drained_by_label_is_one_drain_object_and_not_two():
+    async def story(stage):
+        hand = Hand(stage)
+        old = [one["metadata"]["name"] for one in await stage.pods()]
+        await asked(stage, images={"echo": "tidegate/echo:v2"})
+        await until(stage, "done", 400)
+        await asyncio.sleep(10)
+        found = [one["spec"]["pod"] for one in (await stage.client.list(DRAINS, Selection(NS))).items]
+        assert len(found) == len(set(found)) and set(old) <= set(found)
+        await hand.leave()
+
+    play(story, deployment(replicas=2, gate=False))

@@ -32,11 +32,14 @@ def key_of(obj: JsonObject) -> Key:
 
 
 class Reflector:
-    """``await run()`` keeps ``objects`` current for ever."""
+    """``await run()`` keeps ``objects`` current for ever. ``relists``: after every break, not only where it has to, so
+    that ``error`` is over as soon as the API answers (a watch that is up again and has nothing to tell looks like one
+    that is not)."""
 
-    def __init__(self, api: Api, resource: Resource, select: Selection = ALL) -> None:
+    def __init__(self, api: Api, resource: Resource, select: Selection = ALL, *, relists: bool = False) -> None:
         self._api = api
         self._select = select
+        self._relists = relists
         self.resource = resource
         self.objects: dict[Key, JsonObject] = {}
         self.resource_version = ""
@@ -73,6 +76,8 @@ class Reflector:
                     continue
             except KubeError as error:
                 self.error = error
+                if self._relists:
+                    self.resource_version = ""
             if self.error is not None or loop.time() - began < _WATCH_SECONDS_MIN:
                 await asyncio.sleep(backoff)
                 backoff = min(backoff * 2, _BACKOFF_SECONDS_MAX)

@@ -10,7 +10,6 @@ import random
 from dataclasses import dataclass
 
 from tidegate.client.release.run import HeldByOther
-from tidegate.engine.ledger import Ledger
 from tidegate.kube.api import DEPLOYMENTS, RELEASES
 from tidegate.kube.client import KubeClient
 from tidegate.kube.errors import ApiError, KubeError
@@ -22,6 +21,7 @@ from tidegate.operator.metrics import Metrics
 from tidegate.operator.observers import ObserverStatus
 from tidegate.operator.queue import WorkQueue
 from tidegate.operator.reconcile import HELD_SECONDS, Reconciler
+from tidegate.operator.records import Records
 from tidegate.operator.retirements import Retirements
 from tidegate.operator.territory import Territories
 from tidegate.operator.watch import ReleaseSeen, TypedWatch, WorkloadSeen
@@ -50,7 +50,7 @@ class Operator:
     """``api`` is an API client of this process; what is written goes through ``leadership``'s fence."""
 
     def __init__(
-        self, api: KubeClient, leadership: Leadership, settings: Settings, log: Log, ledger: Ledger | None = None
+        self, api: KubeClient, leadership: Leadership, settings: Settings, log: Log, records: Records | None = None
     ) -> None:
         self.settings, self.metrics, self.leadership = settings, Metrics(), leadership
         self._log = log
@@ -61,12 +61,13 @@ class Operator:
         self._by_workload: dict[Key, dict[Key, None]] = {}
         """(namespace, workload) -> Releases of it."""
         self.queue: WorkQueue[Key] = WorkQueue(rng)
-        self._retirements = Retirements(self.client, ledger or Ledger(), lambda: leadership.is_leading)
+        records = records or Records(self.client, lambda: False)
+        self._retirements = Retirements(self.client, records, lambda: leadership.is_leading)
         self.territories = Territories(api, self._wake, self._retirements.saw_gone)
         self.recorder = Recorder(self.client, settings.identity, lambda: leadership.is_leading)
         self.reconciler = Reconciler(
             self.client, settings.identity, self.territories, self.recorder, self._family,
-            lambda: leadership.is_leading, rng, ledger,
+            lambda: leadership.is_leading, rng, records,
         )  # fmt: skip
         self._observers = ObserverStatus(api, self.client, lambda: leadership.is_leading)
         self._term: asyncio.Task[None] | None = None
@@ -94,8 +95,9 @@ class Operator:
 
     @property
     def is_ready(self) -> bool:
-        """Whether it knows the Releases, or could not become ready by waiting longer."""
-        return self.releases.is_synced
+        """Whether it knows the Releases, or that the cluster has no such kind: the webhook is served all the same."""
+        error = self.releases.error
+        return self.releases.is_synced or (isinstance(error, ApiError) and error.is_not_found)
 
     def stalled(self, seconds: float) -> list[str]:
         """Releases (namespace/name) that a worker has been at for longer than that."""

@@ -36,6 +36,7 @@ class Records(Ledger):
         self.dropped = 0
         self._client, self._may_write, self._kept = client, may_write, kept
         self._waiting: deque[Entry] = deque()
+        self._recent: dict[str, None] = {}
         self._filled = asyncio.Event()
 
     def write(self, entry: Entry) -> None:
@@ -43,11 +44,19 @@ class Records(Ledger):
         self.saw(entry)
         if not entry.namespace:
             return
+        if entry.uid:
+            while len(self._recent) >= WAITING_MAX:
+                del self._recent[next(iter(self._recent))]
+            self._recent[entry.uid] = None
         if len(self._waiting) >= WAITING_MAX:
             self.dropped += 1
             self._waiting.popleft()
         self._waiting.append(entry)
         self._filled.set()
+
+    def knows(self, uid: str) -> bool:
+        """Whether the retirement of that pod was written not long ago."""
+        return uid in self._recent
 
     def read(self) -> Read:
         """What is on its way; the rest is in the API (``found``)."""

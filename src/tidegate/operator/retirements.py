@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import msgspec
 
 from tidegate.drain.ledger import Entry, merged
-from tidegate.engine.ledger import Ledger
 from tidegate.kube.api import JsonObject
 from tidegate.kube.client import KubeClient
 from tidegate.kube.errors import KubeError
@@ -23,6 +22,7 @@ from tidegate.model.decode import Malformed
 from tidegate.model.names import DrainResult, decode_result
 from tidegate.observers import ledger as asked
 from tidegate.observers.proxied import ProxiedAgents
+from tidegate.operator.records import Records
 
 WAITING_MAX = 5000
 SECONDS = 5.0
@@ -42,7 +42,7 @@ class Gone:
 class Retirements:
     """``saw_gone`` takes pods at any time; ``run`` asks, and writes to ``records``."""
 
-    def __init__(self, client: KubeClient, records: Ledger, may_ask: Callable[[], bool]) -> None:
+    def __init__(self, client: KubeClient, records: Records, may_ask: Callable[[], bool]) -> None:
         self._agents = ProxiedAgents(client)
         self._records, self._may_ask = records, may_ask
         self._waiting: deque[Gone] = deque(maxlen=WAITING_MAX)
@@ -68,6 +68,8 @@ class Retirements:
                 self._filled.clear()
                 await self._filled.wait()
             gone = self._waiting.popleft()
+            if self._records.knows(gone.uid):  # drained by label: whoever did it has written it
+                continue
             self._records.write(await self._evidence(gone) or from_pod(gone))
 
     async def _evidence(self, gone: Gone) -> Entry | None:

@@ -46,7 +46,7 @@ class Territory:
     def __init__(self, api: Api, namespace: str, wake: Wake, gone: Gone = lambda pod: None) -> None:
         self.namespace = namespace
         self._wake, self._gone = wake, gone
-        self._copies = {kind.plural: Reflector(api, kind, Selection(namespace)) for kind in KINDS}
+        self._copies = {kind.plural: Reflector(api, kind, Selection(namespace), relists=True) for kind in KINDS}
         self._filed: dict[str, dict[Key, None]] = {}
         """Place -> keys of the kind that the place is about (``_places``): where a workload's objects are found."""
         self._by_uid: dict[str, Key] = {}
