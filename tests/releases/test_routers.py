@@ -212,3 +212,24 @@ def test_traefik_s_weights_are_those_of_the_route_and_of_no_other():
 def test_what_traefik_shows_is_held_against_what_was_written(services, wanted, has_header, why):
     assert unlike(told(*services), PAIR, wanted, has_header).startswith(why)
     assert bool(unlike(told(*services), PAIR, wanted, has_header)) == bool(why)
+
+
+def test_the_command_line_names_the_object_whose_weights_are_meant():
+    from tidegate.cli.release_spec import Unclear, wish_of
+
+    options = (
+        "filename images restart strategy ungated on_unverified progress service preview manual keep by together "
+        "steps route cap activity"
+    )
+    given = {**dict.fromkeys(options.split(), ""), "strategy": "canary", "images": ("web=shop/web:2",)}
+
+    def canary(route):
+        return wish_of(("deployment", "web"), {**given, "steps": "10:5m,50:promote", "route": route})["canary"]
+
+    steps = [{"weight": 10, "pauseSeconds": 300.0}, {"weight": 50, "pauseSeconds": None}]
+    assert canary("") == {"steps": steps}
+    assert canary("httproute/shop") == {"steps": steps, "router": "httproute", "route": "shop"}
+    assert canary("traefikservice.traefik.io/shop") == {"steps": steps, "router": "traefik", "route": "shop"}
+    for wrong in ("shop", "ingress/shop", "httproute/"):
+        with pytest.raises(Unclear, match="is no object of weights: write httproute/NAME"):
+            canary(wrong)

@@ -68,6 +68,8 @@ def _common(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--by", default="", help="bluegreen: a label of your own whose value differs.")
 @click.option("--together", is_flag=True, help="bluegreen: both serve from when the new pods are ready until the flip.")
 @click.option("--steps", default="", help="canary: weights, each with its pause: 10:5m,50:promote,100.")
+@click.option("--route", default="", help="canary: by the weights of httproute/NAME or traefikservice/NAME.  "
+              "[default: by the ratio of pods]")  # fmt: skip
 @click.option("--cap", type=int, default=None, help="rainbow: live revisions at most.")
 @click.option("--activity", default="", help="rainbow: how to ask a revision for its work.")
 @click.option("--ungated", type=click.Choice(["drain", "proceed"]), default="drain", show_default=True,

@@ -94,18 +94,34 @@ def _section(strategy: str, given: dict[str, Any]) -> dict[str, Any]:
             "by": given["by"],
             "together": given["together"] or None,
         },
-        "canary": {"service": given["service"], "steps": _steps(given["steps"])},
+        "canary": {"service": given["service"], "steps": _steps(given["steps"]), **_route(given["route"])},
         "rainbow": {"service": given["service"], "cap": given["cap"], "activity": given["activity"]},
     }
     options = {
         "preview": "preview", "promote": "manual", "keepSeconds": "keep", "by": "by", "together": "together",
-        "steps": "steps", "cap": "cap", "activity": "activity", "service": "service",
+        "steps": "steps", "route": "route", "cap": "cap", "activity": "activity", "service": "service",
     }  # fmt: skip
     own = known[strategy]
     for key, option in options.items():
         if given[option] and key not in own:
             raise Unclear(f"--{option} says nothing to strategy {strategy}")
     return {key: value for key, value in own.items() if value not in ("", None, [])}
+
+
+_ROUTERS = {
+    "httproute": "httproute",
+    "httproutes": "httproute",
+    "traefikservice": "traefik",
+    "traefikservices": "traefik",
+}
+
+
+def _route(text: str) -> dict[str, str]:
+    """``httproute/web`` -> the router and the object's name."""
+    kind, slash, name = text.partition("/")
+    if text and (kind.partition(".")[0].lower() not in _ROUTERS or not slash or not name):
+        raise Unclear(f"--route: {text!r} is no object of weights: write httproute/NAME or traefikservice/NAME")
+    return {"router": _ROUTERS.get(kind.partition(".")[0].lower(), ""), "route": name}
 
 
 def _steps(text: str) -> list[dict[str, Any]]:

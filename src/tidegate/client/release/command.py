@@ -26,6 +26,7 @@ from tidegate.kube.api import PODS, Selection
 from tidegate.kube.client import KubeClient
 from tidegate.kube.errors import ApiError, KubeError
 from tidegate.kube.reflector import Reflector
+from tidegate.release import canary
 from tidegate.release.foresee import Foreseen, foresee
 from tidegate.release.record import Phase, Status
 from tidegate.release.spec import Invalid, Spec
@@ -173,8 +174,9 @@ def changed(entry: Entry, verb: Verb, subject: str = "", is_full: bool = False) 
     again = msgspec.structs.replace
     match verb:
         case "promote":
-            steps = len(spec.canary.steps) if is_full else spec.promoted + 1
-            return again(spec, promoted=max(steps, spec.promoted + 1), paused=False)
+            # Counted from what is used up, so that asking twice at the same pause is asking once.
+            promoted = status.promoted + (canary.FULL if is_full else 1)
+            return again(spec, promoted=max(spec.promoted, promoted), paused=False)
         case "pause":
             return again(spec, paused=True)
         case "resume":
