@@ -34,8 +34,6 @@ LOOK, VIEW, ASK, CUT, DRAIN, PREPARE, DRAIN_NODES = (
     f"tidegate-{name}" for name in ("look", "view", "ask", "cut", "drain", "prepare", "drain-nodes")
 )
 WORKLOADS = ("deployments", "replicasets", "statefulsets", "daemonsets")
-KINDS = (RELEASES.plural, DRAINS.plural, OBSERVERS.plural)
-"""Of our own."""
 READ = ("get", "list", "watch")
 
 
@@ -105,15 +103,16 @@ def coordinator(install: str = "main") -> list[Piece]:
 def operator() -> list[Piece]:
     """The operator's: what it reads everywhere, what a release may change, and its own Lease, Secret and webhook."""
     cluster = [
-        rule(RELEASES.group, KINDS, READ),
-        rule(RELEASES.group, ("releases", "drains"), ("patch",)),
-        rule(RELEASES.group, ("drains",), ("create", "delete")),
-        rule(RELEASES.group, (f"{RELEASES.plural}/status",), ("patch",)),
+        rule(RELEASES.group, (RELEASES.plural,), (*READ, "patch")),
+        rule(RELEASES.group, (OBSERVERS.plural,), ("list", "watch")),
+        rule(RELEASES.group, (f"{RELEASES.plural}/status", f"{OBSERVERS.plural}/status"), ("patch",)),
+        rule(RELEASES.group, (DRAINS.plural,), ("list", "create", "patch", "delete")),
         rule("", ("pods", "services"), READ),
-        rule("", ("nodes",), ("list", "watch")),
+        rule("", ("nodes",), ("list",)),
         rule("discovery.k8s.io", ("endpointslices",), ("list", "watch")),
-        rule("apps", WORKLOADS, READ),
-        rule("batch", ("jobs",), READ),
+        rule("apps", ("deployments", "replicasets"), READ),
+        rule("apps", ("statefulsets", "daemonsets"), ("list",)),
+        rule("batch", ("jobs",), ("list",)),
         *_guards(),
         rule("", ("events",), ("create", "patch")),
         rule("admissionregistration.k8s.io", ("mutatingwebhookconfigurations",), ("get", "patch"), (WEBHOOK,)),
