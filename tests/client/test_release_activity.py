@@ -21,7 +21,7 @@ from tidegate.kube.client import KubeClient
 from tidegate.kube.exchange import whole
 from tidegate.model import pod
 from tidegate.model.endpoint import Endpoint
-from tidegate.model.names import ACTIVITY
+from tidegate.model.names import ACTIVITY, WORK
 from tidegate.observers.proxied import ProxiedAgents
 from tidegate.release.record import Asked, Status
 from tidegate.release.scene import REVISION_LABEL, Edition, Member, Scene, Way
@@ -165,8 +165,8 @@ def test_a_pod_that_nobody_is_connected_to_is_asked_by_the_agent_of_its_node(mon
         ("queue{revision=", None),
     ],
 )
-def test_work_that_any_pod_can_tell_of_is_asked_of_the_newest_revision(monkeypatch, text, work):
-    Nodes(monkeypatch)
+def test_work_that_any_pod_can_tell_of_is_asked_of_the_newest_revision_without_agents(monkeypatch, text, work):
+    Nodes(monkeypatch, has_agents=False)
     asked = []
 
     async def exchange(request):
@@ -177,6 +177,28 @@ def test_work_that_any_pod_can_tell_of_is_asked_of_the_newest_revision(monkeypat
     assert scene.editions[0].work == work
     assert asked[0] == "/api/v1/namespaces/shop/pods/web-r2-1:9090/proxy/metrics"
     assert len(asked) == (1 if work is not None else 2), "the next one is asked where one cannot tell"
+
+
+def test_where_there_are_agents_they_ask_whoever_bears_the_question(monkeypatch):
+    Nodes(monkeypatch)
+    asked = []
+
+    async def call(self, node, request):
+        asked.append((node, request.param("pod"), request.param("revision")))
+        text = PROBE.replace("{revision}", "r1")
+        return json.dumps({"probe": text, "idle": False, "detail": "queue is 5", "amount": 5}).encode()
+
+    monkeypatch.setattr(ProxiedAgents, "call", call)
+    sight = sight_of([pod_object("web-1", "node-1", "10.0.0.1")], PROBE)
+    _, scene = counts(sight)
+    assert (scene.editions[0].work, asked) == (None, [])
+    assert [one.is_probed for one in scene.editions[1].members] == [False]
+    sight = sight_of([pod_object("web-1", "node-1", "10.0.0.1")], PROBE)
+    serving = pod_object("web-r2-1", "node-1", "10.0.0.99", {WORK: PROBE})
+    sight.pods_of["r2"] = [pod.decode(serving)]
+    _, scene = counts(sight)
+    assert (scene.editions[0].work, asked) == (5, [("node-1", "web-r2-1", "r1")])
+    assert [one.is_probed for one in scene.editions[1].members] == [True]
 
 
 PROBE = 'metric:9090/metrics#queue{revision="{revision}"}'

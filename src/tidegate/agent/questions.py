@@ -105,17 +105,19 @@ class Questions:
     async def _activity(self, request: Request) -> Response:
         """Only a pod of this node, only as its own annotation says: who may write that may ask the pod."""
         namespace, name = request.param("namespace"), request.param("pod")
-        for one in (namespace, name):
+        revision = next(iter(request.params("revision")), "")
+        for one in (namespace, name, *request.params("revision")):
             if _NAME.fullmatch(one) is None:  # it becomes part of a path that the API server is asked for
                 return _refusal(400, f"{one[:80]!r} is no name of a pod or a namespace")
         try:
             found = pods.decode(await self._api.get(PODS, name, namespace))
-            wanted = activity.of_pod(found)
+            wanted = activity.of_revision(found, revision) if revision else activity.of_pod(found)
         except (KubeError, Malformed, ValueError) as error:
             return _refusal(400, str(error))
         if found.node != self._witness.node or wanted is None or not found.ips:
             return _refusal(404, f"no pod {namespace}/{name} with an activity probe is on this node")
-        return whole(200, activity.encode_answer(await activity.DialledActivity(wanted, found.ips[0]).ask()))
+        answer = await activity.DialledActivity(wanted, found.ips[0]).ask()
+        return whole(200, activity.encode_answer(answer, is_counted=bool(revision)))
 
     async def _probe(self, request: Request) -> Response:
         try:

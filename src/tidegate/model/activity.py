@@ -17,6 +17,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+PLACE = "{revision}"
+"""In a probe of a release: the revision's name. Such a probe may be put to any live pod (a queue's length tells of work
+that no pod has yet); one without it asks each pod for its own."""
 GRAMMAR = 'http:PORT/PATH, metric:PORT/PATH#NAME{label="value"} or exec:COMMAND'
 LINE_CHARACTERS_MAX = 120
 

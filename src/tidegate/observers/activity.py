@@ -22,7 +22,7 @@ from tidegate.kube.exchange import Request, parse_target
 from tidegate.model import activity as probes
 from tidegate.model.activity import Activity, Answer
 from tidegate.model.endpoint import Endpoint
-from tidegate.model.names import ACTIVITY
+from tidegate.model.names import ACTIVITY, WORK
 from tidegate.model.pod import Pod
 from tidegate.observers.proxied import ProxiedAgents
 
@@ -57,6 +57,12 @@ def of_pod(pod: Pod, given: str = "") -> Activity | None:
         return probes.parse(text) if text else None
     except ValueError as error:
         raise ValueError(str(error) if given else f"annotation {ACTIVITY} of {pod}: {error}") from error
+
+
+def of_revision(pod: Pod, revision: str) -> Activity | None:
+    """The probe by which a pod tells of a revision's work; None without one. Raises ``ValueError``."""
+    text = pod.annotations.get(WORK, "")
+    return probes.parse(text.replace(probes.PLACE, revision)) if text else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,15 +141,19 @@ class ProxiedActivity:
 
 @dataclass(frozen=True, slots=True)
 class AgentActivity:
-    """Asked through the agent of the pod's node, which reads the probe from the pod's annotation and dials the pod."""
+    """Asked through the agent of the pod's node, which reads the probe from the pod's annotation and dials the pod.
+
+    ``revision``: asked is for its work, by the pod's other annotation (``names.WORK``)."""
 
     agents: ProxiedAgents
     pod: Pod
     activity: Activity
+    revision: str = ""
 
     async def ask(self) -> Answer:
         try:
-            request = Request("GET", ACTIVITY_PATH, (("namespace", self.pod.namespace), ("pod", self.pod.name)))
+            about = (("revision", self.revision),) if self.revision else ()
+            request = Request("GET", ACTIVITY_PATH, (("namespace", self.pod.namespace), ("pod", self.pod.name), *about))
             body = await self.agents.call(self.pod.node, request)
         except KubeError as error:
             return probes.unreadable(self.activity, str(error))
@@ -198,15 +208,18 @@ def settled(quiet: Quiet) -> Quiet:
 # --- between processes ---
 
 
-class _WireAnswer(msgspec.Struct, forbid_unknown_fields=True):
+class _WireAnswer(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     probe: str
     idle: bool | None
     detail: str
+    amount: float | None = None
 
 
-def encode_answer(answer: Answer) -> bytes:
-    """``{"probe", "idle": true|false|null, "detail"}``."""
-    return msgspec.json.encode(_WireAnswer(answer.probe, answer.is_idle, answer.detail))
+def encode_answer(answer: Answer, *, is_counted: bool = False) -> bytes:
+    """``{"probe", "idle": true|false|null, "detail", "amount"?}``. ``amount`` goes only to who knows of it: a reader of
+    before takes no field that it does not know."""
+    amount = answer.amount if is_counted else None
+    return msgspec.json.encode(_WireAnswer(answer.probe, answer.is_idle, answer.detail, amount))
 
 
 def decode_answer(body: bytes, activity: Activity) -> Answer:
@@ -217,7 +230,7 @@ def decode_answer(body: bytes, activity: Activity) -> Answer:
         return probes.unreadable(activity, f"the agent's answer is not understood: {error}")
     if raw.probe != activity.text:
         return probes.unreadable(activity, f"the pod's annotation says {raw.probe!r} now")
-    return Answer(raw.probe, raw.idle, raw.detail)
+    return Answer(raw.probe, raw.idle, raw.detail, raw.amount)
 
 
 def _judged(activity: Activity, status: int, body: bytes) -> Answer:

@@ -67,7 +67,9 @@ def decide(scene: Scene) -> Decision:
         status = msgspec.structs.replace(status, phase=view.phase.value)
     if status.phase != Phase.HALTED.value:  # why it halted stays as it was said
         status = msgspec.structs.replace(status, reason="; ".join((status.reason, *going.texts)))
-    return Decision((*coming.steps, *going.steps), status)
+    heralds = [one for one in view.scene.editions if old and one.revision == (view.serving or view.name)]
+    told = [step for one in heralds for step in shrinking.heralds(view.scene, one)]
+    return Decision((*coming.steps, *going.steps, *told), status)
 
 
 def view_of(scene: Scene) -> View:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 
 import msgspec
 
+from tidegate.model.activity import PLACE
 from tidegate.release.plan import Act, Step
 from tidegate.release.scene import Edition, Member, Question, Scene
 
@@ -20,9 +21,6 @@ IDLE_COST, BUSY_COST = -(2**31), 2**31 - 1
 """int32: the annotation's bounds."""
 MARK_SECONDS = 2.0
 """From a pod's mark to the number of pods: the ReplicaSet controller hears of them by two watches, in any order."""
-PLACE = "{revision}"
-"""In an activity probe: the revision's name. Such a probe may be put to any live pod (a queue's length tells of work
-that no pod has yet); one without it asks each pod for its own."""
 
 
 @dataclass(slots=True)
@@ -68,6 +66,14 @@ def shrink(scene: Scene, old: Sequence[Edition]) -> Shrinking:
             else:
                 found.texts.append(one)
     return found
+
+
+def heralds(scene: Scene, edition: Edition) -> Iterator[Step]:
+    """Pods that serve tell of every revision's work, once they bear the question."""
+    bare = tuple(one.name for one in edition.staying if not one.is_probed)
+    if is_shared(scene) and bare:
+        probe = {"work": scene.spec.rainbow.activity}
+        yield Step(Act.MARK, edition.revision, "any of them can tell of each revision's work", pods=bare, detail=probe)
 
 
 def work_of(scene: Scene, edition: Edition, serving: str = "") -> str:

@@ -17,15 +17,14 @@ from tidegate.kube.api import JsonObject
 from tidegate.kube.client import KubeClient
 from tidegate.kube.errors import KubeError
 from tidegate.model import activity as probes
-from tidegate.model.activity import Activity
+from tidegate.model.activity import PLACE, Activity
 from tidegate.model.endpoint import Endpoint
-from tidegate.model.names import ACTIVITY
+from tidegate.model.names import ACTIVITY, WORK
 from tidegate.model.pod import Pod
 from tidegate.observers.activity import ActivityProbe, AgentActivity, ProxiedActivity
 from tidegate.observers.proxied import ProxiedAgents, is_installed
 from tidegate.release import rainbow
 from tidegate.release.scene import Edition, Scene
-from tidegate.release.shrinking import PLACE
 
 READ_SECONDS = 2.0
 ANSWER_SECONDS = 5.0
@@ -69,7 +68,12 @@ class Work:
         scene, pods = sight.scene, sight.pods_of.get(edition.revision, [])
         activity = scene.spec.rainbow.activity
         if edition.revision not in names:
-            return replace(edition, members=tuple(replace(one, connections=None) for one in edition.members))
+            shared = activity if PLACE in activity and probes.parse(activity).kind != "exec" else ""
+            tells = {one.uid: not shared or one.annotations.get(WORK) == shared for one in pods}
+            members = tuple(
+                replace(one, connections=None, is_probed=tells.get(one.uid, True)) for one in edition.members
+            )
+            return replace(edition, members=members)
         own = _own(scene)
         needs = own.text if own is not None and own.kind != "exec" else ""
         bears = {one.uid: not needs or one.annotations.get(ACTIVITY) == needs for one in pods}
@@ -178,16 +182,21 @@ class Work:
 
     async def _work_of(self, sight: Sight, revision: str) -> int | None:
         """By the newest revision that has a ready pod: an API server keeps its connection to whom it asked for us, and
-        one that drains would never be quiet."""
-        activity = probes.parse(sight.scene.spec.rainbow.activity.replace(PLACE, revision))
+        one that drains would never be quiet. Where there are agents, these ask; a command only we can run."""
+        text = sight.scene.spec.rainbow.activity
+        activity = probes.parse(text.replace(PLACE, revision))
+        has_agents = activity.kind != "exec" and await _has_agents(self._client)
         pods = [
             one
             for edition in reversed(sight.scene.editions)
             for one in sight.pods_of.get(edition.revision, [])
-            if one.is_ready and not one.is_terminating
+            if one.is_ready and not one.is_terminating and (not has_agents or one.annotations.get(WORK) == text)
         ]
         for one in pods[:TRIED_MAX]:
-            answer = await ProxiedActivity(self._client, one, activity).ask()
+            probe: ActivityProbe = ProxiedActivity(self._client, one, activity)
+            if has_agents:
+                probe = AgentActivity(self._agents, one, activity, revision)
+            answer = await probe.ask()
             if answer.is_idle is not None:
                 return 0 if answer.is_idle else max(int(answer.amount or 1), 1)
         return None

@@ -11,20 +11,22 @@ from tidegate.engine.act import Step as Change
 from tidegate.engine.act import pointer
 from tidegate.kube.api import PODS
 from tidegate.kube.errors import ApiError
-from tidegate.model.names import ACTIVITY, DrainResult, Ending
+from tidegate.model.names import ACTIVITY, WORK, DrainResult, Ending
 from tidegate.release.plan import Step
 from tidegate.release.scene import DELETION_COST
 
 
 async def mark(ground: Ground, sight: Sight, step: Step) -> None:
-    """Annotations of pods. ``detail``: ``costs`` (pod -> deletion cost), ``activity`` (the probe they are asked by)."""
-    costs, activity = step.detail.get("costs") or {}, step.detail.get("activity")
+    """Annotations of pods. ``detail``: ``costs`` (pod -> deletion cost), ``activity`` (the probe that they are asked
+    by), ``work`` (the one by which they tell of a whole revision)."""
+    costs = step.detail.get("costs") or {}
+    probes = {ACTIVITY: step.detail.get("activity"), WORK: step.detail.get("work")}
     for name in step.pods:
         obj = sight.pods.get(name)
         if obj is None:
             continue
         wanted = {DELETION_COST: str(costs[name])} if name in costs else {}
-        wanted |= {ACTIVITY: str(activity)} if activity else {}
+        wanted |= {key: str(text) for key, text in probes.items() if text}
         changes: list[Change] = []
         if not obj["metadata"].get("annotations"):
             changes.append({"op": "add", "path": "/metadata/annotations", "value": {}})
