@@ -194,7 +194,8 @@ class Reconciler:
         decision = await run.engine.turn()
         if run.turn is not None:
             book.ready = _ready(run.turn)
-            await book.show()
+            if not decision.steps:  # else there is another turn in a moment, and one write may say both
+                await book.show()
         if decision.is_final and not _has_company(run.turn):
             await self.drop(key)
             return Outcome("at-rest")
