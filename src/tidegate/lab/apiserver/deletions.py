@@ -87,7 +87,7 @@ def pass_webhooks(row: Row, old: Version, asked: DeleteOptions, options: Options
     """Return if the webhooks let this object be deleted. They see the object as it was."""
     assert options.admission is not None
     metadata = old.object["metadata"]
-    shown = {"kind": "DeleteOptions", "apiVersion": "meta.k8s.io/v1"} | asked.shown()
+    shown: JsonObject = {"kind": "DeleteOptions", "apiVersion": "meta.k8s.io/v1", **asked.shown()}
     if options.dry_run:
         shown["dryRun"] = ["All"]
     wanted = Asked(
