@@ -155,6 +155,31 @@ def test_a_pod_is_asked_by_its_annotation_and_only_by_the_agent_of_its_node():
     play(story, annotated)
 
 
+def test_of_a_whole_revisions_work_a_pod_is_asked_by_another_annotation_and_no_gate_asks_that():
+    text = 'metric:8080/metrics#echo_queue{revision="{revision}"}'
+    annotated = deployment(gate=False, annotations=(("tidegate.dev/work", text),))
+
+    async def story(stage):
+        from tidegate.model import pod as pods
+
+        agents, pod = ProxiedAgents(stage.client), pods.decode(await stage.api.get(PODS, await first(stage), NS))
+        reader, writer = await asyncio.open_connection(pod.ips[0], 8080)
+        writer.write(b"GET /queue?revision=r1&length=7 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        await reader.read()
+        writer.close()
+        said = await AgentActivity(agents, pod, parse(text.replace("{revision}", "r1")), "r1").ask()
+        assert (said.is_idle, said.amount, said.detail) == (False, 7, "echo_queue is 7")
+        other = await AgentActivity(agents, pod, parse(text.replace("{revision}", "r2")), "r2").ask()
+        assert other.is_idle is None and "there is no sample" in other.detail
+        query = (("namespace", NS), ("pod", pod.name))
+        with pytest.raises(ApiError, match="no pod"):
+            await agents.call(pod.node, Request("GET", "/v1/activity", query))
+        with pytest.raises(ApiError, match="is no name"):
+            await agents.call(pod.node, Request("GET", "/v1/activity", (*query, ("revision", 'r1"} or {x="'))))
+
+    play(story, annotated)
+
+
 @pytest.mark.parametrize(
     ("text", "is_idle", "detail"),
     [
