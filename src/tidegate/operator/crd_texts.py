@@ -87,9 +87,9 @@ _SPEC: dict[str, Schema] = {
         "x-kubernetes-validations": [
             _rule("!has(self.steps) || self.steps.map(one, one.weight).isSorted()", "weights only grow", ".steps"),
             _rule(
-                "!has(self.steps) || (has(self.router) && self.router != 'replicas') || "
+                "!has(self.steps) || (has(self.router) && self.router == 'httproute') || "
                 "self.steps.all(one, !has(one.header) || size(one.header) == 0)",
-                "a ratio of pods cannot look at headers: a step's header takes router httproute or traefik",
+                "only an HTTPRoute can look at headers: a step's header takes router httproute",
                 ".steps",
             ),
             _rule(

@@ -229,8 +229,8 @@ def _canary(canary: Canary) -> Iterator[str]:
         elif step.weight < before:
             yield f"{where}.weight: {step.weight} is less than the {before} before it: weights only grow"
         before = max(before, step.weight)
-        if step.header and canary.router == "replicas":
-            yield f"{where}.header: a ratio of pods cannot look at headers: it takes router httproute or traefik"
+        if step.header and canary.router != "httproute":
+            yield f"{where}.header: only an HTTPRoute can look at headers: it takes router httproute"
         if step.pause_seconds is not None and step.pause_seconds < 0:
             yield f"{where}.pauseSeconds: must be 0 or more"
     if canary.router != "replicas" and not canary.route:
