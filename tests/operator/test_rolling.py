@@ -71,3 +71,16 @@ def test_killed_after_any_write_the_next_operator_ends_the_release_and_no_pod_en
     while play(lambda stage, number=kill_at: story(stage, number), manifest=deployment(replicas=2)):
         kill_at += 1
     assert kill_at > 4, "there were writes to be killed after"
+
+
+def test_a_release_of_one_pod_takes_no_more_writes_than_it_has_things_to_say():
+    async def story(stage):
+        hand = Hand(stage)
+        await asked(stage, images={"echo": "tidegate/echo:v2"})
+        await until(stage, "done")
+        await asyncio.sleep(5)
+        status = [one for one in hand.wire.writes if one.endswith("/status")]
+        assert len(status) <= 7, "claimed, begun, two words of waiting, how many are ready, done, given back"
+        await hand.leave()
+
+    play(story, deployment(replicas=1))

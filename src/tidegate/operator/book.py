@@ -6,6 +6,8 @@ import contextlib
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from tidegate import vtime
 from tidegate.client.release.book import Entry
 from tidegate.engine.act import instant
@@ -107,7 +109,8 @@ class ObjectBook:
 
     def _body(self, generation: int, status: Status) -> JsonObject:
         before: list[dict[str, Any]] = (self.obj.get("status") or {}).get("conditions") or []
-        body: JsonObject = encode_status(status)
+        # As it comes back from the API: lists, no tuples. What compares as different is written again.
+        body: JsonObject = msgspec.json.decode(msgspec.json.encode(encode_status(status)))
         body.setdefault("phase", status.phase)
         body["observedGeneration"] = generation
         body["conditions"] = conditions.of(status, before, instant(vtime.now()), generation)
