@@ -231,7 +231,7 @@ async def carry_on(
                 await engine.run(until - loop.time())
                 break
             except HeldByOther:
-                entry = await _followed(client, book, heard)
+                entry = await _followed(client, book, heard, until)
                 if entry is not None:
                     nursery.cancel()
                     return entry
@@ -242,8 +242,9 @@ async def carry_on(
     return entry
 
 
-async def _followed(client: KubeClient, book: Book, heard: Callable[[Turn], None]) -> Entry | None:
-    """Look on while another is at work; None when nobody is any more."""
+async def _followed(client: KubeClient, book: Book, heard: Callable[[Turn], None], until: float) -> Entry | None:
+    """Look on while another is at work, at most ``until`` (the loop's clock); None when nobody is any more."""
+    loop = asyncio.get_running_loop()
     while True:
         entry = await book.read()
         if entry is None:
@@ -253,9 +254,11 @@ async def _followed(client: KubeClient, book: Book, heard: Callable[[Turn], None
         is_resting = Phase(entry.status.phase) in (Phase.DONE, Phase.ABORTED, Phase.PAUSED, Phase.HALTED)
         if is_resting and entry.status.generation == entry.generation:
             return entry
+        if loop.time() >= until:
+            return entry
         if not entry.status.holder:
             return None
-        await asyncio.sleep(FOLLOW_SECONDS)
+        await asyncio.sleep(min(FOLLOW_SECONDS, max(0.0, until - loop.time())))
 
 
 async def sight_of(client: KubeClient, book: Book, about: About) -> Sight:
