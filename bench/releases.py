@@ -12,7 +12,7 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable
 
-from bench import releases_stories
+from bench import releases_flip, releases_operator, releases_rainbow, releases_stories
 from bench.figures import Figure, holds
 from bench.ground import BenchLab, lab
 from tidegate.rehearse.real import RealStage, open_stage
@@ -24,9 +24,14 @@ async def stories(ground: BenchLab, stage: RealStage) -> list[Figure]:
     return await releases_stories.show(ground, stage, os.environ.get("TIDEGATE_BENCH_STORIES", ""))
 
 
+# The operator comes last: its kinds make Releases of what command lines write.
 LINES: tuple[tuple[str, Line], ...] = (
     ("stories", stories),
+    ("flip", releases_flip.small),
+    ("rainbow", releases_rainbow.three),
+    ("six", releases_rainbow.six),
     ("plain", releases_stories.plain),
+    ("operator", releases_operator.kept),
 )
 
 

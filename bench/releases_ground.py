@@ -68,11 +68,11 @@ class Play(Scene):
 
     # --- objects ---
 
-    async def put(self, made: Object, **spec: Any) -> None:
+    async def put(self, made: Object, seconds: float = 90.0, **spec: Any) -> None:
         """The namespace, the workload, its Service; until all pods serve."""
         await self.kubectl("create", "namespace", self.namespace)
         await self.apply(made, service("web", {"app": "web"}, **spec))
-        await self.ready("app=web", made["spec"]["replicas"], 90.0)
+        await self.ready("app=web", made["spec"]["replicas"], seconds)
 
     async def remove(self) -> None:
         await self.kubectl("delete", "namespace", self.namespace, "--wait=false")
@@ -118,8 +118,9 @@ class Play(Scene):
         return await self.expect(process, f"start {version}", code)
 
     async def document(self) -> dict[str, Any]:
-        """``release status -o json``."""
-        return (await self.tidegate("release", "status", "deploy/web", "-o", "json")).document
+        """``release status -o json``; before there is a release, what one has that nobody has written yet."""
+        done = await self.tidegate("release", "status", "deploy/web", "-o", "json")
+        return done.document if done.out else {"phase": "", "reason": done.err, "revisions": [], "questions": []}
 
     # --- requests ---
 
