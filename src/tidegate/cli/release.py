@@ -93,7 +93,8 @@ def start(workload: tuple[str, str] | None, **given: Any) -> None:
 
     \b
     Exit codes: 0 done, or paused as asked    3 refused, nothing was changed
-                1 halted on a breach, named   4 done, not all of it verified
+                1 halted on a breach, named,  4 done, not all of it verified
+                  or not done by --timeout
     """
     from tidegate.cli.release_spec import Unclear, wish_of
 
@@ -294,7 +295,10 @@ async def _carried(client: Any, book: AskableBook, entry: Entry, given: dict[str
     shown = document(await sight_of(client, book, about))
     if given["output"] == "text" and not given["no_wait"]:
         click.echo(closing(shown))
-    return shown, DONE if given["no_wait"] else exit_code(shown)
+    if given["no_wait"]:
+        return shown, DONE
+    is_under_way = shown["phase"] not in ("done", "aborted", "paused")
+    return shown, FAILED if is_under_way else exit_code(shown)
 
 
 def exit_code(shown: dict[str, Any]) -> int:
