@@ -232,7 +232,9 @@ class World:
         )
 
     def _weights(self):
-        return {one.name: self._percent(one.name, self.fork.shares) for one in self.revisions}
+        found = {one.name: self._percent(one.name, self.fork.shares) for one in self.revisions}
+        gone = self.selectors.get("web-canary", {}).get(REVISION_LABEL)
+        return found if gone is None or gone in found else {**found, gone: self.fork.shares.get("web-canary", 0)}
 
     def _percent(self, revision, shares):
         marks = {name: self.selectors.get(name, {}).get(REVISION_LABEL) for name in shares}

@@ -400,3 +400,29 @@ def test_a_plan_is_told_to_its_end_with_every_promotion_that_it_takes(router, go
     found = foresee(world.scene())
     assert (found.phase, found.breaches) == ("done", ())
     golden(f"release/canary-{router}-plan.txt", "\n".join(found.lines()) + "\n")
+
+
+@pytest.mark.parametrize("router", ROUTERS)
+def test_a_rollback_goes_straight_back_past_every_step_and_analysis(router):
+    world = World(router=router, steps=((25, None), (50, None)), analysis=(SUCCESS,))
+    world.release("t2")
+    world.until(at_weight(world, 25))
+    world.promote(FULL)
+    world.to_the_end()
+    world.judge = lambda name, at: Finding(None, "nobody is there")
+    began = world.now
+    world.release("t1", rollback_to="r1")
+    world.to_the_end()
+    assert desired(world) == [("r1", 4)] and world.now - began < 45, world.text()
+
+
+@pytest.mark.parametrize("router", ROUTERS)
+def test_a_canary_that_somebody_deletes_is_aborted(router):
+    world = World(router=router, steps=((25, None),))
+    world.release("t2")
+    world.until(at_weight(world, 25))
+    world.revisions.remove(world.revision("r2"))
+    world.until(lambda: world.phase() == "aborted")
+    assert "r2 had traffic, and its Deployment is gone" in world.status.reason
+    as_it_was(world)
+    assert world.wrong == []

@@ -47,8 +47,7 @@ def _decisions(scene: Scene) -> Iterator[Decision]:
         yield from back(scene, stable)
     if incoming is stable:
         yield wait(scene, f"{stable.revision} is what is asked for, and it serves", Phase.DONE)
-    if incoming is not None:
-        yield from _dead(scene, stable, incoming)
+    yield from _dead(scene, stable, incoming)
     yield from _held(scene)
     if phase is Phase.HALTED:  # somebody asked to go on
         scene = _with(scene, phase=Phase.PROGRESSING.value, since=scene.now)
@@ -75,12 +74,16 @@ def _held(scene: Scene) -> Iterator[Decision]:
         yield Decision((), msgspec.structs.replace(halt(scene, fault).status, unverified=seen))
 
 
-def _dead(scene: Scene, stable: Edition, canary: Edition) -> Iterator[Decision]:
+def _dead(scene: Scene, stable: Edition, canary: Edition | None) -> Iterator[Decision]:
     """It had traffic, and now no pod of it is ready: that is worse than anything an analysis could say."""
-    has_traffic = scene.status.weight or scene.weights.get(canary.revision, 0)
-    if has_traffic and canary.desired and not canary.ready:
+    name = scene.status.revision
+    if not (scene.status.weight or scene.weights.get(name, 0)):
+        return
+    if canary is None:
+        yield from _abort(scene, stable, f"{name} had traffic, and its Deployment is gone")
+    elif canary.desired and not canary.ready:
         why = canary.problem or f"none of its {len(canary.staying)} pods is"
-        yield from _abort(scene, stable, f"{canary.revision} was ready and is no more: {why}")
+        yield from _abort(scene, stable, f"{name} was ready and is no more: {why}")
 
 
 def _abort(scene: Scene, stable: Edition, cause: str) -> Iterator[Decision]:
@@ -90,10 +93,15 @@ def _abort(scene: Scene, stable: Edition, cause: str) -> Iterator[Decision]:
 # --- which step ---
 
 
+def is_direct(scene: Scene) -> bool:
+    """Whether steps and analyses are let pass: somebody said so, or it goes back to a revision that was served by."""
+    return scene.spec.promoted - scene.status.promoted >= FULL or bool(scene.spec.rollback_to)
+
+
 def _where(scene: Scene) -> Scene:
     """At the step it is at: steps that were edited on the way are taken up at the share that is reached."""
     status, steps = scene.status, scene.spec.canary.steps
-    if scene.spec.promoted - status.promoted >= FULL:
+    if is_direct(scene):
         scene = _with(scene, step=len(steps), arrived=len(steps), promoted=scene.spec.promoted)
     weights = (0, *(one.weight for one in steps), 100)
     index = min(scene.status.step, len(steps))
@@ -161,7 +169,7 @@ def _percent(scene: Scene) -> int:
 
 def _asked_before(scene: Scene) -> Iterator[Decision]:
     """Before the first weight moves: can Prometheus be asked at all? What it says does not matter yet."""
-    if scene.status.arrived or scene.status.step or scene.incoming is not None:
+    if scene.status.arrived or scene.status.step or scene.incoming is not None or is_direct(scene):
         return
     for one in scene.spec.canary.analysis:
         found = scene.status.measured.get(analysis.key_of(scene.status, one, True))

@@ -75,8 +75,9 @@ def weights_of(scene: Scene, fork: Fork) -> dict[str, int]:
     found: dict[str, int] = {}
     for service, percent in fork.shares.items():
         way = scene.way(service)
-        mark = way.selector.get(REVISION_LABEL) if way is not None else None
-        revision = next((one.revision for one in scene.editions if one.mark == mark), scene.status.stable)
+        # Of a Service, or a revision, that is gone the share is nobody's: least of all the stable one's.
+        mark = way.selector.get(REVISION_LABEL, scene.status.stable) if way is not None else f"svc/{service}"
+        revision = next((one.revision for one in scene.editions if one.mark == mark), mark)
         found[revision] = found.get(revision, 0) + percent
     return found
 
