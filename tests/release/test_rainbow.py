@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from rainbow_world import World
 
+from tidegate.release.plan import Act
 from tidegate.release.scene import REVISION_LABEL
 from tidegate.release.shrinking import BUSY_COST, IDLE_COST
+from tidegate.release.strategies import decide
 
 
 def settled(world):
@@ -80,14 +83,18 @@ def test_work_that_comes_again_brings_a_drained_revision_back_before_it_is_retir
     golden("release/rainbow-revive.txt", world.text())
 
 
-def test_the_users_own_deployment_stays_at_zero_and_is_revived_too():
+def test_the_users_own_deployment_stays_at_zero_and_is_revived_as_long_as_another_would_stand():
     world = World(activity='metric:8080/metrics#queue{revision="{revision}"}', retire_seconds=5)
     release(world, 2)
-    world.until(lambda: world.phase() == "done")
-    assert world.revision("r1").desired == 0
+    world.until(lambda: world.pods("r1") == [])
+    world.play(3)
+    assert world.phase() == "progressing"
     world.revision("r1").work = 9
-    world.play(2)
+    world.play(20)
     assert world.revision("r1").desired == 3 and world.phase() == "progressing"
+    world.revision("r1").work = 0
+    world.until(lambda: world.phase() == "done")
+    assert world.revision("r1").desired == 0 and world.retired == []
 
 
 def test_what_is_not_known_is_kept(golden):
@@ -375,3 +382,41 @@ def test_whatever_clients_and_people_do_nobody_is_cut_and_all_ends_retired(seed)
     assert world.cut == []
     left = [one for one in world.revisions if one.desired]
     assert [one.name for one in left] == [world.routed_to] and len(world.revisions) <= 2
+
+
+def test_pods_that_serve_are_given_the_question_about_every_revisions_work():
+    world = World(replicas=2, activity='metric:8080/metrics#queue{revision="{revision}"}')
+    release(world, 2)
+    scene = world.scene()
+    new = scene.edition("r2")
+    bare = replace(new, members=tuple(replace(one, is_probed=False) for one in new.members))
+    decision = decide(replace(scene, editions=(scene.edition("r1"), bare)))
+    [step] = [step for step in decision.steps if step.subject == "r2"]
+    assert (step.act, step.pods) == (Act.MARK, ("web-r2-1", "web-r2-2"))
+    assert step.detail == {"work": world.spec.rainbow.activity}
+
+
+def test_pods_that_drain_bear_the_probe_before_they_are_asked():
+    world = World(replicas=2, activity="http:8080/activity")
+    release(world, 2)
+    world.play(1)
+    scene = world.scene()
+    old = scene.edition("r1")
+    bare = replace(old, members=tuple(replace(one, is_probed=False, connections=None) for one in old.members))
+    decision = decide(replace(scene, editions=(bare, scene.edition("r2"))))
+    assert [dict(step.detail) for step in decision.steps if "activity" in step.detail] == [
+        {"activity": "http:8080/activity"}
+    ]
+
+
+def test_a_selector_that_another_hand_has_changed_is_left_so():
+    world = World(replicas=2)
+    world.client(500)
+    release(world, 2)
+    world.selectors["web"][REVISION_LABEL] = "r1"
+    world.play(5)
+    assert world.phase() == "halted" and "by another hand: it is left so" in world.status.reason
+    assert world.selectors["web"][REVISION_LABEL] == "r1" and world.revision("r2").desired == 2
+    world.ask()
+    world.play(10)
+    assert world.selectors["web"][REVISION_LABEL] == "r2" and world.phase() == "progressing"

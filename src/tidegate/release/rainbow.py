@@ -247,8 +247,10 @@ def _flipped(view: View, way: Way) -> Iterator[Decision]:
     scene, goal = view.scene, view.goal
     assert goal is not None
     if view.serving != goal.revision:
-        if scene.status.step == FLIPPED and way.round == scene.status.round and not view.is_abort:
-            yield halt(scene, f"svc/{way.name} selects {view.serving} by another hand: it is left so")
+        is_asked = view.is_abort or scene.generation > scene.status.generation
+        if scene.status.step == FLIPPED and way.round == scene.status.round and not is_asked:
+            text = f"svc/{way.name} selects {view.serving} by another hand: it is left so"
+            yield halt(scene, f"{text}; `release resume` gives it to {goal.revision} again")
         yield from _rehearsed(view, way, goal)
         yield _retarget(view, way, goal, f"new connections go to {goal.revision}; {view.serving} keeps those it has")
     if not way.is_shown:

@@ -164,7 +164,7 @@ def _at_zero(scene: Scene, edition: Edition) -> Iterator[Step | str]:
     if revived is not None:
         yield revived
         return
-    if edition.is_base:
+    if edition.is_base and not is_shared(scene):
         return
     since = scene.status.idle_since.get(edition.revision)
     if edition.revision not in scene.spec.retire:
@@ -175,7 +175,10 @@ def _at_zero(scene: Scene, edition: Edition) -> Iterator[Step | str]:
             kept = f"{scene.spec.rainbow.retire_seconds:g} s"
             yield f"{edition.revision} stands at zero, for {kept} in case work comes"
             return
-    yield Step(Act.RETIRE, edition.revision, f"at zero for {scene.spec.rainbow.retire_seconds:g} s, and no work came")
+    if not edition.is_base:
+        yield Step(
+            Act.RETIRE, edition.revision, f"at zero for {scene.spec.rainbow.retire_seconds:g} s, and no work came"
+        )
 
 
 def _revived(scene: Scene, edition: Edition) -> Step | None:
