@@ -13,7 +13,7 @@ from stage import NS, deployment
 from troupe import BAD, SPECS, V2, V3, ask_for, at_rest, at_work, engine, requests, serving
 
 from tidegate.kube import wire
-from tidegate.kube.api import DEPLOYMENTS, Patch
+from tidegate.kube.api import DEPLOYMENTS, HORIZONTALPODAUTOSCALERS, Patch
 from tidegate.kube.exchange import whole
 from tidegate.release.spec import Analysis, Canary, CanaryStep, Spec
 
@@ -235,3 +235,79 @@ def test_pods_without_a_gate_are_replaced_by_gated_twins_before_they_go():
         assert await replicas(stage) == {"echo": 0, "echo-r2": 3}
 
     play(story, deployment(gate=False, grace=30), limit=900)
+
+
+AUTOSCALER = {
+    "apiVersion": "autoscaling/v2",
+    "kind": "HorizontalPodAutoscaler",
+    "metadata": {"name": "echo", "namespace": NS, "annotations": {"lab.tidegate.dev/load": "300"}},
+    "spec": {
+        "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "echo"},
+        "minReplicas": 2,
+        "maxReplicas": 12,
+        "metrics": [
+            {
+                "type": "Pods",
+                "pods": {"metric": {"name": "rps"}, "target": {"type": "AverageValue", "averageValue": "100"}},
+            }
+        ],
+    },
+}
+
+
+def test_an_autoscaler_keeps_the_old_pods_and_goes_with_the_traffic_at_the_end():
+    async def load(stage, amount):
+        """Until the autoscaler has looked twice."""
+        body = {"metadata": {"annotations": {"lab.tidegate.dev/load": str(amount)}}}
+        await stage.api.patch(HORIZONTALPODAUTOSCALERS, "echo", Patch(body), NS)
+        await asyncio.sleep(32)
+
+    async def story(stage):
+        await stage.api.create(HORIZONTALPODAUTOSCALERS, AUTOSCALER, NS)
+        async with requests(stage, pause=0.1) as seen, engine(stage, canary((25, None), (50, None))) as (made, book):
+            await resting(made, book, "paused")
+            assert await replicas(stage) == {"echo": 3, "echo-r2": 1}
+            await load(stage, 600)
+            assert await replicas(stage) == {"echo": 6, "echo-r2": 1}
+            await ask_for(book, promoted=1)
+            await resting(made, book, "paused")
+            assert await replicas(stage) == {"echo": 6, "echo-r2": 6}
+            await ask_for(book, promoted=2)
+            await at_rest(made, book)
+            found = await stage.api.get(HORIZONTALPODAUTOSCALERS, "echo", NS)
+            assert found["spec"]["scaleTargetRef"]["name"] == "echo-r2"
+            assert await replicas(stage) == {"echo": 0, "echo-r2": 6}
+            await load(stage, 900)
+            assert await replicas(stage) == {"echo": 0, "echo-r2": 9}
+        assert seen.lost == []
+
+    play(story, limit=1200)
+
+
+def test_a_rollback_goes_straight_back_to_the_deployment_of_before():
+    async def story(stage):
+        async with requests(stage) as seen, engine(stage, canary((34, 0.0))) as (made, book):
+            await at_rest(made, book)
+            assert await replicas(stage) == {"echo": 0, "echo-r2": 3}
+            await ask_for(book, rollback_to="r1", canary=canary((34, None)).canary)
+            await at_rest(made, book)
+            await asyncio.sleep(3)
+        assert seen.lost == [] and await serving(stage) == {"v1"}
+        assert await replicas(stage) == {"echo": 3}
+
+    play(story, limit=900)
+
+
+def test_a_node_that_is_drained_midway_takes_nothing_with_it():
+    async def story(stage):
+        async with requests(stage) as seen, engine(stage, canary((34, None), (67, 0.0))) as (made, book):
+            await resting(made, book, "paused")
+            pods = await stage.pods()
+            for one in [pod["metadata"]["name"] for pod in pods if pod["spec"]["nodeName"] == "node-1"]:
+                await stage.delete(one)
+            await ask_for(book, promoted=1)
+            await at_rest(made, book)
+            await asyncio.sleep(3)
+        assert seen.lost == [] and await serving(stage) == {"v2"}
+
+    play(story, limit=900)
