@@ -17,6 +17,7 @@ from tests.realcluster.scene import scene
 
 from tidegate.kube.api import DEPLOYMENTS, EVENTS, LEASES, NAMESPACES, RELEASES, Patch, Selection
 from tidegate.kube.errors import ApiError
+from tidegate.kube.exchange import Request
 from tidegate.model.names import SYSTEM_NAMESPACE
 
 pytestmark = pytest.mark.realcluster
@@ -143,3 +144,35 @@ async def test_a_release_that_is_deleted_mid_way_is_gone_and_its_deployment_goes
 async def _is_begun(here):
     found = await here.api.get(DEPLOYMENTS, "web", here.namespace)
     return found["metadata"]["generation"] > 1
+
+
+async def applied(here, image):
+    """The Deployment as a GitOps tool applies it: server-side, under its own name."""
+    container = {"name": "app", "image": image}
+    body = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "web", "namespace": here.namespace},
+        "spec": {"template": {"spec": {"containers": [container]}}},
+    }
+    headers = {"content-type": "application/apply-patch+yaml"}
+    query = (("fieldManager", "argocd"), ("force", "true"))
+    path = DEPLOYMENTS.path(here.namespace, "web")
+    answer = await here.api.request(Request("PATCH", path, query, headers, json.dumps(body).encode()))
+    return json.loads(await answer.read())
+
+
+async def test_a_release_follows_what_a_gitops_tool_applies_and_nobody_contests_a_field(real_cluster):
+    async with defined(real_cluster), scene(real_cluster, "operator-gitops") as here:
+        async with operating(real_cluster, "operator-c"):
+            await release_of(here)
+            await until(here, "done")
+            old = await here.names()
+            before = await applied(here, "registry.example/web:2")
+            await asyncio.sleep(1)
+            await until(here, "done")
+            assert not {*old} & {*await here.names()}
+            await applied(here, "registry.example/web:2")
+            await asyncio.sleep(3)
+            after = await here.api.get(DEPLOYMENTS, "web", here.namespace)
+            assert after["metadata"]["generation"] == before["metadata"]["generation"], "what was applied stays applied"
