@@ -29,6 +29,7 @@ NAMES = (
     "node_agent",
     "operator",
     "releases",
+    "releases_kernel",
     "virtual_time",
     "variants",
     "ingress",

@@ -35,13 +35,18 @@ LINES: tuple[tuple[str, Line], ...] = (
 )
 
 
-async def show(ground: BenchLab, lines: tuple[tuple[str, Line], ...]) -> list[Figure]:
+def is_asked(name: str) -> bool:
+    """Whether a line is to be played; TIDEGATE_BENCH_LINES names some of them."""
+    only = os.environ.get("TIDEGATE_BENCH_LINES", "")
+    return not only or name in only.split(",")
+
+
+async def show(ground: BenchLab) -> list[Figure]:
     """Every line in turn; one that breaks is a failure, and the others go on."""
     loop, found = asyncio.get_running_loop(), []
-    only = os.environ.get("TIDEGATE_BENCH_LINES", "")
     async with open_stage(ground.folder, ground.record) as stage:
-        for name, line in lines:
-            if only and name not in only.split(","):
+        for name, line in LINES:
+            if not is_asked(name):
                 continue
             began = loop.time()
             try:
@@ -52,6 +57,14 @@ async def show(ground: BenchLab, lines: tuple[tuple[str, Line], ...]) -> list[Fi
     return found
 
 
+def on_lab(name: str, *options: str) -> list[Figure]:
+    """All lines on one lab of three nodes in three zones."""
+    if not any(is_asked(line) for line, _ in LINES):
+        return []
+    with lab(name, "--nodes", "3", "--zones", "3", *options) as ground:
+        return asyncio.run(show(ground))
+
+
 def run() -> list[Figure]:
-    with lab("bench-releases", "--nodes", "3", "--zones", "3") as ground:
-        return asyncio.run(show(ground, LINES))
+    found = on_lab("bench-releases")
+    return [*found, *(releases_flip.large(releases_flip.LARGE) if is_asked("large") else [])]
