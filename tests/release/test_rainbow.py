@@ -260,6 +260,16 @@ def test_pods_without_a_gate_leave_by_name_once_they_are_idle():
     assert world.cut == []
 
 
+def test_where_nobody_wants_to_wait_pods_without_a_gate_end_as_without_us():
+    world = World(replicas=2, gated=False)
+    world.ask(ungated="proceed")
+    release(world, 2)
+    world.until(lambda: world.pods("r1") == [])
+    world.endings["web-1"] = "ungated: it had no gate, so nobody waited"
+    world.until(lambda: world.phase() == "done")
+    assert "drain web" not in world.text() and world.cut == []
+
+
 def test_a_new_revision_whose_pods_have_no_gate_is_never_current():
     world = World(replicas=2)
     world.bare.add("t2")

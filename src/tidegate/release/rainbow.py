@@ -54,6 +54,7 @@ class View:
 
 def decide(scene: Scene) -> Decision:
     """What to do now: for the one that comes, and for those that go."""
+    scene = _asked_again(scene)
     view = view_of(scene)
     old = draining(scene)
     view = replace(view, scene=shrinking.remembered(scene, old))
@@ -70,6 +71,15 @@ def decide(scene: Scene) -> Decision:
     heralds = [one for one in view.scene.editions if old and one.revision == (view.serving or view.name)]
     told = [step for one in heralds for step in shrinking.heralds(view.scene, one)]
     return Decision((*coming.steps, *going.steps, *told), status)
+
+
+def _asked_again(scene: Scene) -> Scene:
+    """Somebody has asked for something since it halted: what it waited for is waited for anew."""
+    status = scene.status
+    if status.phase != Phase.HALTED.value or scene.generation <= status.generation:
+        return scene
+    phase = Phase.PROGRESSING.value
+    return replace(scene, status=msgspec.structs.replace(status, phase=phase, step=BEFORE, since=scene.now))
 
 
 def view_of(scene: Scene) -> View:
@@ -118,7 +128,7 @@ def _coming(view: View) -> Iterator[Decision]:
     if way is not None and not is_first:
         yield from _flipped(view, way)
     yield from _autoscaled(view)
-    moved = {} if scene.status.stable == view.name else {"stable": view.name}
+    moved = {"stable": view.name, "step": FLIPPED}
     ending = Phase.ABORTED if view.is_abort else Phase.DONE
     what = "has all new traffic" if scene.spec.service else "takes all new work"
     yield wait(scene, f"{view.name} {what}", ending, **moved)
@@ -126,8 +136,8 @@ def _coming(view: View) -> Iterator[Decision]:
 
 def _unverified(scene: Scene) -> Iterator[Decision]:
     """A pod that ended otherwise than verified. Looked at again when somebody has asked for something since."""
-    is_latched = scene.status.phase == Phase.HALTED.value and scene.generation <= scene.status.generation
-    ended = tuple(f"pod/{pod} ended {how}" for pod, how in sorted(scene.endings.items()) if not _is_fine(how))
+    is_latched = scene.status.phase == Phase.HALTED.value
+    ended = tuple(f"pod/{pod} ended {how}" for pod, how in sorted(scene.endings.items()) if not _is_fine(scene, how))
     fresh = [one for one in ended if one not in scene.status.unverified]
     if fresh and scene.spec.on_unverified == "halt":
         decision = halt(scene, f"{fresh[0]}; see `tidegate ledger`")
@@ -136,8 +146,9 @@ def _unverified(scene: Scene) -> Iterator[Decision]:
         yield halt(scene, scene.status.reason)
 
 
-def _is_fine(ending: str) -> bool:
-    return ending.partition(":")[0] in FINE
+def _is_fine(scene: Scene, ending: str) -> bool:
+    how = ending.partition(":")[0]
+    return how in FINE or (how == "ungated" and scene.spec.ungated == "proceed")
 
 
 # --- one Service, several revisions ---
@@ -237,7 +248,7 @@ def _made(view: View) -> Iterator[Decision]:
 def _late(view: View, goal: Edition) -> Iterator[Decision]:
     limit = view.scene.spec.progress_seconds
     is_late = view.scene.now - view.scene.status.since > limit
-    if (goal.is_stalled or is_late) and view.scene.generation <= view.scene.status.generation:
+    if goal.is_stalled or is_late:
         why = goal.problem or f"{goal.available} of {goal.desired} pods of {goal.revision} are available"
         text = f"no progress for {limit:g} s: {why}"
         yield halt(view.scene, f"{text}, traffic stays on {view.serving or view.scene.status.stable}")
@@ -247,8 +258,7 @@ def _flipped(view: View, way: Way) -> Iterator[Decision]:
     scene, goal = view.scene, view.goal
     assert goal is not None
     if view.serving != goal.revision:
-        is_asked = view.is_abort or scene.generation > scene.status.generation
-        if scene.status.step == FLIPPED and way.round == scene.status.round and not is_asked:
+        if scene.status.step == FLIPPED and way.round == scene.status.round and not view.is_abort:
             text = f"svc/{way.name} selects {view.serving} by another hand: it is left so"
             yield halt(scene, f"{text}; `release resume` gives it to {goal.revision} again")
         yield from _rehearsed(view, way, goal)
