@@ -8,12 +8,15 @@ import contextlib
 import json
 import random
 
+import pytest
 from gateway_kinds import _ROUTE, HTTPROUTES, definition
-from scene import NODES, ask, play
+from scene import NODES, Mortal, ask, play
 from stage import NS
 from troupe import V2, V3, ask_for, at_rest, at_work, engine
 
+from tidegate.client.release.book import ConfigMapBook
 from tidegate.kube.api import CUSTOMRESOURCEDEFINITIONS, SERVICES, Patch, Selection
+from tidegate.kube.client import KubeClient
 from tidegate.release.spec import Canary, CanaryStep, Spec
 
 CONTROLLER = "example.net/gateway"
@@ -67,7 +70,7 @@ class Gateway:
                 self.versions[version] = self.versions.get(version, 0) + 1
             except Exception as error:
                 self.lost.append(repr(error))
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.08)
 
     async def shares(self, seconds=10.0):
         self.versions.clear()
@@ -220,6 +223,32 @@ def test_engines_that_are_killed_again_and_again_bring_it_to_its_end():
                 await at_rest(made, book)
             assert await gate.shares(3.0) == {"v2": 100}
             assert gate.lost == []
+            await as_before(stage)
+
+    play(story, limit=2000)
+
+
+@pytest.mark.parametrize("last", (6, 13, 20))
+def test_an_engine_that_is_killed_after_any_of_its_writes_is_followed_by_one_that_goes_on(last):
+    async def story(stage):
+        async with gateway(stage) as gate:
+            book = ConfigMapBook(stage.client, NS, "echo")
+            await book.begin(spec((50, 1.0)))
+            mortal = Mortal(stage.lab.lab.exchange, last)
+            async with at_work(stage, "echo", client=KubeClient(mortal, "lab")) as made:
+                running = asyncio.create_task(made.run(200))
+                dying = asyncio.create_task(mortal.died.wait())
+                await asyncio.wait((running, dying), return_when=asyncio.FIRST_COMPLETED)
+                dying.cancel()
+                running.cancel()
+                mortal.died.set()
+                with contextlib.suppress(asyncio.CancelledError, TimeoutError):
+                    async with asyncio.timeout(1):
+                        await running
+            async with at_work(stage, "echo", "engine-2", 2) as other:
+                await at_rest(other, book)
+            assert await gate.shares(3.0) == {"v2": 100}
+            assert gate.lost == [], mortal.writes[-1]
             await as_before(stage)
 
     play(story, limit=2000)
