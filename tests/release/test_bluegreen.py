@@ -183,6 +183,19 @@ def test_a_selector_changed_by_another_hand_is_left_until_somebody_decides():
     played(story, "done", "r2", {"r1": 4, "r2": 4})
 
 
+def test_a_selector_widened_by_another_hand_before_the_flip_halts_too():
+    story = Story(spec_of(promote="manual")).go()
+    del story.world.ways["web"][REVISION_LABEL]
+    story.ask(promoted=0).go(1)
+    story.world.ways["web"].pop(REVISION_LABEL, None)
+    story.go()
+    assert story.phase == "halted" and "=any by another hand" in story.status.reason, story.text()
+    story.ask(paused=False).go()
+    assert (story.phase, story.serving()) == ("paused", "r1")  # narrowed again
+    story.ask(promoted=1).go()
+    played(story, "done", "r2", {"r1": 4, "r2": 4})
+
+
 def test_an_abort_of_what_another_hand_turned_back_is_asked_about_all_the_same():
     story = Story().go()
     story.world.ways["web"][REVISION_LABEL] = "r1"

@@ -292,6 +292,21 @@ def test_a_rollout_in_place_is_refused_while_another_deployment_has_the_pods():
     play(story, limit=600)
 
 
+def test_a_deployment_that_has_the_name_already_is_left_alone_and_named():
+    async def story(stage):
+        other = deployment(replicas=1)
+        other["metadata"]["name"] = "echo-r2"
+        labels = {"app": "other"}
+        other["spec"]["selector"]["matchLabels"] = other["spec"]["template"]["metadata"]["labels"] = labels
+        await stage.api.create(DEPLOYMENTS, other)
+        async with engine(stage, spec_of()) as (made, _book):
+            status = await made.run(20)
+        assert "deployment/echo-r2 is there already, and is not of this release" in status.reason
+        assert await counts(stage) == {"echo": 3, "echo-r2": 1}
+
+    play(story, limit=600)
+
+
 def test_pods_without_a_gate_are_drained_by_label_when_their_revision_is_retired():
     async def story(stage):
         async with requests(stage) as seen, engine(stage, spec_of(keep_seconds=5)) as (made, _book):

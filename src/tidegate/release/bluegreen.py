@@ -124,7 +124,8 @@ def _decisions(scene: Scene) -> Iterator[Decision]:
     flip = _Flip(scene, main, scene.stable if scene.goes_back else scene.incoming)
     if _is_by_hand(flip) and scene.generation > scene.status.generation:
         # Somebody has decided: it is flipped anew, and what was answered about the last flip is no answer.
-        scene = replace(scene, status=msgspec.structs.replace(scene.status, step=BEFORE))
+        anew = msgspec.structs.replace(scene.status, step=BEFORE, round=scene.status.round + 1)
+        scene = replace(scene, status=anew)
         flip = replace(flip, scene=scene)
     yield from _stopped(flip)
     if flip.is_back and scene.status.step == BEFORE and (flip.has_goal or not _has_begun(flip)):
@@ -166,11 +167,14 @@ def _stopped(flip: _Flip) -> Iterator[Decision]:
 
 
 def _is_by_hand(flip: _Flip) -> bool:
-    """Whether the Service selects something else than what was flipped to. An abort that has just been asked for turns
-    it round rightly."""
-    scene = flip.scene
-    is_turning = flip.is_back and scene.status.phase != Phase.ABORTING.value
-    return scene.status.step >= FLIPPED and flip.is_written and not flip.has_goal and not is_turning
+    """Whether the Service selects something else than what it was given last. An abort that has just been asked for
+    turns it round rightly."""
+    status = flip.scene.status
+    if flip.is_back and status.phase != Phase.ABORTING.value:
+        return False
+    if status.step == BEFORE:
+        return flip.main.round == status.round and not flip.mark
+    return flip.is_written and not flip.has_goal
 
 
 def _unverified(flip: _Flip) -> Iterator[Decision]:
@@ -195,7 +199,8 @@ def _narrowed(flip: _Flip) -> Iterator[Decision]:
     if not blue.is_labelled:
         why = f"{flip.key}={blue.mark} on its pods and on all that makes them; none is restarted"
         yield go(scene, Step(Act.LABEL, blue.revision, why, detail={"service": flip.main.name}), phase=flip.phase)
-    if scene.spec.bluegreen.together or (flip.goal is not None and flip.goal.members):
+    is_anew = flip.main.round > 0  # narrowed before, and widened since by another hand
+    if scene.spec.bluegreen.together or (flip.goal is not None and flip.goal.members and not is_anew):
         return
     yield from _rehearsed(flip, blue, rehearsal_of(scene.spec.workload))
     if blue.ready < max(scene.floor, 1):

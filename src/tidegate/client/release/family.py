@@ -75,6 +75,7 @@ def _scene(sight: Sight, now: float, endings: Mapping[str, str]) -> Scene:
     ways = tuple(_ways(sight))
     editions = _adopted(sight, editions, target)
     sight.problems += _unmarked(sight, editions, target)
+    sight.problems += _taken(sight, editions, target)
     serving = _serving(editions, ways, sight)
     model = sight.deployments[serving.deployment] if serving is not None else base
     replicas = replicas_of(model)
@@ -215,6 +216,16 @@ def _unmarked(sight: Sight, editions: tuple[Edition, ...], target: str) -> Itera
     for one in editions:
         if value and one.value == value and one.fingerprint != target:
             yield f"$.spec.bluegreen.by: the new template has {key}={value}, as deployment/{one.deployment} has"
+
+
+def _taken(sight: Sight, editions: tuple[Edition, ...], target: str) -> Iterator[str]:
+    """Why the new revision's Deployment cannot be made."""
+    spec, revision = sight.entry.spec, sight.entry.status.revision
+    name = f"{spec.workload}-{revision}"
+    is_named = spec.strategy == "bluegreen" and bool(spec.bluegreen.name)
+    is_made = any(one.fingerprint == target or one.deployment == name for one in editions)
+    if revision and name in sight.deployments and not is_made and not is_named:
+        yield f"deployment/{name} is there already, and is not of this release: rename or delete it"
 
 
 def edition_of(sight: Sight, revision: str, obj: JsonObject) -> Edition:
