@@ -72,14 +72,14 @@ def judge_value(value: float, success: str) -> Finding:
     return Finding(wanted.holds(value), f"{value:g} {word} {success.strip()}")
 
 
-class _Data(msgspec.Struct, frozen=True, rename="camel"):
+class _Result(msgspec.Struct, frozen=True, rename="camel"):
     result_type: str = ""
     result: Any = None
 
 
 class _Answer(msgspec.Struct, frozen=True, rename="camel"):
     status: str = ""
-    data: _Data = _Data()
+    data: _Result = _Result()
     error: str = ""
 
 
