@@ -307,6 +307,20 @@ def test_a_deployment_that_has_the_name_already_is_left_alone_and_named():
     play(story, limit=600)
 
 
+def test_a_deployment_that_somebody_has_paused_stays_paused():
+    async def story(stage):
+        await stage.api.patch(DEPLOYMENTS, "echo", Patch({"spec": {"paused": True}}), NS)
+        async with engine(stage, spec_of()) as (made, _book):
+            status = await made.run(10)
+            assert "deployment/echo is paused" in status.reason
+            workload = await stage.api.get(DEPLOYMENTS, "echo", NS)
+            assert workload["spec"]["paused"] and "tidegate.dev/prepare" not in str(workload)
+            await stage.api.patch(DEPLOYMENTS, "echo", Patch({"spec": {"paused": None}}), NS)
+            assert (await made.run(120)).phase == "done"
+
+    play(story, limit=600)
+
+
 def test_pods_without_a_gate_are_drained_by_label_when_their_revision_is_retired():
     async def story(stage):
         async with requests(stage) as seen, engine(stage, spec_of(keep_seconds=5)) as (made, _book):

@@ -196,9 +196,7 @@ def _narrowed(flip: _Flip) -> Iterator[Decision]:
     scene, blue = flip.scene, flip.scene.stable
     if flip.mark or blue is None or not blue.members or blue is flip.goal:
         return
-    if not blue.is_labelled:
-        why = f"{flip.key}={blue.mark} on its pods and on all that makes them; none is restarted"
-        yield go(scene, Step(Act.LABEL, blue.revision, why, detail={"service": flip.main.name}), phase=flip.phase)
+    yield from _labelled(flip, blue)
     is_anew = flip.main.round > 0  # narrowed before, and widened since by another hand
     if scene.spec.bluegreen.together or (flip.goal is not None and flip.goal.members and not is_anew):
         return
@@ -207,6 +205,18 @@ def _narrowed(flip: _Flip) -> Iterator[Decision]:
         yield wait(scene, f"{blue.ready} of {blue.desired} pods of {blue.revision} are ready, it needs {scene.floor}")
     why = f"it selects {blue.revision} alone from now on, so that the next one gets nothing before the flip"
     yield _retarget(flip, blue, why, BEFORE)
+
+
+def _labelled(flip: _Flip, edition: Edition) -> Iterator[Decision]:
+    """The label on everything that is of the revision."""
+    if edition.is_labelled:
+        return
+    if edition.is_paused:
+        name = edition.deployment
+        yield wait(flip.scene, f"deployment/{name} is paused: `kubectl rollout resume deploy/{name}`", flip.phase)
+    why = f"{flip.key}={edition.mark} on its pods and on all that makes them; none is restarted"
+    step = Step(Act.LABEL, edition.revision, why, detail={"service": flip.main.name})
+    yield go(flip.scene, step, phase=flip.phase)
 
 
 def _rehearsed(flip: _Flip, edition: Edition, name: str) -> Iterator[Decision]:
@@ -240,9 +250,7 @@ def _made(flip: _Flip) -> Iterator[Decision]:
         step = Step(Act.CREATE, scene.status.revision, why, count=flip.wanted, detail=_naming(scene))
         yield go(scene, step, since=scene.now)
         return
-    if not goal.is_labelled:
-        why = f"{flip.key}={goal.mark} on its pods and on all that makes them; none is restarted"
-        yield go(scene, Step(Act.LABEL, goal.revision, why, detail={"service": flip.main.name}), phase=flip.phase)
+    yield from _labelled(flip, goal)
     is_short = goal.desired < flip.wanted and goal.ready < flip.needed
     if is_short or (goal.desired != flip.wanted and not flip.is_return):
         serving = flip.model.revision if flip.model is not None else "the one that serves"

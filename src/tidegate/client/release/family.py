@@ -253,7 +253,7 @@ def edition_of(sight: Sight, revision: str, obj: JsonObject) -> Edition:
         members=tuple(members),
         is_base=not is_ours(obj),
         is_observed=(status.get("observedGeneration") or 0) >= metadata.get("generation", 0),
-        is_paused=bool(obj["spec"].get("paused")),
+        is_paused=bool(obj["spec"].get("paused")) and PREPARED not in (metadata.get("annotations") or {}),
         is_stalled=is_stalled,
         is_labelled=bool(value) and _is_member(sight, obj) and is_labelled(sight, obj, key, value),
         is_gated=all(templates.is_gated(one) for one in (template, *live)),
