@@ -10,7 +10,8 @@ from scene import NODES, ask, play
 from stage import NS, deployment, first, node_of
 
 from tidegate.client.release.book import ConfigMapBook
-from tidegate.client.release.command import About, ReleaseOptions, carry_on, changed
+from tidegate.client.release.command import About, ReleaseOptions, carry_on, changed, sight_of
+from tidegate.client.release.document import document
 from tidegate.dataplane.facts import Unreadable
 from tidegate.dataplane.sockets import Quiet
 from tidegate.kube.api import DEPLOYMENTS, HORIZONTALPODAUTOSCALERS, PODS, SERVICES
@@ -436,3 +437,18 @@ def test_the_autoscaler_goes_on_with_the_one_that_serves_and_does_not_fight_for_
     rainbows.judged()
     assert target == "echo-r2"
     assert rainbows.pods["echo"] in ([3, 1, 0], [3, 2, 1, 0], [3, 2, 0]), "nobody scaled it up again"
+
+
+def test_status_tells_the_connections_of_those_that_drain_whoever_asks():
+    async def story(stage):
+        rainbows = Rainbows(stage, cap=6)
+        for source in NODES:
+            rainbows.comes(60, source)
+        await asyncio.sleep(1)
+        await rainbows.release("v2")
+        await rainbows.current()
+        await asyncio.sleep(10)
+        sight = await sight_of(stage.client, rainbows.book, About(NS, "echo"))
+        return {one["revision"]: (one["connections"], one["unknown"]) for one in document(sight)["revisions"]}
+
+    assert play(story, deployment(replicas=2)) == {"r1": (3, []), "r2": (0, [])}

@@ -79,7 +79,10 @@ def _asked_again(scene: Scene) -> Scene:
     if status.phase != Phase.HALTED.value or scene.generation <= status.generation:
         return scene
     phase = Phase.PROGRESSING.value
-    return replace(scene, status=msgspec.structs.replace(status, phase=phase, step=BEFORE, since=scene.now))
+    # A round of its own: where a hand has moved the Service there and back, what was answered before is nobody's word.
+    number = status.round + 1
+    status = msgspec.structs.replace(status, phase=phase, step=BEFORE, since=scene.now, round=number, asked={})
+    return replace(scene, status=status)
 
 
 def view_of(scene: Scene) -> View:

@@ -15,6 +15,7 @@ import msgspec
 
 from tidegate import vtime
 from tidegate.client.options import Identity
+from tidegate.client.release.activity import Work
 from tidegate.client.release.acts import Ground
 from tidegate.client.release.book import AskableBook, Book, Entry
 from tidegate.client.release.endings import Endings
@@ -245,11 +246,13 @@ async def carry_on(
 async def _followed(client: KubeClient, book: Book, heard: Callable[[Turn], None], until: float) -> Entry | None:
     """Look on while another is at work, at most ``until`` (the loop's clock); None when nobody is any more."""
     loop = asyncio.get_running_loop()
+    work = Work(client)
     while True:
         entry = await book.read()
         if entry is None:
             return None
         sight = await look(client, entry, vtime.now().timestamp(), {})
+        sight.scene = await work.seen(sight)
         heard(Turn(sight, decide(sight.scene), False))
         is_resting = Phase(entry.status.phase) in (Phase.DONE, Phase.ABORTED, Phase.PAUSED, Phase.HALTED)
         if is_resting and entry.status.generation == entry.generation:
@@ -266,4 +269,6 @@ async def sight_of(client: KubeClient, book: Book, about: About) -> Sight:
     entry = await book.read()
     if entry is None:
         raise none_of(about)
-    return await look(client, entry, vtime.now().timestamp(), {})
+    sight = await look(client, entry, vtime.now().timestamp(), {})
+    sight.scene = await Work(client).seen(sight)
+    return sight
