@@ -452,3 +452,23 @@ def test_status_tells_the_connections_of_those_that_drain_whoever_asks():
         return {one["revision"]: (one["connections"], one["unknown"]) for one in document(sight)["revisions"]}
 
     assert play(story, deployment(replicas=2)) == {"r1": (3, []), "r2": (0, [])}
+
+
+def test_a_queue_without_a_service_is_released_by_its_length_alone():
+    async def story(stage):
+        await stage.api.delete(SERVICES, "echo", NS)
+        await asyncio.sleep(3)
+        rainbows = Rainbows(stage, cap=6, service="", activity=QUEUE)
+        await queue(stage, "r1", 3)
+        await rainbows.release("v2")
+        await rainbows.current()
+        await queue(stage, "r1", 3)
+        await asyncio.sleep(30)
+        working = await numbers(stage)
+        await queue(stage, "r1", 0)
+        status = await rainbows.until(lambda status: status.phase == Phase.DONE.value)
+        return working, await numbers(stage), [note.text for note in status.notes]
+
+    working, left, notes = play(story, deployment(replicas=2), limit=2000)
+    assert working == {"echo": 2, "echo-r2": 2} and left == {"echo": 0, "echo-r2": 2}
+    assert not [text for text in notes if text.startswith(("ask", "retarget", "label", "expose"))]
