@@ -7,10 +7,10 @@ import asyncio
 import contextlib
 
 from scene import NODES, ask, play
-from stage import NS, deployment, first, node_of
+from stage import NS, SERVICE, deployment, first, node_of
 
 from tidegate.client.release.book import ConfigMapBook
-from tidegate.client.release.command import About, ReleaseOptions, carry_on, changed, sight_of
+from tidegate.client.release.command import About, ReleaseOptions, carry_on, changed, plan_release, sight_of
 from tidegate.client.release.document import document
 from tidegate.dataplane.facts import Unreadable
 from tidegate.dataplane.sockets import Quiet
@@ -472,3 +472,22 @@ def test_a_queue_without_a_service_is_released_by_its_length_alone():
     working, left, notes = play(story, deployment(replicas=2), limit=2000)
     assert working == {"echo": 2, "echo-r2": 2} and left == {"echo": 0, "echo-r2": 2}
     assert not [text for text in notes if text.startswith(("ask", "retarget", "label", "expose"))]
+
+
+def test_the_only_service_of_the_pods_is_taken_where_none_is_named_and_of_two_one_has_to_be():
+    async def story(stage):
+        spec = Spec("echo", "rainbow", images={"echo": "tidegate/echo:v2"})
+        book = ConfigMapBook(stage.client, NS, "echo")
+        one = await plan_release(stage.client, book, NS, spec)
+        other = {"metadata": {"name": "other", "namespace": NS}, "spec": SERVICE["spec"]}
+        await stage.api.create(SERVICES, {"apiVersion": "v1", "kind": "Service", **other})
+        two = await plan_release(stage.client, book, NS, spec)
+        for name in ("echo", "other"):
+            await stage.api.delete(SERVICES, name, NS)
+        none = await plan_release(stage.client, book, NS, spec)
+        return one, two, none
+
+    one, two, none = play(story, deployment(replicas=2))
+    assert (one.spec.service, one.refusals, one.foreseen.phase) == ("echo", (), "done")
+    assert two.refusals == ("rainbow needs a Service, and echo, other select its pods: name one with --service",)
+    assert (none.spec.service, none.refusals) == ("", ())

@@ -27,6 +27,7 @@ from tidegate.kube.api import PODS, Selection
 from tidegate.kube.client import KubeClient
 from tidegate.kube.errors import ApiError, KubeError
 from tidegate.kube.reflector import Reflector
+from tidegate.model.names import MANAGED_BY, TIDEGATE
 from tidegate.release import canary
 from tidegate.release.foresee import Foreseen, foresee
 from tidegate.release.record import Phase, Status
@@ -102,10 +103,23 @@ async def plan_release(client: KubeClient, book: Book, namespace: str, spec: Spe
 
 def with_service(spec: Spec, sight: Sight) -> Spec:
     """The strategy's Service, where none is named and only one selects the workload."""
-    if spec.strategy not in NEEDS_SERVICE or spec.service or len(sight.scene.ways) != 1:
+    names = services_of(sight)
+    if spec.strategy not in NEEDS_SERVICE or spec.service or len(names) != 1:
         return spec
-    section = msgspec.structs.replace(getattr(spec, spec.strategy), service=sight.scene.ways[0].name)
+    section = msgspec.structs.replace(getattr(spec, spec.strategy), service=names[0])
     return msgspec.structs.replace(spec, **{spec.strategy: section})
+
+
+def services_of(sight: Sight) -> list[str]:
+    """The people's Services that select pods of the workload, of whichever revision."""
+    pods = [one.labels for pods in sight.pods_of.values() for one in pods]
+    found = []
+    for name, obj in sorted(sight.services.items()):
+        selector = (obj.get("spec") or {}).get("selector") or {}
+        is_ours = (obj["metadata"].get("labels") or {}).get(MANAGED_BY) == TIDEGATE
+        if selector and not is_ours and any(selector.items() <= labels.items() for labels in pods):
+            found.append(name)
+    return found
 
 
 def _refusals(spec: Spec, sight: Sight, entry: Entry | None) -> list[str]:
@@ -113,8 +127,8 @@ def _refusals(spec: Spec, sight: Sight, entry: Entry | None) -> list[str]:
     found = list(scene.problems)
     if spec.strategy not in STRATEGIES:
         found.append(f"$.spec.strategy: {spec.strategy} is not known here")
-    elif spec.strategy in NEEDS_SERVICE and not spec.service and (spec.strategy != "rainbow" or scene.ways):
-        names = ", ".join(one.name for one in scene.ways) or "none"
+    elif spec.strategy in NEEDS_SERVICE and not spec.service and (spec.strategy != "rainbow" or services_of(sight)):
+        names = ", ".join(services_of(sight)) or "none"
         found.append(f"{spec.strategy} needs a Service, and {names} select its pods: name one with --service")
     elif not found and not decide(scene).steps and scene.template == scene.target and scene.status.is_final:
         found.append("nothing to release: the template that is asked for is the one that runs; --restart makes another")
