@@ -148,6 +148,24 @@ def test_a_rollback_to_the_warm_revision_is_reported_within_three_seconds():
     play(story, limit=600)
 
 
+def test_a_rollback_to_a_revision_that_is_gone_makes_it_anew_of_what_is_remembered():
+    async def story(stage):
+        async with requests(stage) as seen:
+            for tag in ("v2", "v3"):
+                async with engine(stage, spec_of(tag, keep_seconds=0)) as (made, book):
+                    assert (await made.run(120)).phase == "done"
+            assert await counts(stage) == {"echo": 0, "echo-r3": 3}
+            async with engine(stage, spec_of("v3", keep_seconds=0)) as (made, book):
+                await ask(book, rollback_to="r2")
+                assert (await made.run(120)).phase == "done"
+            seen.versions.clear()
+            await asyncio.sleep(1)
+        assert (seen.lost, seen.versions) == ([], {"v2"})
+        assert await counts(stage) == {"echo": 0, "echo-r4": 3}
+
+    play(story, limit=900)
+
+
 def test_an_image_that_never_comes_up_halts_before_the_flip_and_an_abort_cleans_up():
     async def story(stage):
         spec = msgspec.structs.replace(spec_of(), images={"echo": "nowhere/echo:v9"}, progress_seconds=20)

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
+import msgspec
+
 from tidegate.client.release import routers
 from tidegate.client.release.book import Entry
 from tidegate.client.release.look import Sight, bounds, controller_uid, members_of, read
@@ -146,9 +148,12 @@ def _template_of(sight: Sight, editions: tuple[Edition, ...], revision: str) -> 
     for one in editions:
         if one.revision == revision:
             return dict(sight.deployments[one.deployment]["spec"]["template"])
-    for past in reversed(sight.entry.status.history):
-        if past.revision == revision and past.template is not None:
-            return past.template
+    past = next((one for one in reversed(sight.entry.status.history) if one.revision == revision), None)
+    if past is not None and past.template is not None:
+        return past.template
+    if past is not None and past.images and sight.deployment is not None:
+        asked = msgspec.structs.replace(sight.entry.spec, template=None, images=dict(past.images), restart="")
+        return templates.wanted(asked, sight.deployment["spec"]["template"])
     raise ValueError(f"$.spec.rollbackTo: there is no revision {revision}")
 
 
@@ -238,7 +243,7 @@ def edition_of(sight: Sight, revision: str, obj: JsonObject) -> Edition:
     sight.pods_of[revision] = pods
     if spec.service:
         listed = {one.name: sight.is_listed(one, spec.service) for one in pods}
-        members = [replace(one, is_listed=listed[one.name] and not one.is_leaving) for one in members]
+        members = [replace(one, is_listed=one.is_listed and listed[one.name] and not one.is_leaving) for one in members]
     live = [one["spec"]["template"] for one in own if one["spec"].get("replicas")]
     value = _labels(template).get(key, "") if key != REVISION_LABEL else revision
     is_stalled = any(
