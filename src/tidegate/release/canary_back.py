@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from tidegate.release.canary_shares import autoscaling, later, narrowed, weighing
+from tidegate.release.canary_shares import autoscaling, narrowed, weighing
 from tidegate.release.canary_steps import (
     canary_service,
     exposed,
@@ -112,4 +112,4 @@ def _redirected(scene: Scene, stable: Edition, live: Sequence[Edition], phase: P
         yield retargeted(scene, main.name, stable, why, phase)
     why = f"all requests go to {stable.revision} before a pod of another goes"
     step = weighing(scene, {stable.revision: 100}, "", why)
-    yield go(scene, step, phase=phase, **later(scene, stable, 100))
+    yield go(scene, step, phase=phase, round=scene.status.round + 1)

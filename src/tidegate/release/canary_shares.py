@@ -90,9 +90,13 @@ def narrowed(scene: Scene, edition: Edition, phase: Phase) -> Iterator[Decision]
 
 
 def later(scene: Scene, edition: Edition, weight: int) -> dict[str, Any]:
-    """Another round where this weight was asked about before: that is no answer about what is written now."""
-    asked = scene.asked(Question(f"weighed-{weight}", edition.revision, scene.spec.canary.route, scene.status.round))
-    return {} if asked is None else {"round": scene.status.round + 1}
+    """Another round where this weight was asked about before (that is no answer about what is written now), or where
+    another is still being asked about: it will never be so."""
+    question = Question(f"weighed-{weight}", edition.revision, scene.spec.canary.route, scene.status.round)
+    number = f"/{scene.status.round}"
+    weighed = [one for key, one in scene.status.asked.items() if key.startswith("weighed-") and key.endswith(number)]
+    is_clear = scene.asked(question) is None and all(one.is_settled for one in weighed)
+    return {} if is_clear else {"round": scene.status.round + 1}
 
 
 def weighing(

@@ -31,13 +31,18 @@ ASK_SECONDS = 5.0
 Heard = Callable[[Asked], None]
 
 
+class _Otherwise(Exception):
+    """The object itself is not as asked."""
+
+
 def is_asked(question: Question) -> bool:
     """Whether the question is one about weights."""
     return question.kind == "restored" or question.kind.startswith("weighed-")
 
 
 async def answer(client: KubeClient, sight: Sight, question: Question, heard: Heard) -> Asked:
-    """Ask until it is so. For ever, if need be: cancel it. As ``asking.answer``."""
+    """Ask until it is so, or until the object itself says otherwise: then it is somebody's to write first, and ``no``.
+    For ever, if need be: cancel it. As ``asking.answer``."""
     while True:
         try:
             behind, doubts = await _look(client, sight, question)
@@ -46,6 +51,8 @@ async def answer(client: KubeClient, sight: Sight, question: Question, heard: He
             if not behind:
                 return await _settled(client, sight, question, (doubts, heard))
             heard(Asked("no", at=_now(), stragglers=behind))
+        except _Otherwise as error:
+            return Asked("no", at=_now(), stragglers=(str(error),))
         except KubeError as error:
             heard(Asked("no", at=_now(), stragglers=(f"cannot be asked: {error}",)))
         await asyncio.sleep(RETRY_SECONDS)
@@ -69,7 +76,7 @@ async def _settled(
 
 
 async def _look(client: KubeClient, sight: Sight, question: Question) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Who is behind, and who cannot be asked. Raises ``KubeError``."""
+    """Who is behind, and who cannot be asked. Raises ``KubeError``, ``_Otherwise``."""
     scene, namespace = sight.scene, sight.entry.namespace
     router, pair = ROUTERS[scene.spec.canary.router], pair_of(scene, namespace)
     obj = await client.get(router.resource, scene.spec.canary.route, namespace)
@@ -79,7 +86,7 @@ async def _look(client: KubeClient, sight: Sight, question: Question) -> tuple[t
     except ValueError as error:
         return (str(error),), ()
     if (fork.shares.get(pair.canary) if fork.is_borrowed else None) != wanted:
-        return (f"{fork.name} says otherwise: {dict(fork.shares)}",), ()
+        raise _Otherwise(f"{fork.name} says otherwise: {dict(fork.shares)}")
     behind = router.behind(obj)
     if behind:
         return behind, ()
