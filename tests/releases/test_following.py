@@ -27,3 +27,21 @@ def test_who_follows_another_at_work_leaves_after_its_timeout():
             await asyncio.gather(running, return_exceptions=True)
 
     play(story)
+
+
+def test_who_follows_tells_what_the_other_one_decided_and_nothing_of_its_own():
+    """A follower reads no connections: by its own look every revision would seem to have none."""
+
+    async def story(stage):
+        async with engine(stage, SPECS["bluegreen"]) as (made, book):
+            running = asyncio.create_task(made.run(200))
+            await asyncio.sleep(1)
+            turns = []
+            options = ReleaseOptions(Identity("bob@desk", "other"), seed=2)
+            entry = await carry_on(stage.client, book, About(NS, "echo"), options, turns.append)
+            assert entry.status.phase == "done"
+            assert turns and not any(turn.decision.steps for turn in turns)
+            assert [turn.decision.status for turn in turns] == [turn.sight.entry.status for turn in turns]
+            await running
+
+    play(story)

@@ -30,6 +30,7 @@ from tidegate.kube.reflector import Reflector
 from tidegate.model.names import MANAGED_BY, TIDEGATE
 from tidegate.release import canary
 from tidegate.release.foresee import Foreseen, foresee
+from tidegate.release.plan import Decision
 from tidegate.release.record import Phase, Status
 from tidegate.release.spec import Invalid, Spec
 from tidegate.release.strategies import STRATEGIES, decide
@@ -267,7 +268,9 @@ async def _followed(client: KubeClient, book: Book, heard: Callable[[Turn], None
             return None
         sight = await look(client, entry, vtime.now().timestamp(), {})
         sight.scene = await work.seen(sight)
-        heard(Turn(sight, decide(sight.scene), False))
+        if entry.status.generation == entry.generation:
+            # What the other one decided: it has read connections and analyses that nobody has read here.
+            heard(Turn(sight, Decision((), entry.status), False))
         is_resting = Phase(entry.status.phase) in (Phase.DONE, Phase.ABORTED, Phase.PAUSED, Phase.HALTED)
         if is_resting and entry.status.generation == entry.generation:
             return entry
