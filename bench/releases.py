@@ -41,11 +41,11 @@ def is_asked(name: str) -> bool:
     return not only or name in only.split(",")
 
 
-async def show(ground: BenchLab) -> list[Figure]:
+async def show(ground: BenchLab, lines: tuple[tuple[str, Line], ...] = LINES) -> list[Figure]:
     """Every line in turn; one that breaks is a failure, and the others go on."""
     loop, found = asyncio.get_running_loop(), []
     async with open_stage(ground.folder, ground.record) as stage:
-        for name, line in LINES:
+        for name, line in lines:
             if not is_asked(name):
                 continue
             began = loop.time()
@@ -67,4 +67,7 @@ def on_lab(name: str, *options: str) -> list[Figure]:
 
 def run() -> list[Figure]:
     found = on_lab("bench-releases")
-    return [*found, *(releases_flip.large(releases_flip.LARGE) if is_asked("large") else [])]
+    if is_asked("large"):  # hundreds of processes: a lab of their own, and nothing beside them
+        with lab("bench-releases-large", "--nodes", str(releases_flip.LARGE_NODES)) as ground:
+            found += asyncio.run(show(ground, (("large", releases_flip.large),)))
+    return found

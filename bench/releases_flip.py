@@ -10,11 +10,11 @@ import json
 from collections.abc import Sequence
 
 from bench.figures import Figure, at_most, below, counted, holds
-from bench.ground import BenchLab, lab, load
+from bench.ground import BenchLab, load
 from bench.releases_ground import IMAGE, Play, web
 from bench.verbs_ground import SETTLE_SECONDS
 from bench.verbs_objects import Object
-from tidegate.rehearse.real import RealStage, open_stage
+from tidegate.rehearse.real import RealStage
 from tidegate.rehearse.samples import Sample
 
 CONNECTIONS, PER_SECOND = 10_000, 300.0
@@ -84,16 +84,11 @@ async def small(ground: BenchLab, stage: RealStage) -> list[Figure]:
     return [*found, at_most(f"{told.name}: lost", len(told.lost), "requests", 0, f"of {told.sent:,} beside it")]
 
 
-async def _large(ground: BenchLab, replicas: int) -> list[Figure]:
-    async with open_stage(ground.folder, ground.record) as stage:
-        play = Play(ground, stage, "large", "bluegreen")
-        began = asyncio.get_running_loop().time()
-        await play.put(light(replicas), LARGE_READY_SECONDS)
-        print(f"  {replicas} pods stand after {asyncio.get_running_loop().time() - began:.0f} s", flush=True)
-        return await flipped(play, replicas)
-
-
-def large(replicas: int, *options: str) -> list[Figure]:
-    """Several slices, on a lab of its own: both revisions stand beside each other, and the lab has a process each."""
-    with lab("bench-large", "--nodes", str(LARGE_NODES), *options) as ground:
-        return asyncio.run(_large(ground, replicas))
+async def large(ground: BenchLab, stage: RealStage) -> list[Figure]:
+    """Several slices, both revisions beside each other, a process for each pod."""
+    play, loop = Play(ground, stage, "large", "bluegreen"), asyncio.get_running_loop()
+    began = loop.time()
+    await play.put(light(LARGE), LARGE_READY_SECONDS)
+    seconds = loop.time() - began
+    stood = Figure(f"blue/green, {LARGE} pods: until all are ready, for scale", seconds, "s", note=f"load {load()}")
+    return [stood, *await flipped(play, LARGE)]

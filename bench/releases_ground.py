@@ -181,7 +181,7 @@ class Play(Scene):
         async with asyncio.timeout(count / per_second * 3 + 60):
             while len(load.samples()) < count:
                 await asyncio.sleep(0.5)
-        return await load.stop()
+        return load.samples()  # it ends by itself: all were sent
 
 
 def span(samples: Sequence[Sample], since: float, until: float) -> Iterator[Sample]:

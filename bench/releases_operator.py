@@ -72,8 +72,10 @@ class Operators:
 @contextlib.asynccontextmanager
 async def operators(ground: BenchLab, stage: RealStage) -> AsyncIterator[Operators]:
     """The kinds of ``tidegate install``, and two operators."""
-    play = Play(ground, stage, "default")
-    printed = await play.tidegate("install", "--print", "--only", "crds", "--image", "none")
+    play = Play(ground, stage, SYSTEM)
+    printed = await play.expect(await play.start("install", "--print", "--only", "crds", "--image", "none"), "install")
+    if play.wrong:
+        raise RuntimeError(play.wrong[0])
     await play.kubectl("apply", "-f", "-", stdin=printed.out)
     made = Operators(ground, Path(stage.scratch) / "operators.log")
     try:

@@ -91,7 +91,7 @@ async def stay(ground: BenchLab, stage: RealStage, cap: int) -> list[Figure]:
             await play.has_traffic(number)
             await play.seat(number)
         carrying.append(await play.begin(cap + 1, "--timeout", REFUSED_TIMEOUT))
-        refused = await play.expect(carrying.pop(), "one too many")
+        refused = await play.expect(carrying.pop(), "one too many", code=1)
         stands = await play.document()
         await asyncio.sleep(STAY_SECONDS[cap])
         alive = [await play.goes(1)]
