@@ -277,6 +277,7 @@ async def _ask(
 
 async def _carried(client: Any, book: AskableBook, entry: Entry, given: dict[str, Any]) -> tuple[Any, int]:
     from tidegate.cli.ledger import default_path
+    from tidegate.cli.release_book import patience
     from tidegate.cli.release_view import Progress, closing
     from tidegate.client.identity import this_process
     from tidegate.client.release.command import About, ReleaseOptions, carry_on, sight_of
@@ -288,7 +289,10 @@ async def _carried(client: Any, book: AskableBook, entry: Entry, given: dict[str
         click.echo(f"asked for; `tidegate release status deploy/{workload} -w` shows it", err=True)
     else:
         options = ReleaseOptions(
-            identity=this_process(), ledger=Ledger(default_path()), timeout_seconds=given["timeout"] or float("inf")
+            identity=this_process(),
+            ledger=Ledger(default_path()),
+            timeout_seconds=given["timeout"] or float("inf"),
+            patience_seconds=await patience(client),
         )
         with Progress() as progress:
             await carry_on(client, book, about, options, progress.heard)

@@ -10,6 +10,7 @@ import click
 from tidegate.cli.target import Duration
 from tidegate.kube.api import DEPLOYMENTS, SERVICES, Selection
 from tidegate.kube.client import KubeClient
+from tidegate.release.scene import REVISION_LABEL
 from tidegate.release.spec import Spec, decode_spec
 
 
@@ -76,7 +77,9 @@ async def services_of(client: KubeClient, namespace: str, workload: str) -> list
     labels = (obj["spec"]["template"].get("metadata") or {}).get("labels") or {}
     found = []
     for one in (await client.list(SERVICES, Selection(namespace))).items:
-        selector = (one.get("spec") or {}).get("selector") or {}
+        # Between two releases it selects by the revision that serves, too.
+        selector = dict((one.get("spec") or {}).get("selector") or {})
+        selector.pop(REVISION_LABEL, None)
         if selector and selector.items() <= labels.items():
             found.append(one["metadata"]["name"])
     return sorted(found)

@@ -50,6 +50,8 @@ class ReleaseOptions:
     timeout_seconds: float = float("inf")
     drain_seconds: float = 300.0
     seed: int | None = None
+    patience_seconds: float = 0.0
+    """How long to leave it to another engine (an operator that leads) to begin, before this process is the engine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +207,7 @@ def changed(entry: Entry, verb: Verb, subject: str = "", is_full: bool = False) 
                 )
             return again(spec, wish="abort", paused=False)
         case "rollback":
-            to = subject or status.stable
+            to = subject or before(status)
             if not to or to == status.revision:
                 raise ValueError(
                     "no revision before this one is known: name one of `tidegate release history` with --to"
@@ -239,6 +241,7 @@ async def carry_on(
     async with Nursery() as nursery:
         nursery.start(watch.run(), name=f"watch pods of {about.namespace}")
         await watch.synced()
+        await _left_to_others(book, min(until, loop.time() + options.patience_seconds))
         while loop.time() < until:
             engine = Engine(book, ground, endings=endings)
             engine.heard = heard
@@ -256,6 +259,16 @@ async def carry_on(
     if entry is None:
         raise NoRelease(f"the release of {about} was deleted meanwhile")
     return entry
+
+
+async def _left_to_others(book: Book, until: float) -> None:
+    """Until another engine has taken up what is asked for, at most ``until`` (the loop's clock)."""
+    loop = asyncio.get_running_loop()
+    while loop.time() < until:
+        entry = await book.read()
+        if entry is None or entry.status.holder or entry.status.generation == entry.generation:
+            return
+        await asyncio.sleep(FOLLOW_SECONDS / 10)
 
 
 async def _followed(client: KubeClient, book: Book, heard: Callable[[Turn], None], until: float) -> Entry | None:
