@@ -92,14 +92,20 @@ def test_what_was_aborted_can_be_asked_for_again():
 def test_a_rollback_while_warm_is_at_once(golden):
     story = Story().go()
     began = story.world.now
+    told = len(story.moments)
     story.ask("t1", rollback_to="r1").until(settled)
+    assert story.moments[told + 1].step.act is Act.RETARGET
     assert story.world.now - began <= 1.0  # the observers' answer, nothing else
     story.go()
     golden("release/bluegreen-rollback.txt", played(story, "done", "r1", {"r1": 4, "r2": 4}))
 
 
 def test_a_rollback_to_one_that_is_retired_makes_its_pods_first():
-    story = Story(spec_of(keep_seconds=0)).go().ask("t1", rollback_to="r1").go()
+    story = Story(spec_of(keep_seconds=0)).go()
+    told = len(story.moments)
+    story.ask("t1", rollback_to="r1").go()
+    acts = [one.step.act for one in story.moments[told + 1 :] if one.step]
+    assert acts[:3] == [Act.SCALE, Act.EXPOSE, Act.RETARGET]  # their labels are asked about like any other's
     played(story, "done", "r1", {"r1": 4})
 
 

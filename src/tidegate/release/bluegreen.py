@@ -104,7 +104,15 @@ class _Flip:
     @property
     def is_return(self) -> bool:
         """Back to a revision that had the traffic before: nobody waits for more than has to be."""
-        return self.is_back or self.scene.spec.rollback_to != ""
+        wanted = self.scene.spec.rollback_to
+        return self.is_back or (self.goal is not None and wanted != "" and self.goal.revision == wanted)
+
+    @property
+    def is_warm(self) -> bool:
+        """Back to one whose pods stand, as the first look at it says: the EndpointSlice controller has long known them.
+        Once anything had to be done for it, that is asked like for any other."""
+        phase = self.scene.status.phase
+        return self.is_return and (phase != Phase.ABORTING.value if self.is_back else phase == Phase.PENDING.value)
 
     @property
     def needed(self) -> int:
@@ -292,13 +300,14 @@ def _flipped(flip: _Flip) -> Decision:
 def _flips(flip: _Flip) -> Iterator[Decision]:
     scene, goal, status = flip.scene, flip.goal, flip.scene.status
     assert goal is not None
-    if not flip.is_return:
-        preview = scene.spec.bluegreen.preview or rehearsal_of(scene.spec.workload)
+    preview = scene.spec.bluegreen.preview or rehearsal_of(scene.spec.workload)
+    if not flip.is_warm:
         yield from _rehearsed(flip, goal, preview)
-        if scene.spec.bluegreen.promote == "manual" and scene.spec.promoted <= status.promoted:
-            where = f", to be tried by svc/{preview}" if scene.spec.bluegreen.preview else ""
-            reason = f"{goal.ready} pods of {goal.revision} are ready{where}: `release promote` flips"
-            yield wait(scene, reason, Phase.PAUSED)
+    is_manual = scene.spec.bluegreen.promote == "manual" and scene.spec.promoted <= status.promoted
+    if is_manual and not flip.is_return:
+        where = f", to be tried by svc/{preview}" if scene.spec.bluegreen.preview else ""
+        reason = f"{goal.ready} pods of {goal.revision} are ready{where}: `release promote` flips"
+        yield wait(scene, reason, Phase.PAUSED)
     why = f"from {flip.serving.revision} " if flip.serving is not None and flip.serving is not goal else ""
     yield _retarget(flip, goal, f"{why}to {goal.revision}: {goal.ready} of its pods are ready", FLIPPED)
 
