@@ -10,6 +10,7 @@ from stage import deployment
 
 from tidegate.kube.api import DEPLOYMENTS, RELEASES, SERVICES
 from tidegate.kube.errors import ApiError
+from tidegate.model.names import HELD
 
 
 async def rolled_out(stage, image, replicas=3):
@@ -110,3 +111,38 @@ def test_a_release_that_is_deleted_while_no_operator_runs_goes_when_one_comes():
         await again.leave()
 
     play(story)
+
+
+async def held(stage):
+    """Pods that a verb holds: out of their Services or let go by their owner."""
+    return [one["metadata"]["name"] for one in await stage.pods() if HELD in (one["metadata"].get("labels") or {})]
+
+
+@pytest.mark.parametrize("after", [0.5, 1.5, 3.5])
+def test_deleted_while_a_pod_without_a_gate_is_drained_by_label_that_pod_comes_to_its_end(after):
+    async def story(stage):
+        hand = Hand(stage)
+        await asked(stage, images={"echo": "tidegate/echo:v2"})
+        await asyncio.sleep(after)
+        begun = await held(stage)
+        assert await deleted(stage) < 30
+        assert await held(stage) == [], "nobody is left behind"
+        assert len(await stage.pods()) == 2
+        assert {(stage.result(name) or {}).get("result") for name in begun} <= {"verified"}
+        await hand.leave()
+
+    play(story, deployment(replicas=2, gate=False))
+
+
+def test_at_its_end_a_release_waits_for_the_last_pod_that_is_drained_by_label():
+    async def story(stage):
+        hand = Hand(stage)
+        old = [one["metadata"]["name"] for one in await stage.pods()]
+        await asked(stage, images={"echo": "tidegate/echo:v2"})
+        await until(stage, "done")
+        await asyncio.sleep(30)
+        assert await held(stage) == []
+        assert {(stage.result(name) or {}).get("result") for name in old} == {"verified"}
+        await hand.leave()
+
+    play(story, deployment(replicas=2, gate=False))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from operator_stage import NS, Hand, asked, condition, play, until
 from stage import deployment
 
 from tidegate.kube import wire
 from tidegate.kube.api import DEPLOYMENTS, DRAINS, Selection
 from tidegate.kube.exchange import Request
+from tidegate.model.names import HELD
 from tidegate.operator.drain_object import entry_of
 
 
@@ -48,7 +50,8 @@ def test_a_release_object_rolls_its_deployment_and_every_old_pod_ends_verified()
     play(story)
 
 
-def test_killed_after_any_write_the_next_operator_ends_the_release_and_no_pod_ends_unverified():
+@pytest.mark.parametrize(("is_gated", "step"), [(True, 1), (False, 7)])
+def test_killed_after_any_write_the_next_operator_ends_the_release_and_no_pod_ends_unverified(is_gated, step):
     async def story(stage, kill_at):
         first = Hand(stage, kill_at=kill_at)
         old = [one["metadata"]["name"] for one in await stage.pods()]
@@ -62,14 +65,16 @@ def test_killed_after_any_write_the_next_operator_ends_the_release_and_no_pod_en
         second = Hand(stage, "operator-b", port=18082)
         await over
         assert await image_of(stage) == "tidegate/echo:v2"
+        await asyncio.sleep(20)
         assert {(stage.result(name) or {}).get("result") for name in old} == {"verified"}
+        assert not [one for one in await stage.pods() if HELD in one["metadata"]["labels"]], "nobody is left behind"
         await second.leave()
         assert "a bug" not in "".join(second.lines)
         return was_killed
 
     kill_at = 1
-    while play(lambda stage, number=kill_at: story(stage, number), manifest=deployment(replicas=2)):
-        kill_at += 1
+    while play(lambda stage, number=kill_at: story(stage, number), deployment(replicas=2, gate=is_gated)):
+        kill_at += step
     assert kill_at > 4, "there were writes to be killed after"
 
 

@@ -28,7 +28,8 @@ from tidegate.operator.watch import ReleaseSeen, TypedWatch, WorkloadSeen
 from tidegate.release.record import Phase
 from tidegate.vtime import Nursery
 
-WORKERS = 8
+WORKERS = 32
+"""A look waits for the API most of its time, a request after the other."""
 WAKE_SECONDS = 0.1
 """Changes of one workload come in bursts: one look serves them."""
 RESYNC_SECONDS = 10 * 3600.0
@@ -254,9 +255,11 @@ class Operator:
 
 
 def _needs_look(seen: ReleaseSeen) -> bool:
-    """Whether a Release that is seen for the first time is not at rest."""
+    """Whether a Release that is seen for the first time is not at rest. One that an engine did not give back was in the
+    middle of something, whatever its phase says."""
     is_final = seen.status.phase in (Phase.DONE.value, Phase.ABORTED.value)
-    return not is_final or seen.status.generation != seen.metadata.generation or bool(seen.metadata.deletion_timestamp)
+    is_about_this = seen.status.generation == seen.metadata.generation
+    return not is_final or not is_about_this or bool(seen.status.holder or seen.metadata.deletion_timestamp)
 
 
 def _is_asked_anew(old: ReleaseSeen, new: ReleaseSeen) -> bool:

@@ -23,6 +23,7 @@ from tidegate.operator import farewell
 from tidegate.operator.book import FINALIZER, ObjectBook
 from tidegate.operator.conditions import Word
 from tidegate.operator.events import Kind, Recorder
+from tidegate.operator.finishing import BY, Finishing
 from tidegate.operator.territory import Plot, Territories
 from tidegate.operator.watch import ReleaseSeen
 from tidegate.release.plan import Decision
@@ -71,6 +72,10 @@ class Reconciler:
     rng: random.Random
     ledger: Ledger | None = None
     _runs: dict[Key, _Run] = field(default_factory=dict)
+    _finishing: Finishing = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._finishing = Finishing(self.client, self._identity, self.ledger)
 
     async def look(self, key: Key) -> Outcome:
         """Raises ``KubeError``, ``HeldByOther``."""
@@ -111,6 +116,7 @@ class Reconciler:
 
     async def drop_all(self) -> None:
         await asyncio.gather(*(self.drop(key) for key in list(self._runs)))
+        await self._finishing.stop()
 
     def is_under_way(self, key: Key) -> bool:
         return key in self._runs
@@ -163,7 +169,9 @@ class Reconciler:
         if FINALIZER not in (book.obj["metadata"].get("finalizers") or ()):
             return Outcome("gone")
         told = await farewell.let_go(self.client, key[0], workload, phase) if workload else ()
-        for text in told:
+        if workload and await self._finishing.finish(key[0], workload):
+            return Outcome("finishing", STEP_SECONDS)
+        for text in (*told, *self._finishing.stuck()):
             self.recorder.write(book.obj, "Warning", "LeftBehind", text)
         await book.finalize(False)
         return Outcome("gone")
@@ -179,6 +187,7 @@ class Reconciler:
             await self.drop(key)
             return Outcome("no-deployment")
         if run.engine is None:
+            await self._finishing.finish(key[0], workload)
             run.plot = territory.plot(self.client, workload, ())
             ground = Ground(self.client, self._identity(), self.ledger, self.rng.getrandbits(32))
             run.engine = Engine(book, ground, run.plot, territory.endings(workload))
@@ -196,7 +205,11 @@ class Reconciler:
             book.ready = _ready(run.turn)
             if not decision.steps:  # else there is another turn in a moment, and one write may say both
                 await book.show()
-        if decision.is_final and not _has_company(run.turn):
+        if decision.is_final and not run.engine.is_busy and not _has_company(run.turn):
+            if await self._finishing.finish(key[0], workload):
+                return Outcome("finishing", STEP_SECONDS)
+            for text in self._finishing.stuck():
+                self.recorder.write(book.obj, "Warning", "LeftBehind", text)
             await self.drop(key)
             return Outcome("at-rest")
         return Outcome("looked", _seconds(decision))
@@ -218,7 +231,7 @@ class Reconciler:
         return book
 
     def _identity(self) -> Identity:
-        return Identity(f"tidegate {self.identity}", f"{PREFIX}{self.identity}", _is_alive)
+        return Identity(f"{BY}{self.identity}", f"{PREFIX}{self.identity}", _is_alive)
 
 
 def _is_alive(holder: str) -> bool | None:

@@ -206,6 +206,7 @@ class ReleaseStatusSeen(msgspec.Struct, frozen=True, gc=False):
 
     phase: str = "pending"
     generation: int = 0
+    holder: str = ""
 
 
 class ReleaseSeen(msgspec.Struct, frozen=True, gc=False):

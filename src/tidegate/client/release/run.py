@@ -252,6 +252,11 @@ class Engine:
         return f"{step.act.name}/{step.question.key if step.question is not None else step.subject}"
 
     @property
+    def is_busy(self) -> bool:
+        """Whether a long step is under way: pods that are being drained, an observer that is asked."""
+        return bool(self._beside)
+
+    @property
     def failures(self) -> tuple[str, ...]:
         """Why long steps came to nothing last time."""
         return tuple(self._failures[key] for key in sorted(self._failures))
