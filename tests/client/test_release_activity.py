@@ -67,12 +67,13 @@ class Nodes:
 
     def __init__(self, monkeypatch, live=(), blind=(), has_agents=True):
         self.live, self.blind, self.asked = dict(live), blind, []
+        self.why = "no LISTEN socket for {}"
 
         async def connections(_, node, endpoints):
             self.asked.append((node, tuple(map(str, endpoints))))
             bad = [one for one in endpoints if one.address in self.blind]
             if bad:
-                return Quiet(unreadable=tuple(Unreadable(f"no LISTEN socket for {one}", node) for one in bad))
+                return Quiet(unreadable=tuple(Unreadable(self.why.format(one), node) for one in bad))
             wanted = {one.address for one in endpoints}
             sockets = [
                 Socket(Endpoint(ip, 8080), Endpoint("10.9.9.9", 40_000 + number), "ESTABLISHED", 0, number)
@@ -282,6 +283,17 @@ def test_a_deaf_pod_that_never_served_has_no_connections(monkeypatch):
     made["status"] |= pod_status("False", "2026-01-01T00:00:00Z", running("2026-01-01T00:00:05Z"))["status"]
     served = pod_object("web-2", "node-1", "10.0.0.2")
     Nodes(monkeypatch, blind=("10.0.0.1", "10.0.0.2"))
+    found, _ = counts(sight_of([made, served]))
+    assert (found["web-1"], found["web-2"]) == (0, None)
+
+
+def test_a_pod_that_nothing_runs_of_has_no_connections_where_its_node_knows_no_such_address(monkeypatch):
+    """A version that cannot be pulled is given up: on real network namespaces its pods have none."""
+    made = pod_object("web-1", "node-1", "10.0.0.1")
+    made["status"] |= pod_status("False", "2026-01-01T00:00:00Z", WAITING)["status"]
+    served = pod_object("web-2", "node-1", "10.0.0.2")
+    nodes = Nodes(monkeypatch, blind=("10.0.0.1", "10.0.0.2"))
+    nodes.why = "none of this node's network namespaces have {}, expected is one"
     found, _ = counts(sight_of([made, served]))
     assert (found["web-1"], found["web-2"]) == (0, None)
 

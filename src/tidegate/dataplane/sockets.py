@@ -28,6 +28,8 @@ FLUSHING = frozenset({"FIN_WAIT1", "CLOSING", "LAST_ACK"})
 TIME_WAIT = "06"
 WILDCARDS = ("0.0.0.0", "::")
 _DEAF = "no LISTEN socket for"
+NOWHERE = "none of this node's network namespaces have"
+"""What a node says of a pod's address that no process of it has: the pod's sandbox is not there (yet, or any more)."""
 NO_INBOUND = "no inbound sockets and no activity probe: whether it is working is not known"
 """A pod that listens nowhere (a queue worker, a batch job) is not idle because nobody is connected to it."""
 
@@ -71,8 +73,16 @@ class Quiet:
     @property
     def is_deaf(self) -> bool:
         """Whether all that keeps it from being told is that the pod does not listen where it should."""
+        return self._is_only(_DEAF)
+
+    @property
+    def is_nowhere(self) -> bool:
+        """Whether all that keeps it from being told is that nothing on the node has the pod's address."""
+        return self._is_only(NOWHERE)
+
+    def _is_only(self, reason: str) -> bool:
         is_silent = not self.live and not self.busy
-        return bool(self.unreadable) and is_silent and all(one.reason.startswith(_DEAF) for one in self.unreadable)
+        return bool(self.unreadable) and is_silent and all(one.reason.startswith(reason) for one in self.unreadable)
 
     def __str__(self) -> str:
         if self.unreadable:

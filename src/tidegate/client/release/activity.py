@@ -164,8 +164,8 @@ class Work:
     async def _alone(self, sight: Sight, pod: Pod, at: tuple[Endpoint, ...]) -> int | None:
         """One pod, where the answer for all of its node could not be had."""
         quiet = await self._ask(pod.node, at)
-        if quiet.is_deaf and never_served(sight.pods[pod.name]):
-            return 0
+        if (quiet.is_deaf or quiet.is_nowhere) and never_served(sight.pods[pod.name]):
+            return 0  # no process has its address: nothing in it can have accepted a connection
         has_word = bool(sight.scene.spec.rainbow.activity)
         if quiet.unreadable or (NO_INBOUND in quiet.doubts and not has_word):
             return None

@@ -71,7 +71,8 @@ def namespaces_of(addresses: tuple[str, ...]) -> dict[str, str]:
             found[address].append(f"/proc/{pid}/ns/net")
     for address, paths in found.items():
         if len(paths) != 1:
-            raise NotFound(f"{len(paths) or 'none'} of this node's network namespaces have {address}, expected is one")
+            many = f"{len(paths)} of this node's network namespaces have"
+            raise NotFound(f"{many if paths else sockets.NOWHERE} {address}, expected is one")
     return {address: path for address, [path] in found.items()}
 
 
