@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Sequence
 
 from bench.figures import Figure, at_most, below, counted, holds
 from bench.ground import BenchLab, load
 from bench.releases_ground import IMAGE, Play, web
-from bench.verbs_ground import SETTLE_SECONDS
+from bench.verbs_ground import SETTLE_SECONDS, Done
 from bench.verbs_objects import Object
 from tidegate.rehearse.real import RealStage
 from tidegate.rehearse.samples import Sample
@@ -46,6 +47,12 @@ def reached(name: str, samples: Sequence[Sample], blue: str) -> list[Figure]:
     ]
 
 
+def word_after(done: Done) -> float:
+    """Of a command's progress lines ("   1.5 s  r1 has ..."): seconds from the first step to the last word."""
+    told = [line.split(" s  ")[0] for line in done.err.splitlines() if " s  " in line]
+    return float(told[-1]) if told else math.inf
+
+
 async def flipped(play: Play, replicas: int) -> list[Figure]:
     """There and back; the namespace has its workload already."""
     title, loop = f"blue/green, {replicas} pods", asyncio.get_running_loop()
@@ -66,6 +73,7 @@ async def flipped(play: Play, replicas: int) -> list[Figure]:
         Figure(f"{title}: from the command to its end", there, "s", note=f"{len(slices['items'])} slices"),
         *reached(f"{title}, after the flip", flip, "v1"),
         below(f"{title}: rollback, command to exit", seconds, "s", BACK_SECONDS_MAX, f"load {load()}"),
+        Figure(f"{title}: rollback, from the write on the Service to the word", word_after(back), "s"),
         *reached(f"{title}, after the rollback", after, "v2"),
         holds(f"{title}: the commands end well", not play.wrong, "; ".join(play.wrong) or said),
         Figure(f"{title}: questions that the release asked", len(asked), "", note=json.dumps(sorted(
