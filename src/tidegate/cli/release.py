@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tidegate.kube.kubeconfig import Cluster
 
 WORKLOAD = Reference("deploy")
-LOOK_SECONDS = 0.5
+REASON_WIDTH = 100
 Option = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
@@ -260,13 +260,15 @@ async def _ask(
     cluster: Cluster, about: tuple[str, str], asked: tuple[Verb, str], given: dict[str, Any]
 ) -> tuple[Any, int]:
     from tidegate.cli.release_book import opened
-    from tidegate.client.release.command import About, ask_release, changed
+    from tidegate.client.release.command import About, ask_release, changed, sight_of, unknown
     from tidegate.kube.connect import open_cluster
 
     async with open_cluster(cluster) as client:
         _where(cluster, about[0])
         try:
             book = await opened(client, About(*about))
+            if wrong := unknown(await sight_of(client, book, About(*about)), *asked):
+                fail(wrong, REFUSED)
             entry = await ask_release(
                 book, About(*about), lambda found: changed(found, *asked, bool(given.get("full")))
             )
@@ -319,6 +321,7 @@ def _where(cluster: Cluster, namespace: str) -> None:
 
 async def _list(cluster: Cluster, namespace: str, given: dict[str, Any]) -> tuple[Any, int]:
     from tidegate.cli.release_book import releases
+    from tidegate.cli.release_view import short
     from tidegate.cli.table import table
     from tidegate.client.release.document import summary
     from tidegate.kube.connect import open_cluster
@@ -330,7 +333,8 @@ async def _list(cluster: Cluster, namespace: str, given: dict[str, Any]) -> tupl
     elif given["output"] == "table":
         keys = ["namespace"] if given["all_namespaces"] else []
         keys += ["workload", "strategy", "phase", "revision", "stable", "reason"]
-        lines = table([[str(one[key]) for key in keys] for one in found], [key.upper() for key in keys])
+        rows = [[short(str(one[key]), REASON_WIDTH) for key in keys] for one in found]
+        lines = table(rows, [key.upper() for key in keys])
         click.echo("\n".join(lines) or f"no release in {'any namespace' if given['all_namespaces'] else namespace}")
     return {"items": found}, DONE
 

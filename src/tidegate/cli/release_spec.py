@@ -64,10 +64,11 @@ async def spec_of(client: KubeClient, namespace: str, wish: dict[str, Any]) -> S
     section = wish.get(strategy) or {}
     if strategy != "rolling" and isinstance(section, dict) and not section.get("service"):
         names = await services_of(client, namespace, str(wish.get("workload")))
-        if len(names) != 1:
-            found = f"{', '.join(names)} select its pods" if names else "no Service selects its pods"
-            raise Unclear(f"{strategy} moves a Service, and {found}: name one with --service")
-        wish = {**wish, strategy: {**section, "service": names[0]}}
+        if len(names) > 1 or (not names and strategy != "rainbow"):  # work may come by other ways than a Service
+            many = f"{', '.join(f'svc/{one}' for one in names)} select its pods: name one with --service"
+            none = "no Service selects its pods: make one, or name one with --service"
+            raise Unclear(f"{strategy} moves a Service, and {many if names else none}")
+        wish = {**wish, strategy: {**section, **({"service": names[0]} if names else {})}}
     return decode_spec(wish)
 
 
@@ -105,6 +106,8 @@ def _section(strategy: str, given: dict[str, Any]) -> dict[str, Any]:
         "steps": "steps", "route": "route", "cap": "cap", "activity": "activity", "service": "service",
     }  # fmt: skip
     own = known[strategy]
+    if strategy == "canary" and not given["steps"]:
+        raise Unclear("a canary needs --steps, such as 10:5m,50:promote,100")
     for key, option in options.items():
         if given[option] and key not in own:
             raise Unclear(f"--{option} says nothing to strategy {strategy}")

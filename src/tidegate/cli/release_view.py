@@ -20,11 +20,16 @@ if TYPE_CHECKING:
     from tidegate.client.release.run import Turn
     from tidegate.kube.kubeconfig import Cluster
     from tidegate.release.foresee import Foreseen
-    from tidegate.release.plan import Step
 
 LOOK_SECONDS = 0.5
 NOTES_SHOWN = 6
 NAMES_SHOWN = 3
+PROBLEM_WIDTH = 60
+_PAUSED, _STAYING = "paused: ", "wait: stays at "
+"""How moments begin at which a release waits because somebody wants it to."""
+
+
+_RESTING = ("done", "aborted", "paused", "halted")
 
 
 def plan_lines(plan: ReleasePlan) -> Iterator[str]:
@@ -35,11 +40,13 @@ def plan_lines(plan: ReleasePlan) -> Iterator[str]:
     service = f", svc/{spec.service}" if spec.service else ""
     yield f"release deploy/{spec.workload}, {spec.strategy}{service}: {what}"
     seen = plan.foreseen
-    if seen is not None:
+    if seen is not None and not plan.refusals:
         for number, text in enumerate(foreseen_steps(seen), start=1):
             yield f"  {number}. {text}"
         pods = f"{seen.most_pods} pods at most beside each other"
-        yield f"  foreseen: {seen.phase} after {seen.seconds:.0f} s if new pods need 2 s and old ones 1.5 s, {pods}"
+        given = "new pods need 2 s and old ones 1.5 s"
+        given += ", and nobody waits to promote" if any(one.text.startswith(_PAUSED) for one in seen.moments) else ""
+        yield f"  foreseen: {seen.phase} after {seen.seconds:.0f} s if {given}; {pods}"
     for note in plan.notes:
         yield f"  note: {note}"
     for refusal in plan.refusals:
@@ -47,19 +54,21 @@ def plan_lines(plan: ReleasePlan) -> Iterator[str]:
 
 
 def foreseen_steps(seen: Foreseen) -> list[str]:
-    """Each step once: what is asked for again while it goes on is no other step."""
+    """Each step once, and each pause: what is asked for again while it goes on is no other step."""
     found: list[str] = []
-    before: Step | None = None
+    before: tuple[Any, ...] = ()
     for one in seen.moments:
-        if one.step is None:
+        if one.step is not None:
+            key: tuple[Any, ...] = (one.step.act, one.step.subject, one.step.reason)
+            text = one.text
+        elif one.text.startswith((_PAUSED, _STAYING)):
+            text = one.text.partition(": ")[2]
+            key = (text,)
+        else:
             continue
-        if before is None or (before.act, before.subject, before.reason) != (
-            one.step.act,
-            one.step.subject,
-            one.step.reason,
-        ):
-            found.append(one.text)
-        before = one.step
+        if key != before:
+            found.append(text)
+        before = key
     return found
 
 
@@ -81,10 +90,17 @@ def lines(shown: dict[str, Any]) -> Iterator[str]:
             yield f"  assumed: {name}"
     for text in shown["problems"]:
         yield f"  cannot be read: {text}"
+    if not shown["atWork"] and shown["phase"] not in _RESTING:
+        yield f"  nobody is at work on it: `tidegate release resume deploy/{shown['workload']}` goes on"
     for text in shown["unverified"]:
         yield f"  not verified: {text}"
     for note in shown["notes"][-NOTES_SHOWN:]:
         yield f"  {note['at'][11:19]}  {note['text']}"
+
+
+def short(text: str, width: int = PROBLEM_WIDTH) -> str:
+    """Its beginning, for a column of a table."""
+    return text if len(text) <= width else f"{text[: width - 4].rstrip()} ..."
 
 
 def _row(one: dict[str, Any]) -> tuple[str, ...]:
@@ -99,7 +115,7 @@ def _row(one: dict[str, Any]) -> tuple[str, ...]:
         conns,
         "" if one["weight"] is None else f"{one['weight']} %",
         " ".join(f"{name}={image}" for name, image in sorted(one["images"].items())),
-        one["problem"],
+        short(one["problem"]),
     )
 
 
@@ -129,7 +145,8 @@ class Progress:
 
     def __init__(self) -> None:
         self._live: Live | None = None
-        self._last = ""
+        self._last: tuple[str, ...] = ()
+        """What was told of the look before: a step that goes on for several is told once."""
         self._began = 0.0
 
     def __enter__(self) -> Progress:
@@ -158,11 +175,12 @@ class Progress:
             return
         now = asyncio.get_running_loop().time()
         self._began = self._began or now
-        fresh = [(f"{step.act} {step.subject} {step.reason}", str(step)) for step in turn.decision.steps]
-        for key, text in fresh or [(turn.decision.status.reason,) * 2]:
-            if text and key != self._last:
-                self._last = key
+        fresh = {f"{step.act} {step.subject} {step.reason}": str(step) for step in turn.decision.steps}
+        told = fresh or {turn.decision.status.reason: turn.decision.status.reason}
+        for key, text in told.items():
+            if text and key not in self._last:
                 click.echo(f"{now - self._began:6.1f} s  {text}", err=True)
+        self._last = tuple(told)
 
 
 async def watched(cluster: Cluster, namespace: str, workload: str, given: dict[str, Any]) -> tuple[Any, int]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
-from tidegate.release.plan import Act, Decision, Step, go, halt, wait
+from tidegate.release.plan import Act, Decision, Step, counted, go, halt, wait
 from tidegate.release.record import Phase, Status
 from tidegate.release.scene import Edition, Question, Scene, Way, key_of
 
@@ -306,7 +306,7 @@ def _flips(flip: _Flip) -> Iterator[Decision]:
     is_manual = scene.spec.bluegreen.promote == "manual" and scene.spec.promoted <= status.promoted
     if is_manual and not flip.is_return:
         where = f", to be tried by svc/{preview}" if scene.spec.bluegreen.preview else ""
-        reason = f"{goal.ready} pods of {goal.revision} are ready{where}: `release promote` flips"
+        reason = f"{counted(goal.ready)} of {goal.revision} ready{where}: `release promote` flips"
         yield wait(scene, reason, Phase.PAUSED)
     why = f"from {flip.serving.revision} " if flip.serving is not None and flip.serving is not goal else ""
     yield _retarget(flip, goal, f"{why}to {goal.revision}: {goal.ready} of its pods are ready", FLIPPED)
@@ -443,12 +443,13 @@ def _retired(flip: _Flip, one: Edition) -> Iterator[Decision]:
                 why = "its pods have no gate: their twins are to have one"
                 yield go(scene, Step(Act.GATE, name, why), phase=flip.phase)
             pods = tuple(pod.name for pod in one.ungated)
-            why = f"{len(pods)} pods without a gate: each is drained by label"
+            why = f"{counted(len(pods))} without a gate: each is drained by label"
             yield go(scene, Step(Act.DRAIN, name, why, pods=pods), phase=flip.phase)
         why = "nobody sends to it any more; what is in flight ends behind its gates"
         yield go(scene, Step(Act.SCALE, name, why, count=0), phase=flip.phase)
     if one.members:
         names = ", ".join(sorted(pod.name for pod in one.members)[:3])
-        yield wait(scene, f"{len(one.members)} pods of {name} end through their gates: {names}", flip.phase)
+        text = f"still to end, through their gates: {counted(len(one.members))} of {name}: {names}"
+        yield wait(scene, text, flip.phase)
     if not one.is_base:
         yield go(scene, Step(Act.RETIRE, name, "its pods have ended, all of them"), phase=flip.phase)

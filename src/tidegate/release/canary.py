@@ -17,7 +17,7 @@ from tidegate.release import analysis
 from tidegate.release.canary_back import back, unwind
 from tidegate.release.canary_shares import moved, narrowed, prepared, settled_in, share_of
 from tidegate.release.canary_steps import ending_fault, is_alone, scaled, services_of, settled
-from tidegate.release.plan import Act, Decision, Step, go, halt, wait
+from tidegate.release.plan import Act, Decision, Step, counted, go, halt, wait
 from tidegate.release.record import Measured, Phase
 from tidegate.release.scene import Edition, Scene
 from tidegate.release.spec import Analysis, CanaryStep
@@ -246,7 +246,9 @@ def _ended(scene: Scene, stable: Edition) -> Iterator[Decision]:
     yield from scaled(scene, stable, 0, f"{canary.revision} has all traffic, and every observer has said so")
     if stable.members:
         names = ", ".join(sorted(one.name for one in stable.members)[:3])
-        yield wait(scene, f"{len(stable.members)} pods of {stable.revision} end through their gates: {names}")
+        yield wait(
+            scene, f"still to end, through their gates: {counted(len(stable.members))} of {stable.revision}: {names}"
+        )
     if not stable.is_base:
         yield go(scene, Step(Act.RETIRE, stable.revision, "it has no pods any more"))
     yield wait(scene, _all_of(canary), Phase.DONE)

@@ -24,7 +24,7 @@ from tidegate.release.canary_steps import (
     settled,
     up,
 )
-from tidegate.release.plan import Act, Decision, Step, go, wait
+from tidegate.release.plan import Act, Decision, Step, counted, go, wait
 from tidegate.release.record import Phase
 from tidegate.release.scene import REVISION_LABEL, Edition, Scene
 
@@ -65,8 +65,8 @@ def unwind(scene: Scene, stable: Edition, others: Sequence[Edition], phase: Phas
     if live:
         if not stable.autoscaler:
             yield from up(scene, stable, scene.replicas, phase)
-        pods = sum(len(one.members) for one in live)
-        yield wait(scene, f"{pods} pods of {', '.join(one.revision for one in live)} end through their gates", phase)
+        names, count = ", ".join(one.revision for one in live), sum(len(one.members) for one in live)
+        yield wait(scene, f"still to end, through their gates: {counted(count)} of {names}", phase)
     for one in others:
         if not one.is_base:
             yield go(scene, Step(Act.RETIRE, one.revision, "it has no traffic and no pods"), phase=phase)

@@ -20,7 +20,7 @@ from tidegate.release.canary_steps import (
     settled,
     up,
 )
-from tidegate.release.plan import Act, Decision, Step, go, wait
+from tidegate.release.plan import Act, Decision, Step, counted, go, wait
 from tidegate.release.record import Phase
 from tidegate.release.scene import REVISION_LABEL, Edition, Question, Scene
 from tidegate.release.shares import Share, by_ratio, by_router
@@ -149,9 +149,9 @@ def _by_ratio(scene: Scene, stable: Edition, canary: Edition, weight: int) -> It
     if weight >= 100:
         yield from settled_in(scene, stable, canary)
     if keep is not None:
-        yield from grown(scene, stable, keep, f"{keep} pods of {stable.revision} at {weight} %")
+        yield from grown(scene, stable, keep, f"{counted(keep)} of {stable.revision} at {weight} %")
         least = max(keep, scene.replicas - canary.desired)
-        why = f"{canary.desired} pods of {canary.revision} are routed everywhere and take their place"
+        why = f"in their place: {counted(canary.desired)} of {canary.revision}, routed everywhere"
         yield from scaled(scene, stable, least, why)
     if canary.desired > wanted:
         yield from up(scene, stable, stable.desired)
@@ -203,7 +203,7 @@ def _weighed(scene: Scene, stable: Edition, canary: Edition, step: CanaryStep) -
             )
             text = f"{written}: somebody else writes it; `release resume` writes {weight} %"
             yield wait(scene, text, Phase.PAUSED)
-        why = f"{canary.ready} pods of {canary.revision} are ready and routed everywhere"
+        why = f"{counted(canary.ready)} of {canary.revision}, ready and routed everywhere"
         if step.header:
             why = f"{why}; requests with {step.header} go to it alone"
         weights = {stable.revision: 100 - weight, canary.revision: weight}

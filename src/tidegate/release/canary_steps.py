@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tidegate.release.guard import left_after
-from tidegate.release.plan import Act, Decision, Step, go, halt, wait
+from tidegate.release.plan import Act, Decision, Step, counted, go, halt, wait
 from tidegate.release.record import Phase
 from tidegate.release.scene import REVISION_LABEL, Edition, Question, Scene, Way
 
@@ -109,7 +109,7 @@ def gated(scene: Scene, edition: Edition, phase: Phase) -> Iterator[Decision]:
         why = "its pods have no gate, and a pod's hooks cannot be changed: their replacements are to have one"
         yield go(scene, Step(Act.GATE, edition.revision, why), phase=phase)
     pods = tuple(one.name for one in edition.ungated)
-    why = f"{len(pods)} pods without a gate: each is drained by label, its gated twin stands in first"
+    why = f"{counted(len(pods))} without a gate: each is drained by label, its gated twin stands in first"
     yield go(scene, Step(Act.DRAIN, edition.revision, why, pods=pods), phase=phase)
 
 

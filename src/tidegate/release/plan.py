@@ -69,8 +69,7 @@ class Step:
             case Act.MEASURE:
                 what = f"measure {self.detail.get('analysis', self.subject)}"
             case Act.RETARGET | Act.EXPOSE:
-                keys = ",".join(f"{k}={v}" for k, v in sorted((self.selector or {}).items()))
-                what = f"{self.act.name.lower()} svc/{self.subject} {keys}".rstrip()
+                what = f"{self.act.name.lower()} svc/{self.subject} {_keys(self.selector or {})}".rstrip()
             case Act.WEIGH:
                 what = "weigh " + ", ".join(
                     f"{name} {weight} %" for name, weight in sorted((self.weights or {}).items())
@@ -80,6 +79,18 @@ class Step:
             case _:
                 what = f"{self.act.name.lower().replace('_', ' ')} {self.subject}"
         return f"{what}: {self.reason}"
+
+
+def _keys(selector: Mapping[str, str | None]) -> str:
+    """``app=web without version``: what is selected by, and what no more."""
+    kept = ",".join(f"{key}={value}" for key, value in sorted(selector.items()) if value is not None)
+    gone = ",".join(key for key, value in sorted(selector.items()) if value is None)
+    return f"{kept} without {gone}".lstrip() if gone else kept
+
+
+def counted(count: int) -> str:
+    """``1 pod``, ``3 pods``."""
+    return f"{count} pod{'' if count == 1 else 's'}"
 
 
 def _asked(question: Question) -> str:

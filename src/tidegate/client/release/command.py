@@ -30,8 +30,9 @@ from tidegate.kube.reflector import Reflector
 from tidegate.model.names import MANAGED_BY, TIDEGATE
 from tidegate.release import canary
 from tidegate.release.foresee import Foreseen, foresee
-from tidegate.release.plan import Decision
+from tidegate.release.plan import Decision, counted
 from tidegate.release.record import Phase, Status
+from tidegate.release.scene import Scene
 from tidegate.release.spec import Invalid, Spec
 from tidegate.release.strategies import STRATEGIES, decide
 from tidegate.vtime import Nursery
@@ -101,7 +102,10 @@ async def plan_release(client: KubeClient, book: Book, namespace: str, spec: Spe
     refusals = list(_refusals(spec, sight, entry))
     if refusals:
         return ReleasePlan(namespace, spec, sight, None, tuple(refusals))
-    return ReleasePlan(namespace, spec, sight, foresee(sight.scene), (), tuple(_notes(sight)))
+    seen = foresee(sight.scene)
+    if seen.phase == Phase.HALTED.value and not any(one.step for one in seen.moments):
+        return ReleasePlan(namespace, spec, sight, seen, (seen.reason,))
+    return ReleasePlan(namespace, spec, sight, seen, (), tuple(_notes(sight)))
 
 
 def with_service(spec: Spec, sight: Sight) -> Spec:
@@ -133,7 +137,7 @@ def _refusals(spec: Spec, sight: Sight, entry: Entry | None) -> list[str]:
     elif spec.strategy in NEEDS_SERVICE and not spec.service and (spec.strategy != "rainbow" or services_of(sight)):
         names = ", ".join(services_of(sight)) or "none"
         found.append(f"{spec.strategy} needs a Service, and {names} select its pods: name one with --service")
-    elif not found and not decide(scene).steps and scene.template == scene.target and scene.status.is_final:
+    elif not found and _is_idle(scene, entry):
         found.append("nothing to release: the template that is asked for is the one that runs; --restart makes another")
     if entry is not None and entry.status.phase and not entry.status.is_final and entry.spec.strategy != spec.strategy:
         found.append(
@@ -143,16 +147,32 @@ def _refusals(spec: Spec, sight: Sight, entry: Entry | None) -> list[str]:
     return found
 
 
+def _is_idle(scene: Scene, entry: Entry | None) -> bool:
+    """Whether what is asked for is what runs already, and nothing is under way."""
+    decision = decide(scene)
+    is_over = scene.status.is_final if entry is not None else decision.is_final
+    return is_over and not decision.steps and scene.template == scene.target
+
+
+_UNGATED = {
+    "rolling": "a pod's hooks cannot be changed, so each is first replaced by a gated twin and drained by label; "
+    "--ungated proceed spares that, and they end unverified",
+    "rainbow": "before one ends, its routes and connections are looked at from outside",
+    **dict.fromkeys(
+        ("bluegreen", "canary"),
+        "when they are to go, each is first replaced by a gated twin and drained by label; --ungated proceed spares "
+        "that, and they end unverified",
+    ),
+}
+
+
 def _notes(sight: Sight) -> list[str]:
     scene, found = sight.scene, []
     ungated = [one.name for edition in scene.editions for one in edition.ungated]
     if ungated and scene.spec.ungated == "drain":
-        found.append(
-            f"{len(ungated)} pods have no gate yet and a pod's hooks cannot be changed: each is first replaced by a "
-            "gated twin and drained by label; --ungated proceed spares that, and they end unverified"
-        )
+        found.append(f"{counted(len(ungated))} without a gate: {_UNGATED[scene.spec.strategy]}")
     elif ungated:
-        found.append(f"{len(ungated)} pods have no gate: they end unverified, as --ungated proceed says")
+        found.append(f"{counted(len(ungated))} without a gate: unverified at the end, as --ungated proceed says")
     return found
 
 
@@ -203,7 +223,7 @@ def changed(entry: Entry, verb: Verb, subject: str = "", is_full: bool = False) 
             is_over = spec.strategy == "rainbow" and status.stable == status.revision  # the others only drain
             if status.phase == Phase.DONE.value or is_over:
                 raise ValueError(
-                    f"the release of deploy/{spec.workload} is done: `tidegate release rollback deploy/{spec.workload}`"
+                    f"the release of deploy/{spec.workload} is done: `tidegate release rollback deploy/{spec.workload}` goes back"
                 )
             return again(spec, wish="abort", paused=False)
         case "rollback":
@@ -218,6 +238,15 @@ def changed(entry: Entry, verb: Verb, subject: str = "", is_full: bool = False) 
             if to in ("", status.revision):
                 raise ValueError(f"{to} is the revision that serves: only one before it can be retired")
             return again(spec, retire=tuple(sorted({*spec.retire, to})))
+
+
+def unknown(sight: Sight, verb: Verb, subject: str) -> str:
+    """Why the revision that a verb names cannot be meant, "" where it can."""
+    past = [one.revision for one in sight.entry.status.history]
+    found = list(dict.fromkeys([*past, *(one.revision for one in sight.scene.editions)]))
+    if verb not in ("rollback", "retire") or not subject or subject in found:
+        return ""
+    return f"there is no revision {subject} of deploy/{sight.entry.spec.workload}: name one of {', '.join(found)}"
 
 
 async def carry_on(

@@ -10,6 +10,7 @@ from tidegate.client.release.command import ReleasePlan
 from tidegate.client.release.look import Sight
 from tidegate.model.decode import Malformed
 from tidegate.model.names import decode_drain
+from tidegate.release.record import Phase
 from tidegate.release.scene import Edition
 
 
@@ -114,9 +115,15 @@ def _edition(edition: Edition, sight: Sight) -> dict[str, Any]:
 
 def _role(edition: Edition, sight: Sight) -> str:
     status = sight.entry.status
+    if status.phase == Phase.ABORTED.value:
+        return "current" if edition.listed or (edition.is_base and not _is_anybody_listed(sight)) else "old"
     if edition.revision == status.revision:
         return "current" if status.is_final else "incoming"
     return "stable" if edition.revision == status.stable and not status.is_final else "old"
+
+
+def _is_anybody_listed(sight: Sight) -> bool:
+    return any(one.listed for one in sight.scene.editions)
 
 
 def _drains(sight: Sight) -> list[dict[str, Any]]:
