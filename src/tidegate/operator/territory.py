@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 from tidegate.client.release.endings import Endings
+from tidegate.client.release.look import maker_uid
 from tidegate.kube.api import (
     ALL,
     DEPLOYMENTS,
@@ -177,7 +178,7 @@ class Territory:
         return str(_labels(obj).get(WORKLOAD_LABEL) or _name(obj)) if obj else ""
 
     def _owner(self, plural: str, obj: JsonObject) -> JsonObject:
-        key = self._by_uid.get(_controller(obj))
+        key = self._by_uid.get(maker_uid(obj))
         return self._copies[plural].objects.get(key, {}) if key is not None else {}
 
     def _unfile(self, place: str, key: Key) -> None:
@@ -239,8 +240,10 @@ def _places(plural: str, obj: JsonObject | None) -> dict[str, None]:
             f"of/{_name(obj)}": None,
             **({f"of/{labels[WORKLOAD_LABEL]}": None} if WORKLOAD_LABEL in labels else {}),
         }
-    if plural in (REPLICASETS.plural, PODS.plural):
+    if plural == REPLICASETS.plural:
         return {f"by/{_controller(obj)}": None}
+    if plural == PODS.plural:
+        return {f"by/{maker_uid(obj)}": None}
     if plural == SERVICES.plural:
         places = {f"is/{_name(obj)}": None}
         if WORKLOAD_LABEL in labels:

@@ -13,7 +13,7 @@ from tidegate.client.drain import drain_pod
 from tidegate.client.options import VerbOptions
 from tidegate.client.release import family_acts, rainbow_acts, routers
 from tidegate.client.release.family import deployments_of, replicasets_of
-from tidegate.client.release.gate import gate_in_place
+from tidegate.client.release.gate import gate_in_place, gating_of
 from tidegate.client.release.ground import Failed, Ground, is_stale, write
 from tidegate.client.release.look import Sight
 from tidegate.drain.gating import CannotBeGated
@@ -73,7 +73,12 @@ async def _gate(ground: Ground, sight: Sight, step: Step) -> None:
     deployment = _deployment(sight)
     if sight.entry.spec.strategy != "rolling":
         deployment = deployments_of(sight)[step.subject]
-    await gate_in_place(ground.client, deployment, _replicaset(sight, deployment, step.subject))
+    begun = gating_of(deployment)
+    if begun:  # another engine chose, and may have ended in between
+        found = next((one for one in replicasets_of(sight, deployment) if _hash(one) == begun), None)
+    else:
+        found = _replicaset(sight, deployment, step.subject)
+    await gate_in_place(ground.client, deployment, found)
 
 
 def _replicaset(sight: Sight, deployment: JsonObject, revision: str) -> JsonObject:

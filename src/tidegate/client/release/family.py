@@ -14,6 +14,7 @@ import msgspec
 
 from tidegate.client.release import routers
 from tidegate.client.release.book import Entry
+from tidegate.client.release.gate import is_half_gated
 from tidegate.client.release.look import Sight, bounds, controller_uid, members_of, read
 from tidegate.client.release.look import look as look_rolling
 from tidegate.drain.gating import CannotBeGated
@@ -262,6 +263,7 @@ def edition_of(sight: Sight, revision: str, obj: JsonObject) -> Edition:
         is_stalled=is_stalled,
         is_labelled=bool(value) and _is_member(sight, obj) and is_labelled(sight, obj, key, value),
         is_gated=all(templates.is_gated(one) for one in (template, *live)),
+        is_half_gated=is_half_gated(obj),
         value=value if key != REVISION_LABEL else "",
         autoscaler=_autoscaler(sight, metadata["name"]),
         images=templates.images_of(template),

@@ -10,32 +10,64 @@ import asyncio
 
 from tidegate.drain.gating import gate_patch
 from tidegate.engine.act import Step as Change
+from tidegate.engine.act import pointer
 from tidegate.kube.api import DEPLOYMENTS, REPLICASETS, JsonObject, Patch
 from tidegate.kube.client import KubeClient
 from tidegate.kube.errors import ApiError
+from tidegate.model.workload import HASH_LABEL
 from tidegate.release import template as templates
 
 LOOK_SECONDS = 0.2
 TRIES = 150
 
 
-async def gate_in_place(client: KubeClient, deployment: JsonObject, found: JsonObject) -> None:
+async def gate_in_place(client: KubeClient, deployment: JsonObject, found: JsonObject | None) -> None:
     """Pause, both templates (``found`` is the ReplicaSet), resume; each write tested, all of it safe to repeat.
 
-    Raises ``KubeError``.
+    ``GATING`` stands on the Deployment meanwhile: killed there, the next engine knows whose pause that is, and goes on.
+    A Deployment that was paused before stays so. Without ``found`` (it is gone) what was begun is only ended. Raises
+    ``KubeError``.
     """
-    if not deployment["spec"].get("paused"):
-        deployment = await _write(client, deployment, [{"op": "add", "path": "/spec/paused", "value": True}])
+    if not is_half_gated(deployment) and not deployment["spec"].get("paused"):
+        notes = [] if deployment["metadata"].get("annotations") else [_NO_NOTES]
+        mark: Change = {"op": "add", "path": _GATING, "value": _revision(found)}
+        paused: Change = {"op": "add", "path": "/spec/paused", "value": True}
+        deployment = await _write(client, deployment, [paused, *notes, mark])
     deployment = await _observed(client, deployment)
-    mark = templates.fingerprint(found["spec"]["template"])
-    if not templates.is_gated(found["spec"]["template"]):
+    if found is not None and not templates.is_gated(found["spec"]["template"]):
         await client.patch(REPLICASETS, found["metadata"]["name"], _patch(found), found["metadata"]["namespace"])
-    is_current = templates.fingerprint(deployment["spec"]["template"]) == mark
+    is_current = found is not None and templates.fingerprint(deployment["spec"]["template"]) == templates.fingerprint(
+        found["spec"]["template"]
+    )
     if is_current and not templates.is_gated(deployment["spec"]["template"]):
         metadata = deployment["metadata"]
         deployment = await client.patch(DEPLOYMENTS, metadata["name"], _patch(deployment), metadata["namespace"])
     deployment = await _observed(client, deployment)
-    await _write(client, deployment, [{"op": "remove", "path": "/spec/paused"}])
+    if is_half_gated(deployment):
+        resumed: list[Change] = [{"op": "remove", "path": _GATING}]
+        if deployment["spec"].get("paused"):
+            resumed.append({"op": "remove", "path": "/spec/paused"})
+        await _write(client, deployment, resumed)
+
+
+GATING = "tidegate.dev/gating"
+"""On a Deployment that is paused while the gate is put into it: the hash of the ReplicaSet that gets it, too."""
+_GATING = f"/metadata/annotations/{pointer(GATING)}"
+_NO_NOTES: Change = {"op": "add", "path": "/metadata/annotations", "value": {}}
+
+
+def is_half_gated(deployment: JsonObject) -> bool:
+    """Whether somebody began to put the gate into it, and has not come to the end."""
+    return GATING in (deployment["metadata"].get("annotations") or {})
+
+
+def gating_of(deployment: JsonObject) -> str:
+    """The hash of the ReplicaSet that is being gated, "" for none."""
+    return str((deployment["metadata"].get("annotations") or {}).get(GATING, ""))
+
+
+def _revision(found: JsonObject | None) -> str:
+    return str((found or {"metadata": {}})["metadata"].get("labels", {}).get(HASH_LABEL, ""))
 
 
 def _patch(obj: JsonObject) -> Patch:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tidegate.client.release.book import Entry
+from tidegate.client.release.gate import is_half_gated
 from tidegate.drain.gating import CannotBeGated
 from tidegate.engine.owners import KINDS
 from tidegate.kube.api import DEPLOYMENTS, ENDPOINTSLICES, PODS, REPLICASETS, SERVICES, Api, JsonObject, Selection
@@ -19,7 +20,7 @@ from tidegate.kube.errors import ApiError
 from tidegate.model import endpointslice, pod
 from tidegate.model.decode import Malformed
 from tidegate.model.endpointslice import EndpointSlice
-from tidegate.model.names import decode_result
+from tidegate.model.names import DRAIN, decode_drain, decode_result
 from tidegate.model.pod import Pod
 from tidegate.model.workload import HASH_LABEL
 from tidegate.release import template as templates
@@ -202,6 +203,7 @@ def rolling_editions(sight: Sight, deployment: JsonObject) -> tuple[Edition, ...
                 is_paused=bool(deployment["spec"].get("paused")),
                 is_stalled=is_stalled and mark == current,
                 is_gated=templates.is_gated(template),
+                is_half_gated=is_half_gated(deployment),
                 images=templates.images_of(template),
             )
         )
@@ -214,11 +216,27 @@ def _number(replicaset: JsonObject) -> tuple[int, str]:
     return (int(text) if text.isdigit() else 0), replicaset["metadata"]["name"]
 
 
+def maker_uid(obj: JsonObject) -> str:
+    """Of a pod's controller; of one that was let go to be drained by label, the controller that it had.
+
+    Its twin stands in for it, and until its drain has ended it is a pod of its revision still, with its traffic: a
+    drain that was killed midway has left it so, and nobody else would end it.
+    """
+    uid = controller_uid(obj)
+    if uid or DRAIN not in (obj["metadata"].get("annotations") or {}):
+        return uid
+    try:
+        record = decode_drain(obj["metadata"]["annotations"])
+    except Malformed:
+        return ""
+    return record.owner.rpartition("/")[2] if record is not None and record.verb == "drain" else ""
+
+
 def members_of(sight: Sight, owner_uid: str) -> tuple[Member, ...]:
     """The pods of one controller, by name; finished ones are none."""
     found = []
     for name, obj in sorted(sight.pods.items()):
-        if controller_uid(obj) != owner_uid:
+        if maker_uid(obj) != owner_uid:
             continue
         try:
             one = pod.decode(obj)
@@ -236,15 +254,16 @@ def _member(sight: Sight, name: str, one: Pod, obj: JsonObject) -> Member:
     except Malformed:
         result = None
     cost = one.annotations.get(DELETION_COST, "0")
+    is_counted = one.is_ready and not one.is_terminating and bool(controller_uid(obj))
     return Member(
         name=name,
         uid=one.uid,
         node=one.node,
-        is_ready=one.is_ready and not one.is_terminating,
-        is_available=one.is_ready and not one.is_terminating,
+        is_ready=is_counted,
+        is_available=is_counted,
         is_leaving=one.is_terminating,
-        is_gated=bool(one.gated) and set(one.gated) >= set(one.containers),
-        is_listed=sight.is_listed(one),
+        is_gated=bool(controller_uid(obj)) and bool(one.gated) and set(one.gated) >= set(one.containers),
+        is_listed=bool(controller_uid(obj)) and sight.is_listed(one),
         ending=str(result) if result is not None else "",
         problem=problem_of(obj),
         cost=int(cost) if cost.lstrip("-").isdigit() else 0,
