@@ -35,10 +35,13 @@ from tidegate.kube.api import (
 )
 from tidegate.kube.connect import open_api
 from tidegate.kube.errors import ApiError
+from tidegate.lab.controllers.kinds import PLAIN
 from tidegate.model.names import AGENT_PORT, GATE_PATH, GATE_PORT, SYSTEM_NAMESPACE, DrainResult, decode_result
 from tidegate.observers.coordinator import LEASE_NAME
 
 Manifest = dict[str, Any]
+KINDS = {one.kind: one for one in (PODS, SERVICES, SERVICEACCOUNTS, *PLAIN)}
+"""What Tidegate's manifests are made of."""
 PODS_OF_EACH = 3
 SYNC_SECONDS = 1.5
 """kube-proxy's minSyncPeriod of 1 s, and a sync."""
@@ -337,8 +340,7 @@ async def install(node: KubeletNode, folder: Path) -> None:
                 continue
             if one["kind"] == "Pod":
                 _in_the_machines_root(one, str(node.plane.kubeconfig))
-            kinds = {"Pod": PODS, "Service": SERVICES, "ServiceAccount": SERVICEACCOUNTS}
-            await api.create(kinds[one["kind"]], one)
+            await api.create(KINDS[one["kind"]], one)
         try:
             await eventually(lambda: _is_led(api), "the coordinator leads")
         except TimeoutError as error:
