@@ -113,6 +113,7 @@ UNGATED = "first release of pods without a gate"
 async def told(play: Play, name: str, story: Story) -> Told:
     """One story in a namespace of its own."""
     loop = asyncio.get_running_loop()
+    began = loop.time()
     try:
         await play.put(web(gated=name != UNGATED), type="NodePort")
         began = loop.time()
