@@ -79,6 +79,7 @@ def _scene(sight: Sight, now: float, endings: Mapping[str, str]) -> Scene:
     editions = _adopted(sight, editions, target)
     sight.problems += _unmarked(sight, editions, target)
     sight.problems += _taken(sight, editions, target)
+    sight.problems += _strangers(sight)
     serving = _serving(editions, ways, sight)
     model = sight.deployments[serving.deployment] if serving is not None else base
     replicas = replicas_of(model)
@@ -222,6 +223,25 @@ def _unmarked(sight: Sight, editions: tuple[Edition, ...], target: str) -> Itera
     for one in editions:
         if value and one.value == value and one.fingerprint != target:
             yield f"$.spec.bluegreen.by: the new template has {key}={value}, as deployment/{one.deployment} has"
+
+
+def _strangers(sight: Sight) -> Iterator[str]:
+    """Pods of nobody's revision behind the Service: narrowed to one revision it would drop them, and say nothing."""
+    spec = sight.entry.spec
+    obj = sight.services.get(spec.service)
+    selector = ((obj or {}).get("spec") or {}).get("selector") or {}
+    if not selector or REVISION_LABEL in selector or spec.wish == "abort":
+        return
+    known = {one.uid for pods in sight.pods_of.values() for one in pods}
+    known |= {ip for pods in sight.pods_of.values() for one in pods for ip in one.ips}
+    own = [entry for one in sight.slices if one.service == spec.service for entry in one.endpoints if entry.is_ready]
+    names = [one.pod or one.addresses[0] for one in own if not {one.uid, *one.addresses} & known]
+    if names:
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        yield (
+            f"svc/{spec.service} has pod/{min(names)}{more}, not of deployment/{spec.workload}: as soon as it selects "
+            "one revision, they would be out of it; give them a Service of their own"
+        )
 
 
 def _taken(sight: Sight, editions: tuple[Edition, ...], target: str) -> Iterator[str]:
