@@ -9,6 +9,7 @@ import asyncio
 import random
 from dataclasses import dataclass
 
+from tidegate.client.release.ground import is_stale
 from tidegate.client.release.run import HeldByOther
 from tidegate.kube.api import DEPLOYMENTS, RELEASES
 from tidegate.kube.client import KubeClient
@@ -169,11 +170,12 @@ class Operator:
             word = "not-leading"
             self.queue.add_after(key, self.queue.jittered(HELD_SECONDS))
         except KubeError as error:
-            is_stale = isinstance(error, ApiError) and (error.is_conflict or error.code == 422)
-            word = "stale" if is_stale else "failed"
+            is_behind = isinstance(error, ApiError) and not error.is_not_found and is_stale(error)
+            word = "stale" if is_behind else "failed"
             seconds = self.queue.add_failed(key)
-            if not is_stale:
+            if not is_behind:
                 self._say(key, f"again in {seconds:.1f} s", error)
+                self.reconciler.tell(key, error)
         except Exception as error:  # a mistake of ours costs one Release its pace, not all of them the operator
             seconds = self.queue.add_failed(key)
             self._say(key, f"a bug: again in {seconds:.1f} s", error)

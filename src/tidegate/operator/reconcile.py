@@ -118,6 +118,12 @@ class Reconciler:
         await asyncio.gather(*(self.drop(key) for key in list(self._runs)))
         await self._finishing.stop()
 
+    def tell(self, key: Key, error: Exception) -> None:
+        """Why a step of it came to nothing, to whoever looks at the object: logs are read by others."""
+        run = self._runs.get(key)
+        if run is not None and run.book.obj:
+            self.recorder.write(run.book.obj, "Warning", "Failed", str(error))
+
     def is_under_way(self, key: Key) -> bool:
         return key in self._runs
 

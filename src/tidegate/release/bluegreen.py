@@ -18,7 +18,7 @@ import msgspec
 
 from tidegate.release.plan import Act, Decision, Step, counted, go, halt, wait
 from tidegate.release.record import Phase, Status
-from tidegate.release.scene import Edition, Question, Scene, Way, key_of
+from tidegate.release.scene import Edition, Question, Scene, Way, key_of, service_named
 
 BEFORE, FLIPPED, SETTLED = 0, 1, 2
 FINE = ("verified", "assumed", "forced", "verified-except")
@@ -32,7 +32,7 @@ def is_flipped(status: Status) -> bool:
 
 def rehearsal_of(workload: str) -> str:
     """The Service that nobody asks: its EndpointSlices tell whether the labels of a selector to come are known."""
-    return f"tidegate-release-{workload}"
+    return service_named("tidegate-release", workload)
 
 
 def decide(scene: Scene) -> Decision:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from tidegate.release.guard import left_after
 from tidegate.release.plan import Act, Decision, Step, counted, go, halt, wait
 from tidegate.release.record import Phase
-from tidegate.release.scene import REVISION_LABEL, Edition, Question, Scene, Way
+from tidegate.release.scene import REVISION_LABEL, Edition, Question, Scene, Way, service_named
 
 _FINE = ("verified", "assumed", "forced", "verified-except")
 
@@ -22,12 +22,12 @@ def services_of(scene: Scene) -> list[str]:
 
 
 def canary_service(scene: Scene) -> str:
-    return f"{service_of(scene)}-canary"
+    return service_named(service_of(scene), "canary")
 
 
 def rehearsal_service(scene: Scene) -> str:
     """Nobody asks it: its slices tell when the EndpointSlice controller knows the labels of a selector to come."""
-    return f"{service_of(scene)}-stable"
+    return service_named(service_of(scene), "stable")
 
 
 def is_divided(scene: Scene) -> bool:

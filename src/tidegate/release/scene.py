@@ -6,6 +6,7 @@ own (the others). An ``Edition`` is a revision as it stands: how many pods it is
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -23,6 +24,19 @@ DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
 def key_of(spec: Spec) -> str:
     """The label by which a Service tells the revisions of a family apart."""
     return (spec.strategy == "bluegreen" and spec.bluegreen.by) or REVISION_LABEL
+
+
+SERVICE_LENGTH_MAX = 63
+
+
+def service_named(*parts: str) -> str:
+    """A Service's name of ``parts``: where they are too long, or have dots, their beginning and a hash of them all
+    (a Service's name is one DNS label, a Deployment's may be several)."""
+    whole = "-".join(parts)
+    if len(whole) <= SERVICE_LENGTH_MAX and "." not in whole:
+        return whole
+    mark = hashlib.sha256(whole.encode()).hexdigest()[:8]
+    return f"{whole.replace('.', '-')[: SERVICE_LENGTH_MAX - len(mark) - 1].rstrip('-')}-{mark}"
 
 
 @dataclass(frozen=True, slots=True)

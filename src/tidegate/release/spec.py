@@ -17,6 +17,8 @@ STRATEGIES: tuple[StrategyName, ...] = ("rolling", "bluegreen", "canary", "rainb
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 _LABEL = re.compile(r"([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 NAME_LENGTH_MAX = 253
+WORKLOAD_LENGTH_MAX = 63
+"""The workload's name is the value of a label on whatever a release makes."""
 STEPS_MAX, ANALYSES_MAX = 100, 20
 """Of one canary. A CustomResourceDefinition's rules are priced by the longest list that they may meet."""
 
@@ -184,6 +186,13 @@ def _placed(text: str) -> str:
 def _problems(spec: Spec) -> Iterator[str]:
     if not _NAME.fullmatch(spec.workload) or len(spec.workload) > NAME_LENGTH_MAX:
         yield f"$.spec.workload: {spec.workload!r} is not the name of a Deployment"
+    if WORKLOAD_LENGTH_MAX < len(spec.workload) <= NAME_LENGTH_MAX:
+        yield (
+            f"$.spec.workload: {len(spec.workload)} characters are too many, {WORKLOAD_LENGTH_MAX} at most: it is the "
+            "value of a label"
+        )
+    if spec.bluegreen.preview and spec.bluegreen.preview == spec.bluegreen.service:
+        yield "$.spec.bluegreen.preview: the Service that flips cannot be its own preview: name another"
     if spec.progress_seconds <= 0:
         yield "$.spec.progressSeconds: must be more than 0"
     if spec.template is not None and spec.images:

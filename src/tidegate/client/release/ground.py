@@ -39,5 +39,9 @@ async def write(ground: Ground, resource: Resource, obj: JsonObject, changes: li
 
 
 def is_stale(error: ApiError) -> bool:
-    """Whether a write was refused because its object is not as it was read (a failed ``test`` is 422), or is gone."""
-    return error.is_conflict or error.is_not_found or error.code == 422
+    """Whether a write was refused because its object is not as it was read (a failed ``test`` is 422), or is gone.
+
+    What the API refuses as invalid is 422 too, and stays so however often it is tried.
+    """
+    is_untrue = error.code == 422 and " is invalid: " not in str(error)
+    return error.is_conflict or error.is_not_found or is_untrue
