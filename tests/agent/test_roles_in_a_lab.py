@@ -18,6 +18,9 @@ from tidegate.client.options import Identity
 from tidegate.client.prepare.plan import PrepareOptions
 from tidegate.client.prepare.run import prepare_service
 from tidegate.client.prepare.scene import About
+from tidegate.client.release.book import ConfigMapBook
+from tidegate.client.release.command import About as Workload
+from tidegate.client.release.command import ReleaseOptions, begin_release, carry_on, plan_release
 from tidegate.client.restore import restore_pod
 from tidegate.client.status import status_of
 from tidegate.client.verify import VerifyOptions, verify_pod
@@ -29,6 +32,7 @@ from tidegate.lab.apiserver import access
 from tidegate.lab.apiserver.access import Rule, attributes, refused
 from tidegate.lab.apiserver.server import failed
 from tidegate.model.names import OPERATOR, SYSTEM_NAMESPACE, Ending
+from tidegate.release.spec import BlueGreen, Canary, CanaryStep, Rainbow, Spec
 
 OPTIONS = VerbOptions(timeout_seconds=60, seed=0, identity=Identity("ann@desk", "one"))
 UNGATED = deployment(gate=False)
@@ -183,3 +187,29 @@ def test_roles_are_of_their_namespace():
     held = HeldTo(None, roles.VERB_ROLES["drain"])
     assert {rule.namespace for rule, _ in held.rules} == {"", NS, SYSTEM_NAMESPACE}
     assert not [rule for rule, _ in held.rules if not rule.namespace and {"patch", "delete"} & set(rule.verbs)]
+
+
+IMAGES = {"echo": "tidegate/echo:v2"}
+RELEASES = {
+    "rolling": Spec("echo", images=IMAGES),
+    "bluegreen": Spec("echo", "bluegreen", images=IMAGES, bluegreen=BlueGreen(service="echo", keep_seconds=1.0)),
+    "canary": Spec("echo", "canary", images=IMAGES, canary=Canary(service="echo", steps=(CanaryStep(50, 1.0),))),
+    "rainbow": Spec(
+        "echo", "rainbow", images=IMAGES, rainbow=Rainbow(service="echo", idle_seconds=2.0, retire_seconds=3.0)
+    ),
+}
+
+
+@pytest.mark.parametrize("strategy", list(RELEASES))
+def test_a_release_is_made_with_the_roles_of_its_strategy(strategy):
+    async def story(stage):
+        releasing, held = ann(stage, f"release {strategy}")
+        book = ConfigMapBook(releasing, NS, "echo")
+        plan = await plan_release(releasing, book, NS, RELEASES[strategy])
+        assert plan.refusals == ()
+        await begin_release(book, plan)
+        options = ReleaseOptions(OPTIONS.identity, timeout_seconds=120, seed=1)
+        entry = await carry_on(releasing, book, Workload(NS, "echo"), options)
+        assert (entry.status.phase, beyond(held)) == ("done", [])
+
+    play(story, UNGATED if strategy == "rolling" else deployment())

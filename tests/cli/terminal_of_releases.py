@@ -29,7 +29,7 @@ class Terminal:
     """A person's terminal. ``monkeypatch`` gives the process its name, and its ledger a place."""
 
     def __init__(self, capsys, monkeypatch, folder):
-        self.capsys, self.who = capsys, ANN
+        self.capsys, self.who, self.cluster = capsys, ANN, CLUSTER
         self.document = None
         """Of the last command with ``-o json``."""
         monkeypatch.setenv("TIDEGATE_LEDGER", str(folder / "ledger.jsonl"))
@@ -50,8 +50,8 @@ class Terminal:
         except _Typed as typed:
             given, work = typed.args
         try:
-            with asking(CLUSTER, NS):
-                document, code = await work(CLUSTER, given["namespace"] or NS)
+            with asking(self.cluster, NS):
+                document, code = await work(self.cluster, given["namespace"] or NS)
         except SystemExit as leaving:
             return leaving.code
         except click.UsageError as error:

@@ -8,13 +8,16 @@ import shlex
 
 import pytest
 from click.testing import CliRunner
+from operator_stage import Hand, seen, served
 from stage import NS, SERVICE, deployment, play
 from terminal_of_releases import BOB, CLUSTER, Terminal, interrupted, plain
 
+from tidegate import vtime
 from tidegate.cli import release as command
 from tidegate.client.release.book import ConfigMapBook
 from tidegate.kube import kubeconfig
-from tidegate.kube.api import CONFIGMAPS, DEPLOYMENTS, SERVICES, Deletion, Selection
+from tidegate.kube.api import CONFIGMAPS, DEPLOYMENTS, RELEASES, SERVICES, Deletion, Selection
+from tidegate.kube.kubeconfig import Cluster
 
 V2 = "--image echo=tidegate/echo:v2"
 
@@ -268,3 +271,67 @@ def test_every_verb_prints_one_document(terminal, golden):
 
     documents = play(story, limit=900)
     assert len({frozenset(documents[verb]) for verb in ("start", "pause", "promote", "rollback", "status")}) == 1
+
+
+READS = (
+    "get,list,watch:pods,services,nodes,configmaps,endpointslices.discovery.k8s.io,replicasets.apps,deployments.apps",
+    "list:horizontalpodautoscalers.autoscaling",
+)
+ROLLING = ("patch,create:configmaps", "patch:pods,services,replicasets.apps,deployments.apps", "delete:pods")
+ASK = ("get:leases.coordination.k8s.io", "get,create:pods/proxy", "create:serviceaccounts/token")
+
+
+def test_a_permission_that_is_missing_is_named_before_anything_is_written(terminal, golden):
+    async def story(stage):
+        told = ""
+        before = await written(stage)
+        for rules, line in (
+            ((), "list"),
+            (READS, f"start deploy/echo {V2}"),
+            ((*READS, *ROLLING, *ASK), f"start deploy/echo {V2} --strategy bluegreen"),
+            ((*READS, *ROLLING), f"start deploy/echo {V2}"),
+        ):
+            token = stage.lab.lab.register_token("ann", rules)
+            vtime.hosted()["http://ann"] = stage.lab.lab.exchange_as(token)
+            terminal.cluster = Cluster("http://ann", "lab", NS)
+            told += await terminal.type(line)
+            assert await written(stage) == before
+        terminal.cluster = CLUSTER
+        return told
+
+    golden("cli/release-permissions.txt", play(story))
+
+
+def test_the_same_words_where_the_cluster_knows_releases(terminal, golden):
+    async def story(stage):
+        await served(stage)
+        told = await terminal.read(
+            f"start deploy/echo {V2} --strategy bluegreen --manual",
+            "promote deploy/echo",
+            "list -A",
+            "history deploy/echo",
+            "rollback deploy/echo --to nosuch",
+        )
+        assert [one["metadata"]["name"] for one in (await stage.api.list(RELEASES)).items] == ["echo"]
+        assert not [one for one in await written(stage) if one[1] == "tidegate-release-echo" and one[0] == "configmaps"]
+        return told
+
+    golden("cli/release-objects.txt", play(story, limit=900))
+
+
+def test_an_operator_at_work_is_followed_and_does_it_all(terminal, golden):
+    async def story(stage):
+        await served(stage)
+        hand = Hand(stage)
+        await asyncio.sleep(5)
+        assert await terminal.run(f"start deploy/echo {V2}") == 0
+        status = (await seen(stage))["status"]
+        assert status["phase"] == "done"
+        told = await terminal.read("status deploy/echo", "rollback deploy/echo --no-wait")
+        await asyncio.sleep(20)
+        told += await terminal.read("status deploy/echo")
+        await hand.leave()
+        assert "operator" in json.dumps(hand.log)
+        return told
+
+    golden("cli/release-operated.txt", play(story, limit=900))

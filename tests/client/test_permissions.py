@@ -30,7 +30,17 @@ def test_what_a_drain_asks_about_before_it_cuts_is_in_the_table(is_witnessed):
 def test_only_those_that_end_a_pod_delete_one():
     assert [verb for verb in VERBS if Deed("delete", "pods", "demo") in deeds_of(verb, "demo")] == [
         "restore", "drain", "drain node",
+        "release rolling", "release bluegreen", "release canary", "release rainbow",
     ]  # fmt: skip
+
+
+def test_a_rolling_release_makes_no_deployment_and_no_service():
+    rolling, family = (set(deeds_of(f"release {strategy}", "demo")) for strategy in ("rolling", "bluegreen"))
+    assert rolling < family
+    assert {f"{deed.verb} {deed.resource}" for deed in family - rolling} == {
+        "create deployments", "delete deployments", "create services", "delete services",
+        "patch horizontalpodautoscalers",
+    }  # fmt: skip
 
 
 def test_without_agents_nobody_is_asked_through_a_proxy():

@@ -30,8 +30,8 @@ RELEASE = "tidegate-release"
 WEBHOOK_SECRET = "tidegate-webhook-tls"
 """With the webhook's certificate."""
 LABELS: Mapping[str, str] = {"app.kubernetes.io/name": "tidegate"}
-LOOK, VIEW, ASK, CUT, DRAIN, PREPARE, DRAIN_NODES = (
-    f"tidegate-{name}" for name in ("look", "view", "ask", "cut", "drain", "prepare", "drain-nodes")
+LOOK, VIEW, ASK, CUT, DRAIN, PREPARE, DRAIN_NODES, RELEASER = (
+    f"tidegate-{name}" for name in ("look", "view", "ask", "cut", "drain", "prepare", "drain-nodes", "releaser")
 )
 WORKLOADS = ("deployments", "replicasets", "statefulsets", "daemonsets")
 READ = ("get", "list", "watch")
@@ -132,15 +132,7 @@ def operator() -> list[Piece]:
                   "one field."),
         (own, "Which replica leads; the webhook's certificate; how agents and coordinator are asked."),
     )  # fmt: skip
-    release = [
-        rule("", ("pods",), ("patch", "delete")),
-        rule("", ("services",), ("create", "patch", "delete")),
-        rule("apps", ("deployments",), ("create", "patch", "delete")),
-        rule("apps", ("replicasets",), ("patch",)),
-        rule("autoscaling", ("horizontalpodautoscalers",), ("patch",)),
-        rule("gateway.networking.k8s.io", ("httproutes",), ("get", "patch")),
-        rule("traefik.io", ("traefikservices",), ("get", "patch")),
-    ]
+    release = [rule("", ("pods",), ("patch", "delete")), *_released()]
     why = (
         "What a release changes, and what its drains do: bound cluster-wide for the operator. Delete that binding, and "
         "bind it by RoleBindings, to have releases in some namespaces only."
@@ -199,6 +191,12 @@ def users() -> list[Piece]:
     drain = [rule("", ("pods",), ("patch", "delete")), rule("", ("services",), ("patch",)), *guards]
     prepare = [rule("", ("services",), ("create", "delete")), rule("apps", ("deployments", "replicasets"), ("patch",))]
     nodes = [rule("", ("nodes",), ("get", "patch")), rule("", ("pods",), ("list",))]
+    release = [
+        rule("", ("configmaps",), ("get", "list", "create", "patch")),
+        rule(RELEASES.group, (RELEASES.plural,), ("get", "list", "create", "patch")),
+        rule(RELEASES.group, (f"{RELEASES.plural}/status",), ("patch",)),
+        *_released(),
+    ]
     ask = [
         rule("coordination.k8s.io", ("leases",), ("get",)),
         rule("", ("pods",), ("list",)),
@@ -213,6 +211,7 @@ def users() -> list[Piece]:
         _role(CUT, cut, "cut, isolate: labels of pods, reservations on Services. Bind it where pods may be cut."),
         _role(DRAIN, drain, f"drain, restore: as {CUT}, and a pod may end. Bind it where pods may be drained."),
         _role(PREPARE, prepare, f"prepare, with {CUT}; also keeps cut pods scrapeable. Bind it where it is wanted."),
+        _role(RELEASER, release, f"release, with {DRAIN}, where no operator does it. Bind it where releases are made."),
         _role(DRAIN_NODES, nodes, f"drain node/NAME, with {DRAIN} in every namespace; vouch. Bind it cluster-wide."),
     ]  # fmt: skip
 
@@ -224,10 +223,26 @@ VERB_ROLES: Mapping[str, tuple[str, ...]] = {
     "vouch": (LOOK, ASK, DRAIN_NODES),
     "drain node": (LOOK, VIEW, ASK, DRAIN, DRAIN_NODES),
     "prepare": (LOOK, VIEW, ASK, CUT, PREPARE),
+    **dict.fromkeys(
+        ("release rolling", "release bluegreen", "release canary", "release rainbow"),
+        (LOOK, VIEW, ASK, DRAIN, RELEASER),
+    ),
 }
 """Verb -> the roles that it takes."""
 CLUSTER_WIDE = (LOOK, DRAIN_NODES)
 """Roles for people that mean the whole cluster; ``ASK`` is of our own namespace, the rest of the user's."""
+
+
+def _released() -> list[Rule]:
+    """What a release changes, whoever carries it, beside the pods that it drains."""
+    return [
+        rule("", ("services",), ("create", "patch", "delete")),
+        rule("apps", ("deployments",), ("create", "patch", "delete")),
+        rule("apps", ("replicasets",), ("patch",)),
+        rule("autoscaling", ("horizontalpodautoscalers",), ("patch",)),
+        rule("gateway.networking.k8s.io", ("httproutes",), ("get", "patch")),
+        rule("traefik.io", ("traefikservices",), ("get", "patch")),
+    ]
 
 
 def _guards() -> list[Rule]:

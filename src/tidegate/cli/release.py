@@ -228,7 +228,7 @@ def _act(workload: str, given: dict[str, Any], work: Callable[[Cluster, str], An
 
 
 async def _start(cluster: Cluster, namespace: str, wish: dict[str, Any], given: dict[str, Any]) -> tuple[Any, int]:
-    from tidegate.cli.release_book import opened
+    from tidegate.cli.release_book import opened, patience
     from tidegate.cli.release_spec import Unclear, spec_of
     from tidegate.cli.release_view import plan_lines
     from tidegate.client.release.command import About, begin_release, plan_release
@@ -244,7 +244,7 @@ async def _start(cluster: Cluster, namespace: str, wish: dict[str, Any], given: 
         except Invalid as error:
             fail("; ".join(error.problems), USAGE)
         book = await opened(client, About(namespace, spec.workload))
-        plan = await plan_release(client, book, namespace, spec)
+        plan = await plan_release(client, book, namespace, spec, await patience(client) > 0)
         _where(cluster, namespace)
         for line in plan_lines(plan):
             click.echo(line, err=True)

@@ -69,6 +69,26 @@ _GUARDS: tuple[_Row, ...] = (
 )
 _HOLD: tuple[_Row, ...] = (("patch", "pods", _OWN), ("patch", "services", _OWN))
 _END: tuple[_Row, ...] = (("delete", "pods", _OWN),)
+_WRITTEN: tuple[_Row, ...] = (
+    ("get list create patch", "configmaps", _OWN),
+    ("get list create patch", "releases.tidegate.dev", _OWN),
+    ("patch", "releases.tidegate.dev/status", _OWN),
+)
+"""Where a release is written down: in one of the two, by what the cluster knows."""
+_ROLLING: tuple[_Row, ...] = (
+    *_WRITTEN,
+    *_HOLD,
+    *_END,
+    ("patch", "deployments.apps", _OWN),
+    ("patch", "replicasets.apps", _OWN),
+)
+_FAMILY: tuple[_Row, ...] = (
+    *_ROLLING,
+    ("create delete", "deployments.apps", _OWN),
+    ("create delete", "services", _OWN),
+    ("patch", "horizontalpodautoscalers.autoscaling", _OWN),
+)
+"""A Deployment for each revision, our own Services beside it, an autoscaler that goes with the traffic."""
 _WRITES: dict[str, tuple[_Row, ...]] = {
     "status": (),
     "trace": (),
@@ -86,10 +106,16 @@ _WRITES: dict[str, tuple[_Row, ...]] = {
         ("patch", "deployments.apps", _OWN),
         ("patch", "replicasets.apps", _OWN),
     ),
+    "release rolling": _ROLLING,
+    **dict.fromkeys(("release bluegreen", "release canary", "release rainbow"), _FAMILY),
 }
 _READS: dict[str, tuple[_Row, ...]] = {
     "trace": (("list watch", "events", _OWN), ("watch", "endpointslices.discovery.k8s.io", _OWN)),
     "doctor": (("list", "endpointslices.discovery.k8s.io", _SYSTEM),),
+    **dict.fromkeys(
+        ("release rolling", "release bluegreen", "release canary", "release rainbow"),
+        (("list", "services", _SYSTEM), ("list", "endpointslices.discovery.k8s.io", _OWN)),
+    ),
 }
 
 VERBS: tuple[str, ...] = tuple(_WRITES)

@@ -77,7 +77,7 @@ kubectl -n tidegate-system delete daemonset tidegate-sweep
 
 # 7. The fence goes with the namespace. Where an object of our kinds has a finalizer left, take it off: kubectl patch
 # ... --type merge -p '{"metadata":{"finalizers":null}}'.
-kubectl delete --ignore-not-found clusterrole/tidegate-drain-nodes clusterrole/tidegate-prepare clusterrole/tidegate-drain clusterrole/tidegate-cut clusterrole/tidegate-view clusterrole/tidegate-look clusterrolebinding/tidegate-release clusterrole/tidegate-release clusterrolebinding/tidegate-operator clusterrole/tidegate-operator clusterrolebinding/tidegate-agent clusterrole/tidegate-agent clusterrolebinding/tidegate-coordinator clusterrole/tidegate-coordinator
+kubectl delete --ignore-not-found clusterrole/tidegate-drain-nodes clusterrole/tidegate-releaser clusterrole/tidegate-prepare clusterrole/tidegate-drain clusterrole/tidegate-cut clusterrole/tidegate-view clusterrole/tidegate-look clusterrolebinding/tidegate-release clusterrole/tidegate-release clusterrolebinding/tidegate-operator clusterrole/tidegate-operator clusterrolebinding/tidegate-agent clusterrole/tidegate-agent clusterrolebinding/tidegate-coordinator clusterrole/tidegate-coordinator
 kubectl delete --ignore-not-found customresourcedefinition/releases.tidegate.dev customresourcedefinition/observers.tidegate.dev customresourcedefinition/drains.tidegate.dev
 kubectl delete namespace tidegate-system
 

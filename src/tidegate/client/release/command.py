@@ -17,10 +17,11 @@ from tidegate import vtime
 from tidegate.client.options import Identity
 from tidegate.client.release.activity import Work
 from tidegate.client.release.acts import Ground
-from tidegate.client.release.book import AskableBook, Book, Entry
+from tidegate.client.release.book import AskableBook, Book, ConfigMapBook, Entry
 from tidegate.client.release.endings import Endings
 from tidegate.client.release.family import look
 from tidegate.client.release.look import Sight
+from tidegate.client.release.permitted import lacking
 from tidegate.client.release.run import Engine, HeldByOther, Turn
 from tidegate.engine.ledger import Ledger
 from tidegate.kube.api import PODS, Selection
@@ -86,8 +87,11 @@ def none_of(about: About) -> NoRelease:
     return NoRelease(f"there is no release of {about}: see `tidegate release list`")
 
 
-async def plan_release(client: KubeClient, book: Book, namespace: str, spec: Spec) -> ReleasePlan:
-    """Look, and tell the strategy forward. Changes nothing. Raises ``KubeError``."""
+async def plan_release(
+    client: KubeClient, book: Book, namespace: str, spec: Spec, is_operated: bool = False
+) -> ReleasePlan:
+    """Look, and tell the strategy forward. ``is_operated``: an operator will carry it, by its own rights. Changes
+    nothing. Raises ``KubeError``."""
     try:
         entry = await book.read()
     except (Invalid, ValueError) as error:
@@ -100,6 +104,7 @@ async def plan_release(client: KubeClient, book: Book, namespace: str, spec: Spe
     if spec != asked.spec:
         sight = await look(client, replace(asked, spec=spec), vtime.now().timestamp(), {})
     refusals = list(_refusals(spec, sight, entry))
+    refusals += await lacking(client, namespace, spec, not isinstance(book, ConfigMapBook), is_operated)
     if refusals:
         return ReleasePlan(namespace, spec, sight, None, tuple(refusals))
     seen = foresee(sight.scene)
@@ -223,7 +228,8 @@ def changed(entry: Entry, verb: Verb, subject: str = "", is_full: bool = False) 
             is_over = spec.strategy == "rainbow" and status.stable == status.revision  # the others only drain
             if status.phase == Phase.DONE.value or is_over:
                 raise ValueError(
-                    f"the release of deploy/{spec.workload} is done: `tidegate release rollback deploy/{spec.workload}` goes back"
+                    f"the release of deploy/{spec.workload} is done: "
+                    f"`tidegate release rollback deploy/{spec.workload}` goes back"
                 )
             return again(spec, wish="abort", paused=False)
         case "rollback":
