@@ -77,18 +77,18 @@ async def answers(address: str) -> bool:
     return await request(address) == "ok"
 
 
-async def request(address: str, port: int = 80) -> str:
+async def request(address: str, port: int = 80, seconds: float = REQUEST_SECONDS) -> str:
     """One request on a connection of its own: "ok", or what went wrong."""
     writer: asyncio.StreamWriter | None = None
     try:
-        async with asyncio.timeout(REQUEST_SECONDS):
+        async with asyncio.timeout(seconds):
             reader, writer = await asyncio.open_connection(address, port)
             writer.write(b"GET / HTTP/1.0\r\n\r\n")
             return "ok" if (await reader.read()).endswith(b"served\n") else "cut short"
     except ConnectionRefusedError:
         return "refused"
     except TimeoutError:
-        return "timeout"
+        return "timeout" if writer is not None else "timeout of its dial"
     except OSError as error:
         return type(error).__name__
     finally:
@@ -97,11 +97,16 @@ async def request(address: str, port: int = 80) -> str:
 
 
 class Load:
-    """New connections, ``rate`` a second, whatever became of those before."""
+    """New connections, ``rate`` a second, whatever became of those before; each may take ``seconds``.
 
-    def __init__(self, address: str, rate: float = 150) -> None:
+    ``lasted``: seconds of the longest that was served. ``losses``: of the others, from when (the loop's clock) and why.
+    """
+
+    def __init__(self, address: str, rate: float = 150, seconds: float = REQUEST_SECONDS) -> None:
         self.outcomes: Counter[str] = Counter()
-        self._address, self._rate = address, rate
+        self.lasted = 0.0
+        self.losses: list[tuple[float, str]] = []
+        self._address, self._rate, self._seconds = address, rate, seconds
         self._open: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Load:
@@ -127,7 +132,14 @@ class Load:
             await asyncio.sleep(max(0.0, due - loop.time()))  # realtime: real requests
 
     async def _one(self) -> None:
-        self.outcomes[await request(self._address)] += 1
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        outcome = await request(self._address, seconds=self._seconds)
+        self.outcomes[outcome] += 1
+        if outcome == "ok":
+            self.lasted = max(self.lasted, loop.time() - began)
+        else:
+            self.losses.append((began, outcome))
 
 
 HEADING = "way        lost/requests  deleted->SIGTERM s: min p50 max  ->all gone s  results"

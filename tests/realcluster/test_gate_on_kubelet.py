@@ -16,8 +16,9 @@ HERE = Path(__file__)
 MACHINES = {
     "drains": ("stories_gate.py", "stories_gate_drains.py"),  # the first has the gate's port to itself
     "restarts": ("stories_gate_restarts.py",),
+    "releases": ("stories_releases.py",),
 }
-SECONDS_MAX = 120
+SECONDS_MAX = 240
 
 
 @pytest.mark.parametrize("stories", MACHINES.values(), ids=MACHINES)
