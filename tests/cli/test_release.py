@@ -7,6 +7,7 @@ import json
 import shlex
 
 import pytest
+from click.shell_completion import ShellComplete
 from click.testing import CliRunner
 from operator_stage import Hand, seen, served
 from stage import NS, SERVICE, deployment, play
@@ -14,6 +15,8 @@ from terminal_of_releases import BOB, CLUSTER, Terminal, interrupted, plain
 
 from tidegate import vtime
 from tidegate.cli import release as command
+from tidegate.cli import suggest
+from tidegate.cli.main import tidegate
 from tidegate.client.release.book import ConfigMapBook
 from tidegate.kube import kubeconfig
 from tidegate.kube.api import CONFIGMAPS, DEPLOYMENTS, RELEASES, SERVICES, Deletion, Selection
@@ -335,3 +338,18 @@ def test_an_operator_at_work_is_followed_and_does_it_all(terminal, golden):
         return told
 
     golden("cli/release-operated.txt", play(story, limit=900))
+
+
+def test_what_the_shell_offers(terminal, monkeypatch):
+    async def story(stage):
+        assert await terminal.run(f"start deploy/echo {V2} --strategy bluegreen --keep 1s") == 0
+        return await suggest._revisions(CLUSTER, "echo", NS)
+
+    found = play(story, limit=900)
+    assert found == [("r2", "echo=tidegate/echo:v2"), ("r1", "echo=tidegate/echo:v1")]
+    monkeypatch.setattr(suggest, "revisions", lambda workload, given: found if workload == "echo" else [])
+    offered = ShellComplete(tidegate, {}, "tidegate", "_TIDEGATE_COMPLETE")
+    words = ["release", "rollback", "deploy/echo", "-n", NS]
+    assert [one.value for one in offered.get_completions([*words, "--to"], "")] == ["r2", "r1"]
+    assert [one.value for one in offered.get_completions([*words, "--to"], "r1")] == ["r1"]
+    assert [one.value for one in offered.get_completions(["release", "retire", "deploy/echo", "--revision"], "")]

@@ -9,10 +9,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from tidegate.cli import question
+from tidegate.cli.fitted import fitted
 from tidegate.cli.main import DONE, FAILED, REFUSED, UNVERIFIED, USAGE, fail
-from tidegate.cli.target import Duration, Reference, asking, cluster_options
+from tidegate.cli.target import KINDS, Duration, Reference, asking, cluster_options
 
 if TYPE_CHECKING:
     from tidegate.client.release.book import AskableBook, Entry
@@ -38,6 +40,19 @@ def release() -> None:
     tidegate release status deploy/web -w
     tidegate release rollback deploy/web
     """
+
+
+def _revisions(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """What a release of the workload that was typed has been at."""
+    from tidegate.cli.suggest import revisions
+
+    del param
+    # An option whose value is still being typed leaves the argument before it unread.
+    typed = ctx.params.get("workload") or next(
+        (tuple(one.split("/", 1)) for one in ctx.args if one.partition("/")[0] in KINDS["deploy"] and "/" in one), None
+    )
+    found = revisions(typed[1], ctx.params) if typed else []
+    return [CompletionItem(name, help=images) for name, images in found if name.startswith(incomplete)]
 
 
 def _common(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -143,14 +158,14 @@ _verb(
     "rollback",
     "To an earlier revision.",
     "Release an earlier revision again. One that still has pods has the traffic at once.",
-    click.option("--to", default="", metavar="REVISION", help="[default: the one before]"),
+    click.option("--to", default="", metavar="REVISION", shell_complete=_revisions, help="[default: the one before]"),
     subject="to",
 )
 _verb(
     "retire",
     "End a revision that is kept.",
     "Drain and end a revision that is kept warm (blue/green) or kept for its work (rainbow).",
-    click.option("--revision", default="", help="[default: the one before]"),
+    click.option("--revision", default="", shell_complete=_revisions, help="[default: the one before]"),
     subject="revision",
 )
 
@@ -247,7 +262,7 @@ async def _start(cluster: Cluster, namespace: str, wish: dict[str, Any], given: 
         plan = await plan_release(client, book, namespace, spec, await patience(client) > 0)
         _where(cluster, namespace)
         for line in plan_lines(plan):
-            click.echo(line, err=True)
+            click.echo(fitted(line), err=True)
         if plan.refusals or given["dry_run"]:
             return plan_document(plan), REFUSED if plan.refusals else DONE
         if not question.is_wanted(given["yes"]):
@@ -300,7 +315,7 @@ async def _carried(client: Any, book: AskableBook, entry: Entry, given: dict[str
             await carry_on(client, book, about, options, progress.heard)
     shown = document(await sight_of(client, book, about))
     if given["output"] == "text" and not given["no_wait"]:
-        click.echo(closing(shown))
+        click.echo(fitted(closing(shown), sys.stdout))
     if given["no_wait"]:
         return shown, DONE
     is_under_way = shown["phase"] not in ("done", "aborted", "paused")

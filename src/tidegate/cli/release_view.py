@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tidegate.cli.fitted import fitted
 from tidegate.cli.table import table
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 LOOK_SECONDS = 0.5
 NOTES_SHOWN = 6
 NAMES_SHOWN = 3
-PROBLEM_WIDTH = 60
 _PAUSED, _STAYING = "paused: ", "wait: stays at "
 """How moments begin at which a release waits because somebody wants it to."""
 
@@ -77,8 +77,11 @@ def lines(shown: dict[str, Any]) -> Iterator[str]:
     head = f"deploy/{shown['workload']}  {shown['strategy']}  {shown['phase']}"
     yield f"{head}: {shown['reason']}" if shown["reason"] else head
     rows = [_row(one) for one in shown["revisions"]]
-    header = ("REVISION", "ROLE", "DEPLOYMENT", "READY", "ROUTED", "LEAVING", "CONNS", "WEIGHT", "IMAGES", "PROBLEM")
+    header = ("REVISION", "ROLE", "DEPLOYMENT", "READY", "ROUTED", "LEAVING", "CONNS", "WEIGHT", "IMAGES")
     yield from table(rows, header, "  ")
+    for one in shown["revisions"]:
+        if one["problem"] and one["problem"] not in shown["reason"]:
+            yield f"  {one['revision']}: {one['problem']}"
     for one in shown["drains"]:
         names = [*one["stragglers"], *one["waiting"]]
         held = f": {', '.join(names[:NAMES_SHOWN])}{' ...' if len(names) > NAMES_SHOWN else ''}" if names else ""
@@ -90,15 +93,15 @@ def lines(shown: dict[str, Any]) -> Iterator[str]:
             yield f"  assumed: {name}"
     for text in shown["problems"]:
         yield f"  cannot be read: {text}"
-    if not shown["atWork"] and shown["phase"] not in _RESTING:
+    if not shown["atWork"] and (shown["phase"] not in _RESTING or not shown["takenUp"]):
         yield f"  nobody is at work on it: `tidegate release resume deploy/{shown['workload']}` goes on"
     for text in shown["unverified"]:
         yield f"  not verified: {text}"
-    for note in shown["notes"][-NOTES_SHOWN:]:
+    for note in [one for one in shown["notes"] if one["text"] != f"{shown['phase']}: {shown['reason']}"][-NOTES_SHOWN:]:
         yield f"  {note['at'][11:19]}  {note['text']}"
 
 
-def short(text: str, width: int = PROBLEM_WIDTH) -> str:
+def short(text: str, width: int) -> str:
     """Its beginning, for a column of a table."""
     return text if len(text) <= width else f"{text[: width - 4].rstrip()} ..."
 
@@ -115,7 +118,6 @@ def _row(one: dict[str, Any]) -> tuple[str, ...]:
         conns,
         "" if one["weight"] is None else f"{one['weight']} %",
         " ".join(f"{name}={image}" for name, image in sorted(one["images"].items())),
-        short(one["problem"]),
     )
 
 
@@ -171,7 +173,7 @@ class Progress:
         if self._live is not None:
             from rich.text import Text
 
-            self._live.update(Text("\n".join(lines(document(turn.sight)))), refresh=True)
+            self._live.update(Text(fitted("\n".join(lines(document(turn.sight))))), refresh=True)
             return
         now = asyncio.get_running_loop().time()
         self._began = self._began or now
@@ -197,7 +199,7 @@ async def watched(cluster: Cluster, namespace: str, workload: str, given: dict[s
         shown = document(await sight_of(client, book, about))
         if not given["watch"]:
             if given["output"] == "table":
-                click.echo("\n".join(lines(shown)))
+                click.echo(fitted("\n".join(lines(shown)), sys.stdout))
             return shown, exit_code(shown)
         with _screen(given["output"]) as show:
             while True:
@@ -214,7 +216,7 @@ def _screen(output: str) -> Iterator[Any]:
         from rich.text import Text
 
         with Live(auto_refresh=False, vertical_overflow="visible") as live:
-            yield lambda shown: live.update(Text("\n".join(lines(shown))), refresh=True)
+            yield lambda shown: live.update(Text(fitted("\n".join(lines(shown)), sys.stdout)), refresh=True)
         return
     last: dict[str, Any] = {}
 

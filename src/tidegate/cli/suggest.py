@@ -27,6 +27,32 @@ def names(kind: str, given: dict[str, Any]) -> list[str]:
         return []
 
 
+def revisions(workload: str, given: dict[str, Any]) -> list[tuple[str, str]]:
+    """(revision, images) of a workload's releases, the newest first; empty on any error, as ``names``."""
+    from tidegate.kube.kubeconfig import load
+
+    try:
+        cluster = load(given.get("kubeconfig") or "", given.get("context") or "")
+        asked = _revisions(cluster, workload, given.get("namespace") or cluster.namespace)
+        return asyncio.run(asyncio.wait_for(asked, PATIENCE_SECONDS))
+    except Exception:
+        return []
+
+
+async def _revisions(cluster: Cluster, workload: str, namespace: str) -> list[tuple[str, str]]:
+    from tidegate.cli.release_book import opened
+    from tidegate.client.release.command import About
+    from tidegate.kube.connect import open_cluster
+
+    async with open_cluster(cluster) as client:
+        entry = await (await opened(client, About(namespace, workload))).read()
+    found = {} if entry is None else {
+        one.revision: " ".join(f"{name}={image}" for name, image in sorted(one.images.items()))
+        for one in entry.status.history
+    }  # fmt: skip
+    return list(found.items())[::-1]
+
+
 async def _names(cluster: Cluster, kind: str, namespace: str) -> list[str]:
     from tidegate.client.kinds import RESOURCES
     from tidegate.kube.api import Selection

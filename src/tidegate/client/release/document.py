@@ -42,6 +42,7 @@ def document(sight: Sight) -> dict[str, Any]:
     return {
         **summary(entry),
         "atWork": bool(status.holder),
+        "takenUp": status.generation == entry.generation,
         "replicas": scene.replicas,
         "floor": scene.floor,
         "revisions": [
