@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from copy import deepcopy
+from fractions import Fraction
 from typing import Any
 
 from tidegate.drain.gating import GATE_TOKEN, GRACE_SECONDS, gate_patch, is_gate, is_plain_sleep
@@ -34,14 +36,39 @@ _DEFAULTS: Mapping[str, tuple[Any, ...]] = {
     "schedulerName": ("default-scheduler",),
     "protocol": ("TCP",),
     "scheme": ("HTTP",),
-    "timeoutSeconds": (1,),
-    "periodSeconds": (10,),
-    "successThreshold": (1,),
-    "failureThreshold": (3,),
+    "timeoutSeconds": (1, 0),
+    "periodSeconds": (10, 0),
+    "successThreshold": (1, 0),
+    "failureThreshold": (3, 0),
+    "initialDelaySeconds": (0,),
+    "hostPort": (0,),
     "apiVersion": ("v1",),
     "defaultMode": (420,),
+    "expirationSeconds": (3600,),
+    "volumeMode": ("Filesystem",),
+    "iscsiInterface": ("default",),
+    "pool": ("rbd",),
+    "user": ("admin",),
+    "keyring": ("/etc/ceph/keyring",),
+    "hostNetwork": (False,),
+    "hostPID": (False,),
+    "hostIPC": (False,),
+    "stdin": (False,),
+    "stdinOnce": (False,),
+    "tty": (False,),
+    "readOnly": (False,),
 }
-"""What the API server fills in (core/v1 defaults.go, 1.36): left out wherever it says no more than that."""
+"""What the API server fills in, or leaves out (core/v1 defaults.go, omitempty; 1.36): left out wherever it says no more
+than that. tests/realcluster/test_templates.py asks a real one."""
+_FREE = ("labels", "annotations", "matchLabels", "nodeSelector", "volumeAttributes")
+"""Maps whose keys are their author's: nothing is filled in there."""
+_AMOUNTS, _AMOUNT = ("limits", "requests", "overhead"), ("sizeLimit", "divisor")
+"""Maps of quantities, and quantities: the server writes ``1000m`` as ``1``, ``1024Mi`` as ``1Gi``."""
+_QUANTITY = re.compile(r"([+-]?[0-9.]+)([eE][+-]?[0-9]+|[numkMGTPE]|[KMGTPE]i)?")
+_SUFFIXES = {
+    **{one: Fraction(1000) ** power for power, one in zip((-3, -2, -1, 1, 2, 3, 4, 5, 6), "numkMGTPE", strict=True)},
+    **{f"{one}i": Fraction(1024) ** power for power, one in enumerate("KMGTPE", 1)},
+}
 
 
 def wanted(spec: Spec, base: Mapping[str, Any]) -> dict[str, Any]:
@@ -119,14 +146,24 @@ def _authored(template: Mapping[str, Any]) -> dict[str, Any]:
             one["lifecycle"] = {key: value for key, value in lifecycle.items() if key != "preStop"}
     # The gate raises the grace period to this at least.
     spec["terminationGracePeriodSeconds"] = max(int(spec.get("terminationGracePeriodSeconds") or 30), GRACE_SECONDS)
-    spec.pop("serviceAccount", None)  # the deprecated twin that the server writes beside serviceAccountName
+    account = spec.pop("serviceAccount", "")  # the deprecated twin: the server writes each beside the other
+    if account:
+        spec.setdefault("serviceAccountName", account)
     return found
 
 
 def _plain(value: Any, key: str = "") -> Any:
     """Without defaults and without what is empty."""
+    if key in _AMOUNT:
+        return _quantity(value)
+    if isinstance(value, Mapping) and key in _FREE:
+        return dict(value)
+    if isinstance(value, Mapping) and key in _AMOUNTS:
+        return {name: _quantity(one) for name, one in value.items()}
     if isinstance(value, Mapping):
         found = {name: _plain(one, name) for name, one in value.items()}
+        if key == "httpGet" and found.get("path") == "/":
+            del found["path"]
         return {
             name: one
             for name, one in found.items()
@@ -135,6 +172,16 @@ def _plain(value: Any, key: str = "") -> Any:
     if isinstance(value, list | tuple):
         return [_plain(one) for one in value]
     return value
+
+
+def _quantity(value: Any) -> str:
+    """An amount as a number, however it is written; "" for none, as the server writes 0 where a divisor is left out."""
+    found = _QUANTITY.fullmatch(str(value))
+    if found is None:
+        return str(value)
+    number, suffix = found.groups(default="")
+    amount = Fraction(number) * _SUFFIXES[suffix] if suffix in _SUFFIXES else Fraction(number + suffix)
+    return str(amount) if amount else ""
 
 
 def _merged(base: Any, patch: Any) -> Any:
