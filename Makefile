@@ -27,8 +27,9 @@ $(DEV): pyproject.toml constraints.txt | $(BIN)/python
 demo: $(RUN) ## six rolling updates under load in a three-node lab; table and HTML report
 	$(BIN)/tidegate demo --report out/demo.html $(DEMO_FLAGS)
 
-test: $(DEV) ## all tests (about 10 minutes on 2 cores)
-	$(BIN)/pytest
+test: $(DEV) ## all tests (about 10 minutes on 2 cores): those in virtual time side by side, the others alone
+	$(BIN)/pytest -n auto --dist loadfile -m "not apart"
+	$(BIN)/pytest -m apart
 
 check: $(DEV) ## format, lint, types, import contracts
 	$(BIN)/ruff format --check .

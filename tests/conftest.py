@@ -21,6 +21,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+APART = ("realcluster", "e2e", "lab/network", "lab/runtime", "observers")
+"""Folders whose tests start processes or make network namespaces, marked realtime or not."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks what must not run beside anything else."""
+    folders = [Path(__file__).parent / name for name in APART]
+    for item in items:
+        if item.get_closest_marker("realtime") or any(item.path.is_relative_to(folder) for folder in folders):
+            item.add_marker(pytest.mark.apart)
+
+
 @pytest.fixture
 def golden(request: pytest.FixtureRequest) -> Callable[[str | Path, str], None]:
     """``golden("drain/grid.txt", text)``: compare with tests/golden/..., or rewrite it under --rewrite-golden."""
