@@ -1,6 +1,7 @@
-"""The virtual lab lives beside the agent's tests (importlib mode adds no folder to the path)."""
+"""The virtual lab lives beside the agent's tests, the page of JSON beside its own (importlib mode adds no folder to the path)."""
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "agent"))
+for folder in ("agent", "docs"):
+    sys.path.insert(0, str(Path(__file__).parents[1] / folder))
