@@ -111,3 +111,23 @@ def test_many_requests_share_one_connection_in_order():
 
     answer = vtime.run(story())
     assert answer.index(b"GET /0") < answer.index(b"GET /1") < answer.index(b"GET /2")
+
+
+def test_a_peer_that_is_gone_before_the_first_byte_is_unreachable():
+    """uvloop raises RuntimeError for a write on a transport that has closed; a probe's once ended a whole lab."""
+
+    class Closed:
+        def write(self, data):
+            raise RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed")
+
+        def close(self):
+            pass
+
+    async def dialled(host, port):
+        return asyncio.StreamReader(), Closed()
+
+    async def story():
+        with pytest.raises(Unreachable, match="reset by peer"):
+            await wire.fetch(wire.Peer("127.0.0.1", 1), Request("GET", "/"), dialled)
+
+    vtime.run(story())

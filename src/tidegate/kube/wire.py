@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import socket
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
@@ -513,12 +514,17 @@ async def connect(peer: Peer) -> tuple[asyncio.StreamReader, asyncio.StreamWrite
 async def converse(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: Request, host: str
 ) -> tuple[int, dict[str, str], bytes]:
-    """Send ``request`` on an open connection and read its answer. Raises ``Unreachable`` on a broken one."""
+    """Send ``request`` on an open connection and read its answer. Raises ``Unreachable`` on a broken one, ``OSError``
+    where it was reset."""
     headers = {"host": host, "connection": "close", **request.headers}
     if request.body or request.method in ("POST", "PUT", "PATCH"):
         headers["content-length"] = str(len(request.body))
     lines = [f"{request.method} {request.target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
-    writer.write(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1") + request.body)
+    try:
+        writer.write(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1") + request.body)
+    except RuntimeError as error:
+        # uvloop 0.23 (UVHandle._ensure_alive): the peer was gone before the first byte. asyncio's own only drops it.
+        raise ConnectionResetError(errno.ECONNRESET, "connection reset by peer") from error
     answer = _Answer()
     parser = httptools.HttpResponseParser(answer)
     try:
