@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
+
 import msgspec
 import pytest
 from scene import play
 from stage import NS, deployment
 from troupe import SPECS, at_rest, at_work, engine
 
+from tidegate.client.release.asking import answer, subject_of
 from tidegate.client.release.book import ConfigMapBook
 from tidegate.client.release.command import plan_release
-from tidegate.kube.api import DEPLOYMENTS, SERVICES
+from tidegate.kube.api import DEPLOYMENTS, PODDISRUPTIONBUDGETS, SERVICES
 from tidegate.kube.client import KubeClient
-from tidegate.kube.errors import ApiError
+from tidegate.kube.errors import ApiError, KubeError
+from tidegate.release.scene import Question
 from tidegate.release.spec import Invalid, decode_spec
 
 
@@ -75,3 +80,79 @@ def test_what_the_api_calls_invalid_is_said_and_not_tried_for_ever():
                 await made.run(60)
 
     play(story)
+
+
+@pytest.mark.parametrize("strategy", sorted(SPECS))
+def test_a_webhook_that_changes_the_template_is_named(strategy):
+    async def story(stage):
+        exchange = stage.lab.lab.exchange
+
+        async def policed(request):
+            made = request.body
+            if request.method in ("POST", "PATCH") and "/deployments" in request.path and b"echo:v2" in (made or b""):
+                request = replace(request, body=made.replace(b"tidegate/echo:v2", b"mirror/echo:v2"))
+            return await exchange(request)
+
+        await ConfigMapBook(stage.client, NS, "echo").begin(SPECS[strategy])
+        async with at_work(stage, "echo", client=KubeClient(policed, "lab")) as made:
+            with pytest.raises(KubeError, match="came back with another template"):
+                await made.run(60)
+
+    play(story)
+
+
+def test_nobody_says_that_a_revision_without_a_ready_pod_is_routed():
+    async def story(stage):
+        subject = subject_of(NS, Question("routed", "r2", "echo", 1), ())
+        said = await answer(stage.client, subject, "n", lambda found: None)
+        assert (said.is_settled, said.stragglers) == (False, ("no pod of r2 is ready",))
+
+    play(story)
+
+
+class Late:
+    """An API whose list of Services is as it was some seconds ago: a watch that is behind."""
+
+    def __init__(self, api, seconds):
+        self._api, self._seconds, self._seen = api, seconds, []
+
+    async def list(self, resource, *args, **kwargs):
+        found = await self._api.list(resource, *args, **kwargs)
+        if resource is not SERVICES:
+            return found
+        now = asyncio.get_running_loop().time()
+        self._seen.append((now, found))
+        return next((one for at, one in reversed(self._seen) if at <= now - self._seconds), self._seen[0][1])
+
+    def __getattr__(self, name):
+        return getattr(self._api, name)
+
+
+@pytest.mark.parametrize("strategy", ["bluegreen", "rainbow"])
+@pytest.mark.parametrize("seconds", [0.7, 3.0])
+def test_a_copy_that_is_behind_our_own_write_is_no_other_hand(strategy, seconds):
+    async def story(stage):
+        book = ConfigMapBook(stage.client, NS, "echo")
+        await book.begin(SPECS[strategy])
+        async with at_work(stage, "echo") as made:
+            made._api = Late(stage.client, seconds)
+            await at_rest(made, book)
+
+    play(story, limit=900)
+
+
+def test_why_pods_cannot_be_drained_is_said_while_it_is_tried_again():
+    async def story(stage):
+        budget = {
+            "apiVersion": "policy/v1",
+            "kind": "PodDisruptionBudget",
+            "metadata": {"name": "all-of-them", "namespace": NS},
+            "spec": {"minAvailable": 4, "selector": {"matchLabels": {"app": "echo"}}},
+        }
+        await stage.api.create(PODDISRUPTIONBUDGETS, budget, NS)
+        async with engine(stage, SPECS["rolling"]) as (made, book):
+            made._ground = replace(made._ground, drain_seconds=5.0)
+            await made.run(40)
+            assert "all-of-them" in (await book.read()).status.reason
+
+    play(story, deployment(gate=False))

@@ -85,14 +85,18 @@ class Engine:
         if is_at_work(entry.status, self._ground.identity, vtime.now(), self._holder):
             raise HeldByOther(f"release of {entry.spec.workload} is carried on by {entry.status.by or 'somebody'}")
         entry = await self._claimed(entry)
-        sight = await look(self._api, entry, vtime.now().timestamp(), self.endings.of_round)
-        sight.scene = replace(sight.scene, status=self._merged(entry.status))
-        sight.scene = await self._work.seen(sight)
+        sight = await self._seen(self._api, entry)
         decision = decide(sight.scene)
+        is_news = decision.status.phase in _TOLD and decision.status.phase != entry.status.phase
+        if is_news and self._api is not self._ground.client:
+            # A copy may be older than what we wrote: a breach, and an end, are told by what the API says now.
+            sight = await self._seen(self._ground.client, entry)
+            decision = decide(sight.scene)
         wrong = breaches(sight.scene, decision)
         if wrong:
             status = msgspec.structs.replace(decision.status, phase=Phase.HALTED.value, reason=f"guard: {wrong[0]}")
             decision = Decision((), status)
+        decision = self._explained(decision)
         self._forget_rounds(decision.status.round)
         entry = await self._remember(entry, decision)
         sight.entry = entry
@@ -100,6 +104,13 @@ class Engine:
         for step in decision.steps:
             await self._make(sight, step)
         return decision
+
+    async def _seen(self, api: Api, entry: Entry) -> Sight:
+        """Everything as it stands by ``api``, with the memory as it is now."""
+        sight = await look(api, entry, vtime.now().timestamp(), self.endings.of_round)
+        sight.scene = replace(sight.scene, status=self._merged(entry.status))
+        sight.scene = await self._work.seen(sight)
+        return sight
 
     async def run(self, timeout_seconds: float = float("inf")) -> Status:
         """Until it is done or aborted, or waits for a person (paused, halted), or the time is over.
@@ -240,6 +251,14 @@ class Engine:
         before = max(status.measured.get(key, Measured()), self._measured.get(key, Measured()), key=lambda two: two.at)
         self._measured[key] = added(before, finding, vtime.now().timestamp())
 
+    def _explained(self, decision: Decision) -> Decision:
+        """With why the same long step came to nothing last time: else it would be tried for ever without a word."""
+        found = [self._failures[key] for key in map(self._key, decision.steps) if key in self._failures]
+        if not found:
+            return decision
+        reason = f"{decision.status.reason}; last time: {found[0]}"
+        return Decision(decision.steps, msgspec.structs.replace(decision.status, reason=reason))
+
     def _forget_rounds(self, number: int) -> None:
         """Whoever still asks about a round before stops: the coordinator keeps one question for each pod, and of two
         that name the same one each would have it start over, for ever."""
@@ -274,6 +293,7 @@ class Engine:
                 await self._news.wait()
 
 
+_TOLD = frozenset({Phase.HALTED.value, Phase.DONE.value, Phase.ABORTED.value})
 _RESTING = frozenset({Phase.DONE, Phase.ABORTED, Phase.PAUSED, Phase.HALTED})
 
 
