@@ -4,6 +4,7 @@ mind, in which no invariant may break."""
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import msgspec
 import pytest
@@ -12,6 +13,7 @@ from tidegate.release.foresee import Pace, World, foresee, play
 from tidegate.release.record import Status
 from tidegate.release.scene import Edition, Member, Scene, Way
 from tidegate.release.spec import Spec
+from tidegate.release.strategies import decide
 
 SEEDS = 100
 
@@ -104,6 +106,13 @@ def test_a_drain_that_was_not_verified_halts_until_somebody_says_go_on(golden):
     second = play(world)
     assert second.phase == "done"
     golden("release/rolling-unverified.txt", whole(("node-3 never lets go", first), ("resume", second)))
+
+
+def test_an_abort_without_a_revision_to_go_back_to_halts_and_does_not_go_on():
+    gone = Status(phase="progressing", revision="new", stable="older", fingerprint="new", generation=1)
+    decision = decide(replace(scene(spec=Spec("web", images={"web": "web:2"}, wish="abort")), status=gone))
+    assert (decision.steps, decision.status.phase) == ((), "halted")
+    assert "older is gone" in decision.status.reason
 
 
 def test_a_third_revision_takes_the_place_of_the_second(golden):

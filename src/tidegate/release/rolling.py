@@ -20,6 +20,8 @@ def _decisions(scene: Scene) -> Iterator[Decision]:
     stable = scene.stable
     goal = stable.fingerprint if is_abort and stable is not None else scene.target
     name = scene.spec.workload
+    if is_abort and stable is None:
+        yield halt(scene, f"{scene.status.stable} is gone: name the revision to go back to, `release rollback --to`")
     is_held = any(one.is_paused for one in scene.editions)
     if scene.spec.paused and not is_abort:
         hold = () if is_held or scene.template != goal else (Step(Act.HOLD, name, "somebody asked to pause"),)
