@@ -14,7 +14,7 @@ from tidegate.client.options import VerbOptions
 from tidegate.client.release import family_acts, rainbow_acts, routers
 from tidegate.client.release.family import deployments_of, replicasets_of
 from tidegate.client.release.gate import gate_in_place, gating_of
-from tidegate.client.release.ground import Failed, Ground, is_stale, write
+from tidegate.client.release.ground import Failed, Ground, check_kept, is_stale, write
 from tidegate.client.release.look import Sight
 from tidegate.drain.gating import CannotBeGated
 from tidegate.engine.act import Step as Change
@@ -48,7 +48,7 @@ async def _set_template(ground: Ground, sight: Sight, step: Step) -> None:
     changes: list[Change] = [{"op": "replace", "path": "/spec/template", "value": template}]
     if deployment["spec"].get("paused"):
         changes.append({"op": "remove", "path": "/spec/paused"})
-    await write(ground, DEPLOYMENTS, deployment, changes)
+    check_kept(template, await write(ground, DEPLOYMENTS, deployment, changes))
 
 
 def _gated(template: JsonObject) -> JsonObject:

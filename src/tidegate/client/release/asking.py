@@ -61,8 +61,10 @@ async def answer(client: KubeClient, subject: Subject, nonce: str, heard: Heard)
 
     A release that goes on by an answer re-checks the objects; the answer is as of ``Asked.at``.
     """
+    if not subject.pods and subject.question.kind == "routed":
+        return Asked("no", at=_now(), stragglers=(f"no pod of {subject.question.revision} is ready",))
     if not subject.pods:
-        return Asked("yes", at=_now())  # no pod, no route, and nothing that has to be routed
+        return Asked("yes", at=_now())  # no pod, no route
     while True:
         try:
             missing = await _unlike(client, subject)

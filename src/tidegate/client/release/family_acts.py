@@ -16,7 +16,7 @@ from tidegate.client.prepare.scene import About, member_of
 from tidegate.client.prepare.scene import look as look_prepared
 from tidegate.client.release.book import RELEASE_LABEL
 from tidegate.client.release.family import REPLICAS, ROUND_LABEL, deployments_of, edition_of, replicasets_of
-from tidegate.client.release.ground import Failed, Ground, write
+from tidegate.client.release.ground import Failed, Ground, check_kept, write
 from tidegate.client.release.look import Sight, controller_uid
 from tidegate.engine import act
 from tidegate.engine.act import Step as Change
@@ -67,7 +67,7 @@ async def create(ground: Ground, sight: Sight, step: Step) -> None:
         },
     }
     try:
-        await ground.client.create(DEPLOYMENTS, made, sight.entry.namespace)
+        check_kept(template, await ground.client.create(DEPLOYMENTS, made, sight.entry.namespace))
     except ApiError as error:
         if not error.is_conflict:
             raise
@@ -75,6 +75,7 @@ async def create(ground: Ground, sight: Sight, step: Step) -> None:
         labels = found["metadata"].get("labels") or {}
         if {one: labels.get(one) for one in family} != family:
             raise Failed(f"deployment/{name} is there already, and is not of this release") from error
+        check_kept(template, found)
 
 
 async def scale(ground: Ground, sight: Sight, step: Step) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from tidegate.client.options import Identity
 from tidegate.engine.act import Step as Change
@@ -10,6 +12,7 @@ from tidegate.engine.ledger import Ledger
 from tidegate.kube.api import JsonObject, Patch, Resource
 from tidegate.kube.client import KubeClient
 from tidegate.kube.errors import ApiError, KubeError
+from tidegate.release.template import fingerprint
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,16 @@ async def write(ground: Ground, resource: Resource, obj: JsonObject, changes: li
     ]
     patch = Patch([*tests, *changes], "json")
     return await ground.client.patch(resource, metadata["name"], patch, metadata.get("namespace", ""))
+
+
+def check_kept(template: Mapping[str, Any], obj: JsonObject) -> None:
+    """Whether a Deployment as it came back has the template that was sent. Raises ``Failed`` where a webhook of the
+    cluster has changed it: as another revision it would be asked for again, for ever."""
+    if fingerprint(obj["spec"]["template"]) != fingerprint(template):
+        raise Failed(
+            f"deployment/{obj['metadata']['name']} came back with another template than was sent: a webhook of the "
+            "cluster changes it; ask for the template as that leaves it"
+        )
 
 
 def is_stale(error: ApiError) -> bool:
