@@ -129,7 +129,7 @@ def some_spec(rng):
     def one(*right, wrong=()):
         return rng.choice(wrong) if wrong and rng.random() < 0.08 else rng.choice(right)
 
-    spec = {"workload": one("web", "a.b-c", "x" * 253, wrong=("", "Web", "-a", "a/b", "x" * 254))}
+    spec = {"workload": one("web", "a.b-c", "x" * 63, wrong=("", "Web", "-a", "a/b", "x" * 64))}
     if rng.random() < 0.8:
         spec["strategy"] = one("rolling", "canary", "bluegreen", "rainbow", wrong=("blue", ""))
     if rng.random() < 0.3:
@@ -153,6 +153,7 @@ def some_spec(rng):
             "keepSeconds": one(None, 0, 60, wrong=(-5,)),
             "promote": one("auto", "manual", wrong=("x",)),
             "service": one("web", wrong=("",)),
+            "preview": one("", "web-next", wrong=("web",)),
             "by": one("", "version", "a.b/c", wrong=("-x", "a/b/c")),
             "name": one("", "web-green", wrong=("Web",)),
         }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tidegate.operator.schema import Schema
-from tidegate.release.spec import ANALYSES_MAX, NAME_LENGTH_MAX, STEPS_MAX
+from tidegate.release.spec import ANALYSES_MAX, STEPS_MAX, WORKLOAD_LENGTH_MAX
 
 _POSITIVE: Schema = {"minimum": 0, "exclusiveMinimum": True}
 _NOT_NEGATIVE: Schema = {"minimum": 0}
@@ -43,7 +43,7 @@ _SPEC: dict[str, Schema] = {
     "Spec.workload": _text(
         "The Deployment that is released, by name, of this namespace.",
         pattern="^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$",
-        maxLength=NAME_LENGTH_MAX,
+        maxLength=WORKLOAD_LENGTH_MAX,
         **{
             "x-kubernetes-validations": [
                 _rule("self == oldSelf", "a Release is of one Deployment: make another Release")
@@ -67,7 +67,16 @@ _SPEC: dict[str, Schema] = {
     "Spec.onUnverified": _text("Whether a drain that ends unverified halts the release, or it proceeds."),
     "Spec.progressSeconds": _text("How long a new pod may take to be ready.", **_POSITIVE),
     "Rolling": _text("In place, on the Deployment itself; old pods end through their gates."),
-    "BlueGreen": _text("A second Deployment beside the first; the Service flips, verified."),
+    "BlueGreen": {
+        "description": "A second Deployment beside the first; the Service flips, verified.",
+        "x-kubernetes-validations": [
+            _rule(
+                "!has(self.preview) || self.preview == '' || !has(self.service) || self.preview != self.service",
+                "the Service that flips cannot be its own preview: name another",
+                ".preview",
+            ),
+        ],
+    },
     "BlueGreen.service": _text("The Service that flips."),
     "BlueGreen.preview": _text("A Service for the new revision before the flip."),
     "BlueGreen.promote": _text("auto: once the new revision is ready; manual: when somebody says so."),
