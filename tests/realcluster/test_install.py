@@ -43,6 +43,7 @@ from tidegate.observers.asking import (
 )
 from tidegate.observers.coordinator import LEASE_NAME, STATUS_PATH
 from tidegate.observers.discovery import SOURCES
+from tidegate.release.spec import STRATEGIES
 
 pytestmark = pytest.mark.realcluster
 BIN = Path(sys.executable).parent
@@ -202,6 +203,7 @@ async def test_the_roles_of_a_verb_allow_all_its_deeds(installed, verb):
             "restore": {"pods"},
             "drain node": {"pods", "nodes"},
             "prepare": {"services"},
+            **{f"release {name}": {"pods", "services"} for name in STRATEGIES},
         }.get(verb, set())
 
 

@@ -230,11 +230,12 @@ async def carry_out_install(
 async def until_ready(
     client: KubeClient, manifests: Iterable[JsonObject], seconds: float, told: Callable[[tuple[str, ...]], None]
 ) -> tuple[str, ...]:
-    """Wait for everything that runs; what is not ready at the end, and why. ``told`` of every change."""
+    """Wait for everything that runs; what is not ready at the end, and why. ``told`` of the first look and of every
+    change."""
     loop = asyncio.get_running_loop()
     until = loop.time() + seconds
     waiting = [one for one in manifests if one["kind"] in RUNNING]
-    last: tuple[str, ...] = ()
+    last: tuple[str, ...] | None = None
     while True:
         try:
             missing = tuple([line for one in waiting for line in await _missing(client, one)])
