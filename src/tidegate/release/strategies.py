@@ -49,6 +49,9 @@ def _recorded(scene: Scene, status: Status) -> Status:
     """With the revision in the history, once its release has come to its end."""
     if not status.is_final or scene.status.phase == status.phase:
         return status
+    last = status.history[-1] if status.history else None
+    if last is not None and (last.revision, last.outcome) == (status.revision, status.phase):
+        return status  # what ended meanwhile was another, kept until then
     known = scene.edition(status.revision)
     images = dict(known.images) if known is not None else dict(scene.spec.images)
     past = Past(status.revision, images, scene.spec.template, scene.now, status.phase)
