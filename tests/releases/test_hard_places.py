@@ -9,15 +9,16 @@ import msgspec
 import pytest
 from scene import play
 from stage import NS, deployment
-from troupe import SPECS, at_rest, at_work, engine
+from troupe import SPECS, at_rest, at_work, engine, serving
 
 from tidegate.client.release.asking import answer, subject_of
 from tidegate.client.release.book import ConfigMapBook
 from tidegate.client.release.command import plan_release
+from tidegate.client.release.look import failure_of
 from tidegate.kube.api import DEPLOYMENTS, PODDISRUPTIONBUDGETS, SERVICES
 from tidegate.kube.client import KubeClient
 from tidegate.kube.errors import ApiError, KubeError
-from tidegate.release.scene import Question
+from tidegate.release.scene import Edition, Question
 from tidegate.release.spec import Invalid, decode_spec
 
 
@@ -156,3 +157,45 @@ def test_why_pods_cannot_be_drained_is_said_while_it_is_tried_again():
             assert "all-of-them" in (await book.read()).status.reason
 
     play(story, deployment(gate=False))
+
+
+@pytest.mark.parametrize("strategy", sorted(SPECS))
+def test_pods_that_are_to_be_ready_for_a_while_are_waited_for(strategy):
+    obj = deployment()
+    obj["spec"]["minReadySeconds"] = 20
+
+    async def story(stage):
+        await asyncio.sleep(20)
+        began = stage.now
+        async with engine(stage, SPECS[strategy]) as (made, book):
+            await made.run(15)
+            assert (await book.read()).status.phase == "progressing"
+            assert await serving(stage) in ({"v1"}, {"v1", "v2"})
+            if strategy == "bluegreen":
+                assert await serving(stage) == {"v1"}
+            await at_rest(made, book)
+            assert stage.now - began > 20
+
+    play(story, obj, limit=900)
+
+
+def test_a_deployment_that_ends_all_its_pods_first_is_not_rolled():
+    obj = deployment()
+    obj["spec"]["strategy"] = {"type": "Recreate"}
+
+    async def story(stage):
+        plan = await plan_release(stage.client, ConfigMapBook(stage.client, NS, "echo"), NS, SPECS["rolling"])
+        assert any("Recreate" in one for one in plan.refusals), plan.refusals
+        async with engine(stage, SPECS["rolling"]) as (made, book):
+            await made.run(5)
+            assert "Recreate" in (await book.read()).status.reason
+        assert await serving(stage) == {"v1"}
+
+    play(story, obj)
+
+
+def test_a_quota_that_refuses_pods_is_named():
+    refused = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "exceeded quota: small"}
+    why = failure_of([{"status": {"conditions": [refused]}}])
+    assert why == "FailedCreate: exceeded quota: small"
+    assert Edition("r2", "web-r2", "f", 3, failure=why).problem == why

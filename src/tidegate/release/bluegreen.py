@@ -277,9 +277,11 @@ def _naming(scene: Scene) -> dict[str, str]:
 
 def _ready(flip: _Flip, goal: Edition) -> Iterator[Decision]:
     scene = flip.scene
-    if goal.ready >= flip.needed and goal.is_observed:
+    if goal.available >= flip.needed and goal.is_observed:
         return
     text = f"{goal.ready} of {goal.desired} pods of {goal.revision} are ready"
+    if goal.available < goal.ready:
+        text += f", {goal.available} of them for minReadySeconds"
     if goal.problem:
         text += f" ({goal.problem})"
     is_late = scene.now - scene.status.since > scene.spec.progress_seconds

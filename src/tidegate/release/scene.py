@@ -91,6 +91,8 @@ class Edition:
     """Of the label by which a Service tells it from others; "" where that is its revision."""
     autoscaler: str = ""
     images: Mapping[str, str] = field(default_factory=dict)
+    failure: str = ""
+    """Why pods of it cannot be made at all, in their controller's words (a quota, a webhook)."""
     work: int | None = None
     """Work by the revision's own word (rainbow's activity), None where unknown or not asked."""
 
@@ -125,8 +127,8 @@ class Edition:
 
     @property
     def problem(self) -> str:
-        """Why its pods do not come up: the first pod's own word."""
-        return next((f"pod/{one.name}: {one.problem}" for one in self.staying if one.problem), "")
+        """Why its pods do not come up: the first pod's own word, or why there is none."""
+        return next((f"pod/{one.name}: {one.problem}" for one in self.staying if one.problem), self.failure)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ import msgspec
 from tidegate.client.release import routers
 from tidegate.client.release.book import Entry
 from tidegate.client.release.gate import is_half_gated
-from tidegate.client.release.look import Sight, bounds, controller_uid, members_of, read
+from tidegate.client.release.look import Sight, bounds, controller_uid, failure_of, of_replicaset, read
 from tidegate.client.release.look import look as look_rolling
 from tidegate.drain.gating import CannotBeGated
 from tidegate.kube.api import HORIZONTALPODAUTOSCALERS, Api, JsonObject, Selection
@@ -259,7 +259,7 @@ def edition_of(sight: Sight, revision: str, obj: JsonObject) -> Edition:
     spec, key = sight.entry.spec, key_of(sight.entry.spec)
     metadata, status, template = obj["metadata"], obj.get("status") or {}, obj["spec"]["template"]
     own = replicasets_of(sight, obj)
-    members = [one for made in own for one in members_of(sight, made["metadata"]["uid"])]
+    members = [one for made in own for one in of_replicaset(sight, made)]
     pods = [pod.decode(sight.pods[one.name]) for one in members]
     sight.pods_of[revision] = pods
     if spec.service:
@@ -284,6 +284,7 @@ def edition_of(sight: Sight, revision: str, obj: JsonObject) -> Edition:
         is_labelled=bool(value) and _is_member(sight, obj) and is_labelled(sight, obj, key, value),
         is_gated=all(templates.is_gated(one) for one in (template, *live)),
         is_half_gated=is_half_gated(obj),
+        failure=failure_of(own),
         value=value if key != REVISION_LABEL else "",
         autoscaler=_autoscaler(sight, metadata["name"]),
         images=templates.images_of(template),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tidegate.client.release.book import Entry
@@ -125,6 +125,12 @@ def _scene(sight: Sight, now: float, endings: Mapping[str, str]) -> Scene:
         else:
             target = back.fingerprint
     replicas = int(deployment["spec"].get("replicas", 1))
+    is_recreated = (deployment["spec"].get("strategy") or {}).get("type") == "Recreate"
+    if is_recreated and replicas and entry.spec.wish != "abort" and templates.fingerprint(base) != target:
+        problems.append(
+            f"$.spec.strategy: deployment/{entry.spec.workload} is of strategy Recreate, all of its pods end before a "
+            "new one is made: make it RollingUpdate, or release it by bluegreen"
+        )
     surge, unavailable = bounds(deployment, replicas)
     return Scene(
         now=now,
@@ -186,7 +192,7 @@ def rolling_editions(sight: Sight, deployment: JsonObject) -> tuple[Edition, ...
     current = templates.fingerprint(deployment["spec"]["template"])
     found = []
     for one in sorted(own, key=_number):
-        members = members_of(sight, one["metadata"]["uid"])
+        members = of_replicaset(sight, one)
         template = one["spec"]["template"]
         mark = templates.fingerprint(template)
         revision = (one["metadata"].get("labels") or {}).get(HASH_LABEL, one["metadata"]["name"])
@@ -204,6 +210,7 @@ def rolling_editions(sight: Sight, deployment: JsonObject) -> tuple[Edition, ...
                 is_stalled=is_stalled and mark == current,
                 is_gated=templates.is_gated(template),
                 is_half_gated=is_half_gated(deployment),
+                failure=failure_of([one]),
                 images=templates.images_of(template),
             )
         )
@@ -246,6 +253,27 @@ def members_of(sight: Sight, owner_uid: str) -> tuple[Member, ...]:
         if not one.is_finished:
             found.append(_member(sight, name, one, obj))
     return tuple(found)
+
+
+def of_replicaset(sight: Sight, obj: JsonObject) -> tuple[Member, ...]:
+    """Its pods. Where it has minReadySeconds, no more of them are available than its controller says."""
+    members = members_of(sight, obj["metadata"]["uid"])
+    if not obj["spec"].get("minReadySeconds"):
+        return members
+    left, found = int((obj.get("status") or {}).get("availableReplicas") or 0), []
+    for one in members:
+        found.append(replace(one, is_available=one.is_available and left > 0))
+        left -= one.is_available
+    return tuple(found)
+
+
+def failure_of(replicasets: Iterable[JsonObject]) -> str:
+    """Why a pod could not be made, in the controller's words; "" where none was refused."""
+    for obj in replicasets:
+        for one in (obj.get("status") or {}).get("conditions") or ():
+            if one.get("type") == "ReplicaFailure" and one.get("status") == "True":
+                return f"{one.get('reason', 'ReplicaFailure')}: {one.get('message', '')}".rstrip(": ")
+    return ""
 
 
 def _member(sight: Sight, name: str, one: Pod, obj: JsonObject) -> Member:
