@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from dataclasses import replace
 
 import msgspec
 import pytest
 from scene import play
-from stage import NS, deployment
-from troupe import SPECS, at_rest, at_work, engine, serving
+from stage import NS, SERVICE, deployment
+from troupe import SPECS, at_rest, at_work, engine, requests, serving
 
 from tidegate.client.release.asking import answer, subject_of
 from tidegate.client.release.book import ConfigMapBook
@@ -199,3 +200,20 @@ def test_a_quota_that_refuses_pods_is_named():
     why = failure_of([{"status": {"conditions": [refused]}}])
     assert why == "FailedCreate: exceeded quota: small"
     assert Edition("r2", "web-r2", "f", 3, failure=why).problem == why
+
+
+def test_a_pod_without_a_gate_that_another_service_has_too_is_not_called_verified():
+    async def story(stage):
+        inside = copy.deepcopy(SERVICE)
+        inside["metadata"]["name"] = "inside"
+        await stage.api.create(SERVICES, inside, NS)
+        await asyncio.sleep(3)
+        async with requests(stage) as seen, requests(stage, "inside", 0.2) as inner:
+            async with engine(stage, SPECS["rainbow"]) as (made, book):
+                await made.run(60)
+                assert "svc/inside has pod/" in (await book.read()).status.reason
+            await asyncio.sleep(2)
+        assert (seen.lost, inner.lost) == ([], [])
+        assert not any(stage.result(name) for name in stage.annotations)
+
+    play(story, deployment(gate=False), limit=900)

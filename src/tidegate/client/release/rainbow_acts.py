@@ -13,7 +13,7 @@ from tidegate.kube.api import PODS
 from tidegate.kube.errors import ApiError
 from tidegate.model.names import ACTIVITY, WORK, DrainResult, Ending
 from tidegate.release.plan import Step
-from tidegate.release.scene import DELETION_COST
+from tidegate.release.scene import DELETION_COST, REVISION_LABEL
 
 
 async def mark(ground: Ground, sight: Sight, step: Step) -> None:
@@ -51,6 +51,14 @@ async def end_idle(ground: Ground, sight: Sight, step: Step) -> None:
     busy = [one.name for one in pods if counts[one.uid] != 0]
     if busy and step.subject not in sight.scene.spec.retire:
         raise Failed(f"{', '.join(busy)} would have gone idle, and have work again, or it is not known")
+    for one in pods:
+        others = [name for name, seen in sorted(sight.listed.items()) if seen & {one.uid, *one.ips}]
+        others = [name for name in others if name != sight.entry.spec.service]
+        if others:
+            raise Failed(
+                f"svc/{others[0]} has pod/{one.name} too, nobody was asked about that, and the pod has no gate: let it "
+                f"select by {REVISION_LABEL}, or drain the pod (`tidegate drain pod/{one.name}`)"
+            )
     for one in pods:
         why = f"routed nowhere and idle, as revision {step.subject} of {sight.entry.spec.workload} drains"
         await act.record_result(ground.client, one, DrainResult(Ending.VERIFIED, why))
