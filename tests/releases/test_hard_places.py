@@ -16,7 +16,7 @@ from tidegate.client.release.asking import answer, subject_of
 from tidegate.client.release.book import ConfigMapBook
 from tidegate.client.release.command import plan_release
 from tidegate.client.release.look import failure_of
-from tidegate.kube.api import DEPLOYMENTS, PODDISRUPTIONBUDGETS, SERVICES
+from tidegate.kube.api import DEPLOYMENTS, PODDISRUPTIONBUDGETS, SERVICES, Patch
 from tidegate.kube.client import KubeClient
 from tidegate.kube.errors import ApiError, KubeError
 from tidegate.release.scene import Edition, Question
@@ -217,3 +217,23 @@ def test_a_pod_without_a_gate_that_another_service_has_too_is_not_called_verifie
         assert not any(stage.result(name) for name in stage.annotations)
 
     play(story, deployment(gate=False), limit=900)
+
+
+def test_what_others_make_of_it_is_said_before_it_begins():
+    async def story(stage):
+        inside = copy.deepcopy(SERVICE)
+        inside["metadata"]["name"] = "inside"
+        await stage.api.create(SERVICES, inside, NS)
+        mark = Patch(
+            {"metadata": {"annotations": {"argocd.argoproj.io/tracking-id": "shop:apps/Deployment:demo/echo"}}}
+        )
+        await stage.api.patch(DEPLOYMENTS, "echo", mark, NS)
+        plan = await plan_release(stage.client, ConfigMapBook(stage.client, NS, "echo"), NS, SPECS["bluegreen"])
+        assert plan.notes == (
+            "svc/inside selects pods of every revision: the new ones serve there as soon as they are ready",
+            "deployment/echo is kept by Argo CD: it has to leave spec.replicas to the release, or it undoes it",
+        )
+        rolling = await plan_release(stage.client, ConfigMapBook(stage.client, NS, "echo"), NS, SPECS["rolling"])
+        assert rolling.notes == ()
+
+    play(story)

@@ -7,7 +7,7 @@ command line) is at work on a release, the same calls follow it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -178,7 +178,42 @@ def _notes(sight: Sight) -> list[str]:
         found.append(f"{counted(len(ungated))} without a gate: {_UNGATED[scene.spec.strategy]}")
     elif ungated:
         found.append(f"{counted(len(ungated))} without a gate: unverified at the end, as --ungated proceed says")
+    if scene.spec.strategy != "rolling":
+        found += _sharing(sight)
+        found += _kept_elsewhere(sight)
     return found
+
+
+def _sharing(sight: Sight) -> Iterator[str]:
+    """Services that go on selecting every revision."""
+    labels = (((sight.deployment or {}).get("spec") or {}).get("template", {}).get("metadata") or {}).get(
+        "labels"
+    ) or {}
+    for name, obj in sorted(sight.services.items()):
+        selector = (obj.get("spec") or {}).get("selector") or {}
+        if name != sight.entry.spec.service and selector and selector.items() <= labels.items():
+            yield f"svc/{name} selects pods of every revision: the new ones serve there as soon as they are ready"
+
+
+_KEEPERS = {
+    "argocd.argoproj.io/tracking-id": "Argo CD",
+    "argocd.argoproj.io/instance": "Argo CD",
+    "kustomize.toolkit.fluxcd.io/name": "Flux",
+    "helm.toolkit.fluxcd.io/name": "Flux",
+}
+
+
+def _kept_elsewhere(sight: Sight) -> Iterator[str]:
+    """Who would write back what a release changes."""
+    service = sight.entry.spec.service
+    whole = {"spec.replicas": (f"deployment/{sight.entry.spec.workload}", sight.deployment)}
+    whole["spec.selector"] = (f"svc/{service}", sight.services.get(service))
+    for place, (name, obj) in whole.items():
+        metadata = (obj or {}).get("metadata") or {}
+        marks = {**(metadata.get("labels") or {}), **(metadata.get("annotations") or {})}
+        keeper = next((_KEEPERS[key] for key in sorted(marks) if key in _KEEPERS), "")
+        if keeper:
+            yield f"{name} is kept by {keeper}: it has to leave {place} to the release, or it undoes it"
 
 
 async def begin_release(book: AskableBook, plan: ReleasePlan) -> Entry:
