@@ -1,4 +1,4 @@
-"""The virtual lab lives beside the agent's tests, the page of JSON beside its own (importlib mode adds no folder to the path)."""
+"""The virtual lab lives beside the agent's tests, the page of JSON here (importlib mode adds no folder to the path)."""
 
 import sys
 from pathlib import Path
