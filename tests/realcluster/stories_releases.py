@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import json
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -51,8 +52,11 @@ class Ran:
         return self.said[-1][0]
 
 
-async def release(here: Scene, *words: str) -> Ran:
-    """``tidegate release WORDS`` in the namespace, as a process of its own. Its exit code has to be 0."""
+async def release(here: Scene, *words: str, code: int = 0, killed_at: str = "") -> Ran:
+    """``tidegate release WORDS`` in the namespace, as a process of its own. Its exit code has to be ``code``.
+
+    It is killed without a word once it has said a line with ``killed_at``; its exit code is then that of SIGKILL.
+    """
     where = ["--kubeconfig", str(here.node.plane.kubeconfig), "-n", here.namespace, "-y", "-o", "json"]
     env = {**os.environ, "TIDEGATE_LEDGER": str(ledger(here))}
     loop = asyncio.get_running_loop()
@@ -66,15 +70,20 @@ async def release(here: Scene, *words: str) -> Ran:
     assert process.stdout is not None and process.stderr is not None
     out = asyncio.create_task(process.stdout.read())
     try:
-        async with asyncio.timeout(100):
+        async with asyncio.timeout(60):
             async for line in process.stderr:
                 said.append((loop.time(), line.decode().rstrip()))
-            code, shown = await process.wait(), await out
+                if killed_at and killed_at in said[-1][1]:
+                    process.kill()
+                    break
+            ended, shown = await process.wait(), await out
+    except TimeoutError:
+        raise TimeoutError(f"{words}: {said}") from None
     finally:
         if process.returncode is None:
             process.kill()
-    assert code == 0, (code, shown.decode()[-3000:], said)
-    return Ran(json.loads(shown), said, began, loop.time())
+    assert ended == (-signal.SIGKILL if killed_at else code), (ended, shown.decode()[-3000:], said)
+    return Ran(json.loads(shown or "{}"), said, began, loop.time())
 
 
 @dataclass

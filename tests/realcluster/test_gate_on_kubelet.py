@@ -17,6 +17,7 @@ MACHINES = {
     "drains": ("stories_gate.py", "stories_gate_drains.py"),  # the first has the gate's port to itself
     "restarts": ("stories_gate_restarts.py",),
     "releases": ("stories_releases.py",),
+    "ill-releases": ("stories_releases_ill.py",),
 }
 SECONDS_MAX = 240
 

@@ -115,6 +115,15 @@ def test_an_abort_without_a_revision_to_go_back_to_halts_and_does_not_go_on():
     assert "older is gone" in decision.status.reason
 
 
+def test_of_two_revisions_of_one_fingerprint_the_newest_is_the_one_that_comes():
+    """A ReplicaSet from before the gate is of the same template as the gated one that came of it."""
+    told = scene(spec=Spec("web", wish="abort"))
+    bare = replace(told.editions[0], revision="bare", desired=0, members=())
+    status = Status(phase="aborting", stable="old", revision="new", generation=1)
+    found = decide(replace(told, editions=(bare, *told.editions), status=status))
+    assert found.status.phase == "aborted", found.status.reason
+
+
 def test_a_third_revision_takes_the_place_of_the_second(golden):
     world = World(scene(replicas=8, surge=2, unavailable=0))
     first = play(world, until=lambda world: world.now - world.began > 3)

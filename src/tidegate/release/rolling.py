@@ -32,13 +32,14 @@ def _decisions(scene: Scene) -> Iterator[Decision]:
         yield from _gated(scene, is_abort)
         why = "back to the revision before" if is_abort else "the Deployment controller replaces pod by pod"
         phase = Phase.ABORTING if is_abort else Phase.PROGRESSING
-        known = next((one.revision for one in scene.editions if one.fingerprint == goal), "")
+        known = next((one.revision for one in reversed(scene.editions) if one.fingerprint == goal), "")
         detail = {"revision": known} if known and (is_abort or scene.spec.rollback_to) else {}
         yield go(scene, Step(Act.SET_TEMPLATE, name, why, detail=detail), phase=phase, since=scene.now)
     if is_held:
         yield go(scene, Step(Act.CONTINUE, name, "nothing holds it any more"), since=scene.now)
     phase = Phase.ABORTING if is_abort else Phase.PROGRESSING
-    coming = next((one for one in scene.editions if one.fingerprint == goal), None)
+    # The newest: one from before the gate has the same fingerprint as the gated one that came of it.
+    coming = next((one for one in reversed(scene.editions) if one.fingerprint == goal), None)
     if coming is None or not coming.is_observed:
         yield wait(scene, "until the Deployment controller has seen the new template", phase)
     assert coming is not None

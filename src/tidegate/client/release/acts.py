@@ -42,7 +42,10 @@ async def _set_template(ground: Ground, sight: Sight, step: Step) -> None:
         found = next((one for one in sight.replicasets.values() if _hash(one) == revision), None)
         if found is None:
             raise Failed(f"there is no ReplicaSet of revision {revision} any more")
-        template = _gated(found["spec"]["template"])
+        # One that still has pods is gone back to as it is: what differs, be it the gate, would replace them all.
+        template = deepcopy(found["spec"]["template"])
+        if not found["spec"].get("replicas"):
+            template = _gated(template)
         labels = template["metadata"].get("labels") or {}
         template["metadata"]["labels"] = {key: value for key, value in labels.items() if key != HASH_LABEL}
     changes: list[Change] = [{"op": "replace", "path": "/spec/template", "value": template}]
