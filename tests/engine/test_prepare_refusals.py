@@ -164,10 +164,11 @@ def test_every_refusal_says_what_stands_against_it_and_the_way_out(capsys, golde
     ],
     ids=["sts", "ds", "job", "no-service", "no-deployment", "no-label", "long-label"],
 )
-def test_what_the_command_line_refuses_is_one_line(words, capsys, golden, request):
+def test_what_the_command_line_refuses_is_one_line(words, capsys, golden, request, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["tidegate"])  # how it was called is part of what it says
     with pytest.raises(SystemExit) as leaving:
         command.main(["prepare", *words])
-    said = capsys.readouterr().err.replace("`pytest ", "`tidegate ")
+    said = capsys.readouterr().err
     told = f"$ tidegate prepare {' '.join(words)}\n{said}exit {leaving.value.code}\n"
     assert leaving.value.code in (2, 3)
     golden(f"cli/prepare-usage-{request.node.callspec.id}.txt", told)
