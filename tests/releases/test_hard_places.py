@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 from dataclasses import replace
 
@@ -12,13 +13,19 @@ from scene import play
 from stage import NS, SERVICE, deployment
 from troupe import SPECS, at_rest, at_work, engine, requests, serving
 
+from tidegate.client.options import Identity
+from tidegate.client.release import asking
+from tidegate.client.release.acts import Ground
 from tidegate.client.release.asking import answer, subject_of
 from tidegate.client.release.book import ConfigMapBook
 from tidegate.client.release.command import plan_release
 from tidegate.client.release.look import failure_of
-from tidegate.kube.api import DEPLOYMENTS, PODDISRUPTIONBUDGETS, SERVICES, Patch
+from tidegate.client.release.run import Engine
+from tidegate.kube.api import ALL, DEPLOYMENTS, PODDISRUPTIONBUDGETS, PODS, SERVICES, Listing, Patch
 from tidegate.kube.client import KubeClient
 from tidegate.kube.errors import ApiError, KubeError
+from tidegate.release.plan import Act
+from tidegate.release.record import Asked
 from tidegate.release.scene import Edition, Question
 from tidegate.release.spec import Invalid, decode_spec
 
@@ -237,3 +244,45 @@ def test_what_others_make_of_it_is_said_before_it_begins():
         assert rolling.notes == ()
 
     play(story)
+
+
+def test_an_engine_whose_copies_lag_behind_asks_about_pods_that_they_do_not_have_yet(monkeypatch):
+    """An operator reads caches: a pod of the old revision that came up just before the flip is in none of them."""
+    asked_about = {}
+
+    async def noted(client, subject, nonce, heard):
+        asked_about[subject.question.kind] = {one.name for one in subject.pods}
+        return Asked("yes", "main/1", 1.0)
+
+    async def story(stage):
+        monkeypatch.setattr(asking, "answer", noted)
+        pods = sorted(pod["metadata"]["name"] for pod in await stage.pods())
+
+        class Lagging:
+            def __getattr__(self, name):
+                return getattr(stage.client, name)
+
+            async def list(self, resource, select=ALL, resource_version=""):
+                found = await stage.client.list(resource, select, resource_version)
+                is_hidden = resource is PODS and "r2" in flips
+                items = [one for one in found.items if not is_hidden or one["metadata"]["name"] != pods[0]]
+                return Listing(items, found.resource_version)
+
+        flips = []
+
+        def heard(turn):
+            flips.extend(step.subject for step in turn.decision.steps if step.act is Act.CREATE)
+
+        book = ConfigMapBook(stage.client, NS, "echo")
+        await book.begin(SPECS["bluegreen"])
+        made = Engine(book, Ground(stage.client, Identity("operator", "one"), seed=1), Lagging())
+        made.heard = heard
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(60):
+                while "unrouted" not in asked_about:
+                    await made.turn()
+                    await asyncio.sleep(0.5)
+        await made.leave()
+        assert set(pods) <= asked_about["unrouted"]
+
+    play(story, limit=600)

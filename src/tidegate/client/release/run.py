@@ -240,6 +240,9 @@ class Engine:
         if routers.is_asked(question):
             self._asked[question.key] = await routers.answer(self._ground.client, sight, question, heard)
             return
+        if self._api is not self._ground.client:
+            # A cache is behind: a pod that came up just before the flip would not be asked about.
+            sight = await look(self._ground.client, sight.entry, vtime.now().timestamp(), {})
         pods = sight.pods_of.get(question.revision, [])
         subject = asking.subject_of(sight.entry.namespace, question, pods)
         self._asked[question.key] = await asking.answer(self._ground.client, subject, self._nonce, heard)
