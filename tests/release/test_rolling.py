@@ -85,6 +85,12 @@ def test_a_story_reads_as_it_did(name, golden):
     golden(f"release/rolling-{name}.txt", text)
 
 
+def test_what_was_let_go_unverified_by_agreement_is_told_at_the_end():
+    world = World(scene(is_gated=False, spec=Spec("web", ungated="proceed")))
+    assert play(world).phase == "done"
+    assert len(world.status.unverified) == 4 and "ungated" in world.status.unverified[0]
+
+
 def test_an_image_that_never_comes_up_halts_and_abort_goes_back(golden):
     world = World(
         scene(spec=Spec("web", progress_seconds=60)), Pace(ready=lambda pod: 2.0 if "-old-" in pod else float("inf"))

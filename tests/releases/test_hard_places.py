@@ -13,12 +13,14 @@ from scene import play
 from stage import NS, SERVICE, deployment
 from troupe import SPECS, at_rest, at_work, engine, requests, serving
 
+from tidegate import vtime
 from tidegate.client.options import Identity
 from tidegate.client.release import asking
 from tidegate.client.release.acts import Ground
 from tidegate.client.release.asking import answer, subject_of
 from tidegate.client.release.book import ConfigMapBook
 from tidegate.client.release.command import plan_release
+from tidegate.client.release.endings import Endings
 from tidegate.client.release.look import failure_of
 from tidegate.client.release.run import Engine
 from tidegate.kube.api import ALL, DEPLOYMENTS, PODDISRUPTIONBUDGETS, PODS, SERVICES, Listing, Patch
@@ -286,3 +288,18 @@ def test_an_engine_whose_copies_lag_behind_asks_about_pods_that_they_do_not_have
         assert set(pods) <= asked_about["unrouted"]
 
     play(story, limit=600)
+
+
+def test_what_ended_before_a_release_is_not_its_own():
+    """An operator watches from release to release: an old ending would halt the next one."""
+
+    async def story(stage):
+        pod = (await stage.pods())[0]
+        endings = Endings()
+        endings.saw(None, pod)
+        endings.saw(pod, None)
+        began = vtime.now().timestamp()
+        assert list(endings.since(began - 5)) == [pod["metadata"]["name"]]
+        assert not endings.since(began + 5)
+
+    play(story)

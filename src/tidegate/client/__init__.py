@@ -17,7 +17,7 @@
 - ``trace_pod(client, namespace, name) -> Trace``, ``follow_pod``: the moments of a pod's life, each with its source.
 - ``client.observe.observe(client, subject, seconds, into)``: pods that leave, and who routed to them after SIGTERM.
 - ``client.ledger.entries_of(client, namespace, pod, ledger)``: what the ledgers have of a pod's retirements.
-- ``client.release.command``: ``plan_release``, ``begin_release``, ``ask_release``, ``carry_on``, ``sight_of``: releases.
+- ``client.release.command``: ``plan_release``, ``begin_release``, ``ask_release``, ``carry_on``: releases.
 - ``examine(client, namespace) -> Examination``: what doctor looks at, each finding with its next step.
 
 ``client`` is what ``tidegate.kube.connect.open_api`` gives.

@@ -16,12 +16,12 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
+from tidegate.release.endings import faults, fresh_fault
 from tidegate.release.plan import Act, Decision, Step, counted, go, halt, wait
 from tidegate.release.record import Phase, Status
 from tidegate.release.scene import Edition, Question, Scene, Way, key_of, service_named
 
 BEFORE, FLIPPED, SETTLED = 0, 1, 2
-FINE = ("verified", "assumed", "forced", "verified-except")
 _SPEC = "$.spec.bluegreen.service"
 
 
@@ -187,16 +187,9 @@ def _is_by_hand(flip: _Flip) -> bool:
 
 def _unverified(flip: _Flip) -> Iterator[Decision]:
     scene = flip.scene
-    found = [f"pod/{pod} ended {how}" for pod, how in sorted(scene.endings.items()) if not _is_fine(scene, how)]
-    fresh = [one for one in found if one not in scene.status.unverified]
-    if fresh and scene.spec.on_unverified == "halt" and not flip.is_back:
-        reason = f"{fresh[0]}; see `tidegate ledger`"
-        yield go(scene, phase=Phase.HALTED, reason=reason, unverified=tuple(found))
-
-
-def _is_fine(scene: Scene, ending: str) -> bool:
-    how = ending.partition(":")[0]
-    return how in FINE or (how == "ungated" and scene.spec.ungated == "proceed")
+    fault = fresh_fault(scene)
+    if fault and scene.spec.on_unverified == "halt" and not flip.is_back:
+        yield go(scene, phase=Phase.HALTED, reason=fault, unverified=faults(scene))
 
 
 def _narrowed(flip: _Flip) -> Iterator[Decision]:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from tidegate.release.endings import faults, fresh_fault
 from tidegate.release.guard import left_after
 from tidegate.release.plan import Act, Decision, Step, counted, go, halt, wait
 from tidegate.release.record import Phase
 from tidegate.release.scene import REVISION_LABEL, Edition, Question, Scene, Way, service_named
-
-_FINE = ("verified", "assumed", "forced", "verified-except")
 
 
 def service_of(scene: Scene) -> str:
@@ -41,14 +40,7 @@ def is_alone(scene: Scene, edition: Edition) -> bool:
 
 def ending_fault(scene: Scene) -> tuple[str, tuple[str, ...]]:
     """The first pod whose drain ended otherwise than verified and that was not seen yet ("" for none), and all such."""
-    ended = tuple(f"pod/{pod} ended {how}" for pod, how in sorted(scene.endings.items()) if not _is_fine(scene, how))
-    fresh = [one for one in ended if one not in scene.status.unverified]
-    return (f"{fresh[0]}; see `tidegate ledger`" if fresh else ""), ended
-
-
-def _is_fine(scene: Scene, ending: str) -> bool:
-    how = ending.partition(":")[0]
-    return how in _FINE or (how == "ungated" and scene.spec.ungated == "proceed")
+    return fresh_fault(scene), faults(scene)
 
 
 # --- pods ---

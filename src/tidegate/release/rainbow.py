@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from tidegate.release import shrinking
-from tidegate.release.bluegreen import FINE, rehearsal_of
+from tidegate.release.bluegreen import rehearsal_of
+from tidegate.release.endings import faults, fresh_fault
 from tidegate.release.plan import Act, Decision, Step, go, halt, wait
 from tidegate.release.record import Asked, Phase
 from tidegate.release.scene import REVISION_LABEL, Edition, Question, Scene, Way
@@ -140,18 +141,11 @@ def _coming(view: View) -> Iterator[Decision]:
 def _unverified(scene: Scene) -> Iterator[Decision]:
     """A pod that ended otherwise than verified. Looked at again when somebody has asked for something since."""
     is_latched = scene.status.phase == Phase.HALTED.value
-    ended = tuple(f"pod/{pod} ended {how}" for pod, how in sorted(scene.endings.items()) if not _is_fine(scene, how))
-    fresh = [one for one in ended if one not in scene.status.unverified]
-    if fresh and scene.spec.on_unverified == "halt":
-        decision = halt(scene, f"{fresh[0]}; see `tidegate ledger`")
-        yield Decision((), msgspec.structs.replace(decision.status, unverified=ended))
+    fault = fresh_fault(scene)
+    if fault and scene.spec.on_unverified == "halt":
+        yield Decision((), msgspec.structs.replace(halt(scene, fault).status, unverified=faults(scene)))
     elif is_latched:
         yield halt(scene, scene.status.reason)
-
-
-def _is_fine(scene: Scene, ending: str) -> bool:
-    how = ending.partition(":")[0]
-    return how in FINE or (how == "ungated" and scene.spec.ungated == "proceed")
 
 
 # --- one Service, several revisions ---

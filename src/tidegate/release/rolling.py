@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from tidegate.release.endings import faults, fresh_fault
 from tidegate.release.plan import Act, Decision, Step, go, halt, wait
 from tidegate.release.record import Phase
 from tidegate.release.scene import Edition, Scene
@@ -29,7 +30,7 @@ def _decisions(scene: Scene) -> Iterator[Decision]:
     if not is_abort:
         yield from _breached(scene, name, is_held)
     if scene.template != goal:
-        yield from _gated(scene, is_abort)
+        yield from _gated(scene)
         why = "back to the revision before" if is_abort else "the Deployment controller replaces pod by pod"
         phase = Phase.ABORTING if is_abort else Phase.PROGRESSING
         known = next((one.revision for one in reversed(scene.editions) if one.fingerprint == goal), "")
@@ -61,26 +62,12 @@ def _breached(scene: Scene, name: str, is_held: bool) -> Iterator[Decision]:
             why = coming.problem or f"{coming.ready} of {len(coming.staying)} pods of {coming.revision} are ready"
             limit = f"no progress for {scene.spec.progress_seconds:g} s"
             yield halt(scene, f"{limit}: {why}; traffic stays on {scene.status.stable or 'the old pods'}", *hold)
-    unverified = [f"pod/{pod} ended {how}" for pod, how in sorted(scene.endings.items()) if not _is_fine(scene, how)]
-    seen = set(scene.status.unverified)
-    fresh = [one for one in unverified if one not in seen]
-    if fresh and scene.spec.on_unverified == "halt":
-        yield Decision(
-            hold,
-            go(
-                scene, phase=Phase.HALTED, reason=f"{fresh[0]}; see `tidegate ledger`", unverified=(*unverified,)
-            ).status,
-        )
+    fault = fresh_fault(scene)
+    if fault and scene.spec.on_unverified == "halt":
+        yield Decision(hold, go(scene, phase=Phase.HALTED, reason=fault, unverified=faults(scene)).status)
 
 
-def _is_fine(scene: Scene, ending: str) -> bool:
-    how = ending.partition(":")[0]
-    return how in ("verified", "assumed", "forced", "verified-except") or (
-        how == "ungated" and scene.spec.ungated == "proceed"
-    )
-
-
-def _gated(scene: Scene, is_abort: bool) -> Iterator[Decision]:
+def _gated(scene: Scene) -> Iterator[Decision]:
     """Pods that run have the hooks they were made with. Those without a gate are replaced by twins that have one."""
     if scene.spec.ungated == "proceed":
         return

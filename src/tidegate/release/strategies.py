@@ -8,6 +8,7 @@ from dataclasses import replace
 import msgspec
 
 from tidegate.release import bluegreen, canary, rainbow, rolling
+from tidegate.release.endings import unverified
 from tidegate.release.plan import Act, Decision, Step, Strategy, go, halt, wait
 from tidegate.release.record import PAST_KEPT, Past, Phase, Status
 from tidegate.release.scene import Scene
@@ -28,12 +29,17 @@ def decide(scene: Scene) -> Decision:
         phase = Phase.PROGRESSING if scene.status.is_final else Phase(scene.status.phase)
         return wait(scene, f"cannot be read: {scene.problems[0]}", phase)
     aimed = replace(scene, status=_named(scene, aim(scene)))
+    if aimed.status.round != scene.status.round and aimed.status.began == scene.now:
+        aimed = replace(aimed, endings={})  # of the release before
     half = next((one for one in scene.editions if one.is_half_gated), None)
     if half is not None:  # whatever is asked for now: its Deployment is paused, and nobody else would end that
         why = f"deployment/{half.deployment} is paused, half of it with the gate: that is brought to its end first"
         return go(aimed, Step(Act.GATE, half.revision, why), phase=Phase(aimed.status.phase))
     decision = STRATEGIES[scene.spec.strategy](aimed)
     status = _recorded(aimed, decision.status)
+    # Told at the end, whatever was agreed to: who lets pods go unverified is not told that they were.
+    ended = tuple(sorted({*status.unverified, *unverified(aimed)}))
+    status = msgspec.structs.replace(status, unverified=ended)
     return Decision(decision.steps, msgspec.structs.replace(status, generation=scene.generation))
 
 

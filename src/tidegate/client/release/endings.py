@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from tidegate import vtime
 from tidegate.kube.api import JsonObject
 from tidegate.model import pod
 from tidegate.model.decode import Malformed
@@ -18,17 +19,17 @@ class Endings:
     """Of pods that a watch has seen go. Subscribe ``saw`` to a reflector of pods."""
 
     def __init__(self) -> None:
-        self._gone: dict[str, str] = {}
+        self._gone: dict[str, tuple[str, float]] = {}
         self._was_ready: set[str] = set()
 
     @property
     def of_round(self) -> Mapping[str, str]:
-        """Pod -> how it ended."""
-        return dict(self._gone)
+        """Pod -> how it ended, of all that were seen to."""
+        return self.since(0.0)
 
-    def forget(self) -> None:
-        """Another release begins."""
-        self._gone.clear()
+    def since(self, at: float) -> Mapping[str, str]:
+        """Of those that went after ``at`` (seconds since 1970): what ended before a release is not its own."""
+        return {name: how for name, (how, gone_at) in self._gone.items() if gone_at >= at}
 
     def saw(self, old: JsonObject | None, new: JsonObject | None) -> None:
         """One change of one pod."""
@@ -42,7 +43,7 @@ class Endings:
         except Malformed:
             return
         if before is not None:
-            self._gone[before.name] = self._ending(before)
+            self._gone[before.name] = (self._ending(before), vtime.now().timestamp())
             self._was_ready.discard(before.uid)
 
     def _ending(self, one: Pod) -> str:

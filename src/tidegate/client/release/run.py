@@ -107,7 +107,7 @@ class Engine:
 
     async def _seen(self, api: Api, entry: Entry) -> Sight:
         """Everything as it stands by ``api``, with the memory as it is now."""
-        sight = await look(api, entry, vtime.now().timestamp(), self.endings.of_round)
+        sight = await look(api, entry, vtime.now().timestamp(), self.endings.since(entry.status.began))
         sight.scene = replace(sight.scene, status=self._merged(entry.status))
         sight.scene = await self._work.seen(sight)
         return sight
