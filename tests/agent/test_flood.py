@@ -17,9 +17,8 @@ import pytest
 from tests.agent import flooded, flooder
 
 from tidegate import vtime
-from tidegate.agent import certificates
 from tidegate.agent.issuer import write_leaf
-from tidegate.kube import wire
+from tidegate.kube import certificates, wire
 from tidegate.kube.crowd import DEFAULT_LIMITS
 from tidegate.kube.errors import Unreachable
 from tidegate.kube.exchange import Request

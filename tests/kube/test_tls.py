@@ -9,8 +9,7 @@ from datetime import timedelta
 import pytest
 
 from tidegate import vtime
-from tidegate.agent import certificates
-from tidegate.kube import wire
+from tidegate.kube import certificates, wire
 from tidegate.kube.errors import NoCertificate, Unreachable
 from tidegate.kube.exchange import Request, Response, whole
 from tidegate.kube.tls import Credentials, unverified_client

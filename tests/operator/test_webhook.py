@@ -15,12 +15,12 @@ from tests.agent.fake_api import FakeApi
 from tests.operator.test_injection import container, pod, review
 
 from tidegate import vtime
-from tidegate.agent.certificates import is_of
 from tidegate.agent.operator_objects import WEBHOOK_NAME, webhook
 from tidegate.agent.roles import WEBHOOK_SECRET
 from tidegate.kube import wire
 from tidegate.kube.api import MUTATINGWEBHOOKCONFIGURATIONS as WEBHOOKS
 from tidegate.kube.api import SECRETS
+from tidegate.kube.certificates import is_of
 from tidegate.kube.errors import Unreachable
 from tidegate.kube.exchange import Request
 from tidegate.lab.apiserver.schema import patches

@@ -15,9 +15,9 @@ from datetime import datetime
 from pathlib import Path
 
 from tidegate import vtime
-from tidegate.agent.certificates import Pair, is_of, make_authority, make_leaf
 from tidegate.kube import tls
 from tidegate.kube.api import SECRETS, Api, JsonObject
+from tidegate.kube.certificates import Pair, is_of, make_authority, make_leaf
 from tidegate.kube.errors import ApiError, KubeError, NoCertificate
 from tidegate.model.names import MANAGED_BY, SYSTEM_NAMESPACE, TIDEGATE
 from tidegate.observers.asking import AGENT_NAME, COORDINATOR_NAME

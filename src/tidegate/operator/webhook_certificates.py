@@ -20,12 +20,12 @@ from pathlib import Path
 from cryptography import x509
 
 from tidegate import vtime
-from tidegate.agent.certificates import Pair, is_of, make_authority, make_leaf
 from tidegate.agent.issuer import AUTHORITY_KEY, pair_in, secret_of, write_pair
 from tidegate.agent.operator_objects import WEBHOOK_NAME
 from tidegate.agent.roles import WEBHOOK_SECRET
 from tidegate.kube import tls
 from tidegate.kube.api import MUTATINGWEBHOOKCONFIGURATIONS, SECRETS, Api, JsonObject, Patch
+from tidegate.kube.certificates import Pair, is_of, make_authority, make_leaf
 from tidegate.kube.errors import ApiError, KubeError
 from tidegate.model.names import SYSTEM_NAMESPACE, WEBHOOK
 from tidegate.traffic.held import instant

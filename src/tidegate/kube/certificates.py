@@ -1,10 +1,11 @@
-"""Certificates of an installation: one authority of its own, and a leaf for each kind of part.
+"""Certificates: an authority of one's own and the leaves it signs, for an installation, a webhook, a lab's server.
 
-Made by ``cryptography`` (the extra ``cluster``): no cryptography of our own. Only the coordinator makes any.
+Made by ``cryptography`` (the extras ``cluster`` and ``lab``): no cryptography of our own.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -48,8 +49,12 @@ def make_authority(install: str, now: datetime) -> Pair:
     return _pair(made, key)
 
 
-def make_leaf(authority: Pair, name: str, now: datetime) -> Pair:
-    """For the part called ``name``, as server and as client. Raises ``ValueError`` for what is no authority.
+def make_leaf(
+    authority: Pair, name: str, now: datetime, others: Sequence[x509.GeneralName] = (), days: int = LEAF_DAYS
+) -> Pair:
+    """For the part called ``name``, as server and as client; ``others``: names and addresses that it has besides.
+
+    Raises ``ValueError`` for what is no authority.
 
     It names its authority's key: of two that are trusted under one name OpenSSL tries the first, and fails.
     """
@@ -60,8 +65,8 @@ def make_leaf(authority: Pair, name: str, now: datetime) -> Pair:
     key = ec.generate_private_key(ec.SECP256R1())
     purposes = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
     made = (
-        _begun(signer.subject, _named(name), key, now, LEAF_DAYS)
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        _begun(signer.subject, _named(name), key, now, days)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name), *others]), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(is_authority=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
