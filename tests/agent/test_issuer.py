@@ -11,8 +11,8 @@ import pytest
 from tests.agent.fake_api import FakeApi
 
 from tidegate import vtime
-from tidegate.agent import certificates
 from tidegate.agent.issuer import AGENT_SECRET, AUTHORITY_SECRET, Issuer
+from tidegate.kube import certificates
 from tidegate.kube.api import SECRETS
 from tidegate.kube.errors import NoCertificate
 from tidegate.kube.tls import Credentials
