@@ -16,8 +16,8 @@ from tests.realcluster.stories_controllers import web
 from tidegate.client.options import Identity
 from tidegate.client.release import asking
 from tidegate.client.release.activity import Work
-from tidegate.client.release.acts import Ground
 from tidegate.client.release.book import ConfigMapBook
+from tidegate.client.release.ground import Ground
 from tidegate.client.release.run import Engine
 from tidegate.kube.api import DEPLOYMENTS, NAMESPACES, PODS, SERVICES, Patch, Selection
 from tidegate.kube.connect import open_api

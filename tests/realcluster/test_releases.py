@@ -13,8 +13,8 @@ from tests.realcluster.stories_controllers import web
 
 from tidegate import vtime
 from tidegate.client.options import Identity
-from tidegate.client.release.acts import Ground
 from tidegate.client.release.book import ConfigMapBook
+from tidegate.client.release.ground import Ground
 from tidegate.client.release.run import Engine
 from tidegate.kube.api import (
     DEPLOYMENTS,

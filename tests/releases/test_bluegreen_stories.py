@@ -15,9 +15,9 @@ from stage import NS, deployment
 from troupe import at_work, engine, requests
 
 from tidegate.client.options import Identity
-from tidegate.client.release.acts import Ground
 from tidegate.client.release.book import ConfigMapBook
 from tidegate.client.release.command import plan_release
+from tidegate.client.release.ground import Ground
 from tidegate.client.release.run import Engine
 from tidegate.kube.api import DEPLOYMENTS, ENDPOINTSLICES, HORIZONTALPODAUTOSCALERS, SERVICES, Patch
 from tidegate.kube.client import KubeClient

@@ -173,7 +173,7 @@ def test_an_engine_killed_after_any_write_is_taken_over(strategy):
 def test_of_two_engines_one_acts(strategy):
     async def story(stage, made, book):
         from tidegate.client.options import Identity
-        from tidegate.client.release.acts import Ground
+        from tidegate.client.release.ground import Ground
         from tidegate.client.release.run import Engine, HeldByOther
 
         other = Engine(book, Ground(stage.client, Identity("bob@desk", "other"), seed=2))

@@ -16,11 +16,11 @@ from troupe import SPECS, at_rest, at_work, engine, requests, serving
 from tidegate import vtime
 from tidegate.client.options import Identity
 from tidegate.client.release import asking
-from tidegate.client.release.acts import Ground
 from tidegate.client.release.asking import answer, subject_of
 from tidegate.client.release.book import ConfigMapBook
 from tidegate.client.release.command import plan_release
 from tidegate.client.release.endings import Endings
+from tidegate.client.release.ground import Ground
 from tidegate.client.release.look import failure_of
 from tidegate.client.release.run import Engine
 from tidegate.kube.api import ALL, DEPLOYMENTS, PODDISRUPTIONBUDGETS, PODS, SERVICES, Listing, Patch

@@ -11,9 +11,9 @@ from scene import NODES, ask
 from stage import NS
 
 from tidegate.client.options import Identity
-from tidegate.client.release.acts import Ground
 from tidegate.client.release.book import ConfigMapBook
 from tidegate.client.release.endings import Endings
+from tidegate.client.release.ground import Ground
 from tidegate.client.release.run import Engine
 from tidegate.kube.api import ENDPOINTSLICES, PODS, Selection
 from tidegate.kube.errors import ApiError

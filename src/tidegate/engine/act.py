@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from tidegate.kube.api import PODS, SERVICES, Api, Deletion, JsonObject, Patch
+from tidegate.kube.api import PODS, SERVICES, Api, Deletion, JsonObject, Patch, Resource
 from tidegate.model.names import DRAIN_RESULT, RESERVATIONS, DrainRecord, DrainResult, encode_drain, encode_result
 from tidegate.model.pod import Pod
 from tidegate.model.service import Service
@@ -23,6 +23,34 @@ def instant(at: datetime) -> str:
 def pointer(text: str) -> str:
     """A key as a JSON pointer's last part (RFC 6901)."""
     return text.replace("~", "~0").replace("/", "~1")
+
+
+def tests(metadata: Mapping[str, Any]) -> list[Step]:
+    """The first steps of a JSON patch that is refused (422, 409) unless the object is exactly as it was read."""
+    return [
+        {"op": "test", "path": "/metadata/uid", "value": metadata["uid"]},
+        {"op": "test", "path": "/metadata/resourceVersion", "value": metadata["resourceVersion"]},
+    ]
+
+
+async def write(api: Api, resource: Resource, obj: JsonObject, steps: list[Step]) -> JsonObject:
+    """Carry ``steps`` out on ``obj`` exactly as it was read. Raises ``ApiError``: 422 or 409 where it changed."""
+    metadata = obj["metadata"]
+    patch = Patch([*tests(metadata), *steps], "json")
+    return await api.patch(resource, metadata["name"], patch, metadata.get("namespace", ""))
+
+
+def changes_of(place: str, current: Mapping[str, str] | None, changes: Mapping[str, str | None]) -> list[Step]:
+    """Steps that set (or with None remove) keys of a map that may not be there, and take away one left empty."""
+    steps: list[Step] = []
+    removed = {key for key, value in changes.items() if value is None and key in (current or {})}
+    added = {key: value for key, value in changes.items() if value is not None}
+    if current and not added and removed == set(current):
+        return [{"op": "remove", "path": place}]
+    if not current and added:
+        steps.append({"op": "add", "path": place, "value": {}})
+    steps += [{"op": "add", "path": f"{place}/{pointer(key)}", "value": added[key]} for key in sorted(added)]
+    return steps + [{"op": "remove", "path": f"{place}/{pointer(key)}"} for key in sorted(removed)]
 
 
 async def annotate(api: Api, pod: Pod, annotations: Mapping[str, str]) -> JsonObject:
@@ -44,10 +72,7 @@ async def record_drain(api: Api, pod: Pod, record: DrainRecord) -> JsonObject:
 def label_patch(pod: Pod, labels: Mapping[str, str | None], record: DrainRecord) -> list[Step]:
     """A JSON patch that sets labels (``None`` removes one) and the drain's record in one step, on the pod exactly as
     it was seen: ``test`` on uid and resourceVersion."""
-    steps: list[Step] = [
-        {"op": "test", "path": "/metadata/uid", "value": pod.uid},
-        {"op": "test", "path": "/metadata/resourceVersion", "value": pod.resource_version},
-    ]
+    steps = tests({"uid": pod.uid, "resourceVersion": pod.resource_version})
     if not pod.labels and any(value is not None for value in labels.values()):
         steps.append({"op": "add", "path": "/metadata/labels", "value": {}})
     for key, value in sorted(labels.items()):

@@ -10,7 +10,7 @@ import msgspec
 
 from tidegate import vtime
 from tidegate.client.release.book import Entry
-from tidegate.engine.act import instant
+from tidegate.engine.act import instant, tests
 from tidegate.kube.api import RELEASES, Api, JsonObject, Patch, Selection
 from tidegate.kube.client import KubeClient
 from tidegate.kube.errors import ApiError
@@ -58,7 +58,10 @@ class ObjectBook:
 
     async def ask(self, entry: Entry, spec: Spec) -> Entry:
         """Ask for something else, as whoever edits the object does. Raises ``ApiError``."""
-        changes = [*_tests(entry.version, entry.uid), {"op": "add", "path": "/spec", "value": encode_spec(spec)}]
+        changes = [
+            *tests({"uid": entry.uid, "resourceVersion": entry.version}),
+            {"op": "add", "path": "/spec", "value": encode_spec(spec)},
+        ]
         self.obj = await self._api.patch(RELEASES, self.name, Patch(changes, "json"), self.namespace)
         return entry_of(self.obj)
 
@@ -97,14 +100,14 @@ class ObjectBook:
         metadata = self.obj["metadata"]
         others = [one for one in metadata.get("finalizers") or [] if one != FINALIZER]
         wanted = [*others, FINALIZER] if is_wanted else others
-        changes = [*_tests(metadata["resourceVersion"], metadata["uid"])]
+        changes = tests(metadata)
         changes.append({"op": "add", "path": "/metadata/finalizers", "value": wanted})
         self.obj = await self._api.patch(RELEASES, self.name, Patch(changes, "json"), self.namespace)
 
     async def write(self, version: str, uid: str, body: JsonObject) -> JsonObject:
         """The whole status at once: a merge would keep what is not so any more. Raises ``ApiError``."""
         before: JsonObject = self.obj.get("status") or {}
-        changes = [*_tests(version, uid), {"op": "add", "path": "/status", "value": body}]
+        changes = [*tests({"uid": uid, "resourceVersion": version}), {"op": "add", "path": "/status", "value": body}]
         self.obj = await self._api.patch(RELEASES, self.name, Patch(changes, "json", "status"), self.namespace)
         self.wrote(before, body)
         return self.obj
@@ -119,13 +122,6 @@ class ObjectBook:
         if self.ready:
             body["ready"] = self.ready
         return body
-
-
-def _tests(version: str, uid: str) -> list[JsonObject]:
-    return [
-        {"op": "test", "path": "/metadata/uid", "value": uid},
-        {"op": "test", "path": "/metadata/resourceVersion", "value": version},
-    ]
 
 
 def entry_of(obj: JsonObject) -> Entry:

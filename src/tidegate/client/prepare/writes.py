@@ -3,42 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import msgspec
 
 from tidegate.client.prepare.scene import Sight, annotations_of, rehearsal_name, template_labels
-from tidegate.engine.act import Step, pointer
-from tidegate.kube.api import DEPLOYMENTS, PODS, REPLICASETS, SERVICES, Api, Deletion, JsonObject, Patch, Resource
+from tidegate.engine.act import Step, changes_of, write
+from tidegate.kube.api import DEPLOYMENTS, PODS, REPLICASETS, SERVICES, Api, Deletion, JsonObject
 from tidegate.model.names import PREPARED, PREPARED_REVISION, PrepareRecord, encode_prepare
 from tidegate.traffic.preparation import ABORTING, PAUSED, RESUMING, Wish
 
 GIVEN, KEPT = "given", "kept"
 """What our annotation on an older template says: whether the label is ours."""
-
-
-def _set(place: str, current: Mapping[str, str] | None, changes: Mapping[str, str | None]) -> list[Step]:
-    """Steps that set (or with None remove) keys of a map that may not be there, and take away one left empty."""
-    steps: list[Step] = []
-    removed = {key for key, value in changes.items() if value is None and key in (current or {})}
-    added = {key: value for key, value in changes.items() if value is not None}
-    if current and not added and removed == set(current):
-        return [{"op": "remove", "path": place}]
-    if not current and added:
-        steps.append({"op": "add", "path": place, "value": {}})
-    steps += [{"op": "add", "path": f"{place}/{pointer(key)}", "value": added[key]} for key in sorted(added)]
-    return steps + [{"op": "remove", "path": f"{place}/{pointer(key)}"} for key in sorted(removed)]
-
-
-async def write(api: Api, resource: Resource, obj: JsonObject, steps: list[Step]) -> JsonObject:
-    """Carry ``steps`` out on ``obj`` exactly as it was read. Raises ``ApiError``: 422 or 409 where it changed."""
-    metadata = obj["metadata"]
-    tests: list[Step] = [
-        {"op": "test", "path": "/metadata/uid", "value": metadata["uid"]},
-        {"op": "test", "path": "/metadata/resourceVersion", "value": metadata["resourceVersion"]},
-    ]
-    body: list[dict[str, Any]] = [*tests, *steps]
-    return await api.patch(resource, metadata["name"], Patch(body, "json"), metadata.get("namespace", ""))
 
 
 async def write_service(
@@ -52,13 +27,13 @@ async def write_service(
     labels, mark = service["metadata"].get("labels") or {}, service["metadata"]["resourceVersion"]
     steps: list[Step] = []
     if any(value is None for value in (selector or {}).values()):
-        steps = _set("/metadata/labels", labels, {PREPARED: mark})
+        steps = changes_of("/metadata/labels", labels, {PREPARED: mark})
     elif selector or record is None:
-        steps = _set("/metadata/labels", labels, {PREPARED: None})
+        steps = changes_of("/metadata/labels", labels, {PREPARED: None})
     elif record.phase == ABORTING and PREPARED not in labels:
-        steps = _set("/metadata/labels", labels, {PREPARED: mark})
-    steps += _set("/metadata/annotations", service["metadata"].get("annotations"), changes)
-    steps += _set("/spec/selector", service["spec"].get("selector"), selector or {})
+        steps = changes_of("/metadata/labels", labels, {PREPARED: mark})
+    steps += changes_of("/metadata/annotations", service["metadata"].get("annotations"), changes)
+    steps += changes_of("/spec/selector", service["spec"].get("selector"), selector or {})
     return await write(api, SERVICES, service, steps)
 
 
@@ -92,7 +67,7 @@ async def dismiss(api: Api, rehearsal: JsonObject) -> None:
 async def label_pod(api: Api, sight: Sight, name: str, wish: Wish) -> None:
     obj = sight.pods[name]
     changes = {wish.key: None if wish.is_abort else wish.value}
-    await write(api, PODS, obj, _set("/metadata/labels", obj["metadata"].get("labels"), changes))
+    await write(api, PODS, obj, changes_of("/metadata/labels", obj["metadata"].get("labels"), changes))
 
 
 async def label_edition(api: Api, sight: Sight, name: str, wish: Wish) -> None:
@@ -108,15 +83,15 @@ async def label_edition(api: Api, sight: Sight, name: str, wish: Wish) -> None:
         had = edition.labels.get(wish.key) == wish.value
         mark = {} if edition.is_current else {PREPARED_REVISION: KEPT if had else GIVEN}
     place = "/spec/template/metadata"
-    steps = _set(f"{place}/labels", metadata.get("labels"), label)
-    await write(api, REPLICASETS, obj, steps + _set(f"{place}/annotations", metadata.get("annotations"), mark))
+    steps = changes_of(f"{place}/labels", metadata.get("labels"), label)
+    await write(api, REPLICASETS, obj, steps + changes_of(f"{place}/annotations", metadata.get("annotations"), mark))
 
 
 async def clean_edition(api: Api, sight: Sight, name: str) -> None:
     """Take the copy of our record off."""
     obj = sight.editions[name]
     await write(
-        api, REPLICASETS, obj, _set("/metadata/annotations", obj["metadata"].get("annotations"), {PREPARED: None})
+        api, REPLICASETS, obj, changes_of("/metadata/annotations", obj["metadata"].get("annotations"), {PREPARED: None})
     )
 
 
@@ -124,10 +99,10 @@ async def label_template(api: Api, sight: Sight, name: str, wish: Wish) -> None:
     """The Deployment's own template; with our record there, in the same write what the controller is to copy."""
     obj = sight.deployments[name]
     changes = {wish.key: None if wish.is_abort else wish.value}
-    steps = _set("/spec/template/metadata/labels", template_labels(obj), changes)
+    steps = changes_of("/spec/template/metadata/labels", template_labels(obj), changes)
     if wish.is_abort:
         notes = (obj["spec"]["template"].get("metadata") or {}).get("annotations")
-        steps += _set("/spec/template/metadata/annotations", notes, {PREPARED_REVISION: None})
+        steps += changes_of("/spec/template/metadata/annotations", notes, {PREPARED_REVISION: None})
     if wish.in_place:
         steps += _recorded(obj, _record(sight, name), RESUMING)
     await write(api, DEPLOYMENTS, obj, steps)
@@ -158,7 +133,7 @@ async def announce(api: Api, sight: Sight, name: str) -> None:
 async def resume(api: Api, sight: Sight, name: str) -> None:
     """As it was: not paused, its own history limit, no record."""
     obj, record = sight.deployments[name], _record(sight, name)
-    steps = _set("/metadata/annotations", annotations_of(obj), {PREPARED: None})
+    steps = changes_of("/metadata/annotations", annotations_of(obj), {PREPARED: None})
     if obj["spec"].get("paused"):
         steps.append({"op": "remove", "path": "/spec/paused"})
     if record.history_limit is not None:
@@ -174,4 +149,4 @@ def _record(sight: Sight, name: str) -> PrepareRecord:
 
 def _recorded(obj: JsonObject, record: PrepareRecord, phase: str) -> list[Step]:
     following = msgspec.structs.replace(record, phase=phase, round=obj["metadata"]["resourceVersion"])
-    return _set("/metadata/annotations", annotations_of(obj), encode_prepare(following))
+    return changes_of("/metadata/annotations", annotations_of(obj), encode_prepare(following))

@@ -14,10 +14,11 @@ from tidegate.client.options import VerbOptions
 from tidegate.client.release import family_acts, rainbow_acts, routers
 from tidegate.client.release.family import deployments_of, replicasets_of
 from tidegate.client.release.gate import gate_in_place, gating_of
-from tidegate.client.release.ground import Failed, Ground, check_kept, is_stale, write
+from tidegate.client.release.ground import Failed, Ground, check_kept
 from tidegate.client.release.look import Sight
 from tidegate.drain.gating import CannotBeGated
 from tidegate.engine.act import Step as Change
+from tidegate.engine.act import write
 from tidegate.kube.api import DEPLOYMENTS, JsonObject
 from tidegate.kube.errors import ApiError
 from tidegate.model.names import Ending
@@ -51,7 +52,7 @@ async def _set_template(ground: Ground, sight: Sight, step: Step) -> None:
     changes: list[Change] = [{"op": "replace", "path": "/spec/template", "value": template}]
     if deployment["spec"].get("paused"):
         changes.append({"op": "remove", "path": "/spec/paused"})
-    check_kept(template, await write(ground, DEPLOYMENTS, deployment, changes))
+    check_kept(template, await write(ground.client, DEPLOYMENTS, deployment, changes))
 
 
 def _gated(template: JsonObject) -> JsonObject:
@@ -63,13 +64,13 @@ def _gated(template: JsonObject) -> JsonObject:
 
 
 async def _hold(ground: Ground, sight: Sight, step: Step) -> None:
-    await write(ground, DEPLOYMENTS, _deployment(sight), [{"op": "add", "path": "/spec/paused", "value": True}])
+    await write(ground.client, DEPLOYMENTS, _deployment(sight), [{"op": "add", "path": "/spec/paused", "value": True}])
 
 
 async def _continue(ground: Ground, sight: Sight, step: Step) -> None:
     deployment = _deployment(sight)
     if deployment["spec"].get("paused"):
-        await write(ground, DEPLOYMENTS, deployment, [{"op": "remove", "path": "/spec/paused"}])
+        await write(ground.client, DEPLOYMENTS, deployment, [{"op": "remove", "path": "/spec/paused"}])
 
 
 async def _gate(ground: Ground, sight: Sight, step: Step) -> None:
@@ -147,6 +148,5 @@ PERFORMERS: Mapping[Act, Performer] = {
     Act.MARK: rainbow_acts.mark,
     Act.WEIGH: routers.weigh,
 }
-__all__ = ["BACKGROUND", "PERFORMERS", "Failed", "Ground", "Performer", "is_stale", "perform", "write"]
 BACKGROUND = frozenset({Act.DRAIN, Act.ASK, Act.MEASURE})
 """Steps that take long: they run beside the engine, one of each kind and subject at a time."""

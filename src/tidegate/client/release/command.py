@@ -16,10 +16,10 @@ import msgspec
 from tidegate import vtime
 from tidegate.client.options import Identity
 from tidegate.client.release.activity import Work
-from tidegate.client.release.acts import Ground
 from tidegate.client.release.book import AskableBook, Book, ConfigMapBook, Entry
 from tidegate.client.release.endings import Endings
 from tidegate.client.release.family import look
+from tidegate.client.release.ground import Ground
 from tidegate.client.release.look import Sight
 from tidegate.client.release.permitted import lacking
 from tidegate.client.release.run import Engine, HeldByOther, Turn
@@ -353,7 +353,7 @@ async def _followed(client: KubeClient, book: Book, heard: Callable[[Turn], None
         sight.scene = await work.seen(sight)
         if entry.status.generation == entry.generation:
             # What the other one decided: it has read connections and analyses that nobody has read here.
-            heard(Turn(sight, Decision((), entry.status), False))
+            heard(Turn(sight, Decision((), entry.status)))
         is_resting = Phase(entry.status.phase) in (Phase.DONE, Phase.ABORTED, Phase.PAUSED, Phase.HALTED)
         if is_resting and entry.status.generation == entry.generation:
             return entry

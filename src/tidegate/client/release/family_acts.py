@@ -6,7 +6,6 @@ or after it, the next look finds what is left to do. LABEL takes many: each call
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -16,11 +15,11 @@ from tidegate.client.prepare.scene import About, member_of
 from tidegate.client.prepare.scene import look as look_prepared
 from tidegate.client.release.book import RELEASE_LABEL
 from tidegate.client.release.family import REPLICAS, ROUND_LABEL, deployments_of, edition_of, replicasets_of
-from tidegate.client.release.ground import Failed, Ground, check_kept, write
+from tidegate.client.release.ground import Failed, Ground, check_kept
 from tidegate.client.release.look import Sight, controller_uid
 from tidegate.engine import act
 from tidegate.engine.act import Step as Change
-from tidegate.engine.act import pointer
+from tidegate.engine.act import changes_of, write
 from tidegate.kube.api import DEPLOYMENTS, HORIZONTALPODAUTOSCALERS, SERVICES, Deletion, JsonObject
 from tidegate.kube.errors import ApiError
 from tidegate.model import pod
@@ -86,8 +85,8 @@ async def scale(ground: Ground, sight: Sight, step: Step) -> None:
     mark = {REPLICAS: f"{count} of {of}" if count < of else None}
     change: Change = {"op": "add", "path": "/spec/replicas", "value": count}
     notes = obj["metadata"].get("annotations")
-    marks = _set("/metadata/annotations", notes, mark) if count < of or REPLICAS in (notes or {}) else []
-    await write(ground, DEPLOYMENTS, obj, [change, *marks])
+    marks = changes_of("/metadata/annotations", notes, mark) if count < of or REPLICAS in (notes or {}) else []
+    await write(ground.client, DEPLOYMENTS, obj, [change, *marks])
 
 
 async def retire(ground: Ground, sight: Sight, step: Step) -> None:
@@ -106,9 +105,11 @@ async def retire(ground: Ground, sight: Sight, step: Step) -> None:
 async def retarget(ground: Ground, sight: Sight, step: Step) -> None:
     """Keys of a Service's selector (None takes one out), and in the same write the round it is of."""
     obj = _service(sight, step.subject)
-    changes = _set("/spec/selector", obj["spec"].get("selector"), step.selector or {})
+    changes = changes_of("/spec/selector", obj["spec"].get("selector"), step.selector or {})
     mark = {ROUND_LABEL: str(step.detail["round"])} if "round" in step.detail else {}
-    await write(ground, SERVICES, obj, changes + _set("/metadata/labels", obj["metadata"].get("labels"), mark))
+    await write(
+        ground.client, SERVICES, obj, changes + changes_of("/metadata/labels", obj["metadata"].get("labels"), mark)
+    )
 
 
 async def expose(ground: Ground, sight: Sight, step: Step) -> None:
@@ -131,7 +132,9 @@ async def expose(ground: Ground, sight: Sight, step: Step) -> None:
     # A label that is new each time: its slices show by it that the selector of now is known.
     mark = {ROUND_LABEL: obj["metadata"]["resourceVersion"]}
     changes: list[Change] = [{"op": "add", "path": "/spec/selector", "value": selector}]
-    await write(ground, SERVICES, obj, changes + _set("/metadata/labels", obj["metadata"].get("labels"), mark))
+    await write(
+        ground.client, SERVICES, obj, changes + changes_of("/metadata/labels", obj["metadata"].get("labels"), mark)
+    )
 
 
 def _new_service(sight: Sight, step: Step, selector: dict[str, str]) -> JsonObject:
@@ -176,7 +179,7 @@ async def autoscale(ground: Ground, sight: Sight, step: Step) -> None:
         return
     name = _deployment(sight, step.subject)["metadata"]["name"]
     change: Change = {"op": "replace", "path": "/spec/scaleTargetRef/name", "value": name}
-    await write(ground, HORIZONTALPODAUTOSCALERS, obj, [change])
+    await write(ground.client, HORIZONTALPODAUTOSCALERS, obj, [change])
 
 
 # --- labels in place ---
@@ -244,7 +247,7 @@ async def _label_write(ground: Ground, seen: Any, move: Move, asked: tuple[Wish,
 async def _join(ground: Ground, sight: Sight, obj: JsonObject, revision: str) -> None:
     """A Deployment of the user's own becomes one of the family."""
     labels = {WORKLOAD_LABEL: sight.entry.spec.workload, REVISION_LABEL: revision}
-    await write(ground, DEPLOYMENTS, obj, _set("/metadata/labels", obj["metadata"].get("labels"), labels))
+    await write(ground.client, DEPLOYMENTS, obj, changes_of("/metadata/labels", obj["metadata"].get("labels"), labels))
 
 
 # --- shared ---
@@ -269,17 +272,3 @@ def _service(sight: Sight, name: str) -> JsonObject:
     if found is None:
         raise Failed(f"there is no svc/{name}")
     return found
-
-
-def _set(place: str, current: Mapping[str, str] | None, changes: Mapping[str, str | None]) -> list[Change]:
-    """Changes of keys of a map that may not be there; None takes one out."""
-    steps: list[Change] = []
-    if not current and changes:
-        steps.append({"op": "add", "path": place, "value": {}})
-    for key, value in sorted(changes.items()):
-        path = f"{place}/{pointer(key)}"
-        if value is not None:
-            steps.append({"op": "add", "path": path, "value": value})
-        elif key in (current or {}):
-            steps.append({"op": "remove", "path": path})
-    return steps

@@ -10,7 +10,7 @@ import asyncio
 
 from tidegate.drain.gating import gate_patch
 from tidegate.engine.act import Step as Change
-from tidegate.engine.act import pointer
+from tidegate.engine.act import pointer, write
 from tidegate.kube.api import DEPLOYMENTS, REPLICASETS, JsonObject, Patch
 from tidegate.kube.client import KubeClient
 from tidegate.kube.errors import ApiError
@@ -32,7 +32,7 @@ async def gate_in_place(client: KubeClient, deployment: JsonObject, found: JsonO
         notes = [] if deployment["metadata"].get("annotations") else [_NO_NOTES]
         mark: Change = {"op": "add", "path": _GATING, "value": _revision(found)}
         paused: Change = {"op": "add", "path": "/spec/paused", "value": True}
-        deployment = await _write(client, deployment, [paused, *notes, mark])
+        deployment = await write(client, DEPLOYMENTS, deployment, [paused, *notes, mark])
     deployment = await _observed(client, deployment)
     if found is not None and not templates.is_gated(found["spec"]["template"]):
         await client.patch(REPLICASETS, found["metadata"]["name"], _patch(found), found["metadata"]["namespace"])
@@ -47,7 +47,7 @@ async def gate_in_place(client: KubeClient, deployment: JsonObject, found: JsonO
         resumed: list[Change] = [{"op": "remove", "path": _GATING}]
         if deployment["spec"].get("paused"):
             resumed.append({"op": "remove", "path": "/spec/paused"})
-        await _write(client, deployment, resumed)
+        await write(client, DEPLOYMENTS, deployment, resumed)
 
 
 GATING = "tidegate.dev/gating"
@@ -74,15 +74,6 @@ def _patch(obj: JsonObject) -> Patch:
     """The gate's patch, refused where the object has changed since."""
     metadata = {"uid": obj["metadata"]["uid"], "resourceVersion": obj["metadata"]["resourceVersion"]}
     return Patch({"metadata": metadata, **gate_patch(obj).patch}, "strategic")
-
-
-async def _write(client: KubeClient, obj: JsonObject, changes: list[Change]) -> JsonObject:
-    metadata = obj["metadata"]
-    tests: list[Change] = [
-        {"op": "test", "path": "/metadata/uid", "value": metadata["uid"]},
-        {"op": "test", "path": "/metadata/resourceVersion", "value": metadata["resourceVersion"]},
-    ]
-    return await client.patch(DEPLOYMENTS, metadata["name"], Patch([*tests, *changes], "json"), metadata["namespace"])
 
 
 async def _observed(client: KubeClient, obj: JsonObject) -> JsonObject:

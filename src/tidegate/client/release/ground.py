@@ -1,4 +1,4 @@
-"""What performers of steps act through, and the one way they write."""
+"""What performers of steps act through, and what may come of a write."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tidegate.client.options import Identity
-from tidegate.engine.act import Step as Change
 from tidegate.engine.ledger import Ledger
-from tidegate.kube.api import JsonObject, Patch, Resource
+from tidegate.kube.api import JsonObject
 from tidegate.kube.client import KubeClient
 from tidegate.kube.errors import ApiError, KubeError
 from tidegate.release.template import fingerprint
@@ -27,18 +26,7 @@ class Ground:
 
 
 class Failed(KubeError):
-    """A step that came to nothing, with why: it is tried again."""
-
-
-async def write(ground: Ground, resource: Resource, obj: JsonObject, changes: list[Change]) -> JsonObject:
-    """A JSON patch on ``obj`` exactly as it was read. Raises ``ApiError``: 409 or 422 where it changed."""
-    metadata = obj["metadata"]
-    tests: list[Change] = [
-        {"op": "test", "path": "/metadata/uid", "value": metadata["uid"]},
-        {"op": "test", "path": "/metadata/resourceVersion", "value": metadata["resourceVersion"]},
-    ]
-    patch = Patch([*tests, *changes], "json")
-    return await ground.client.patch(resource, metadata["name"], patch, metadata.get("namespace", ""))
+    """A step that came to nothing, with why. A long one is tried again; of any other the caller is told."""
 
 
 def check_kept(template: Mapping[str, Any], obj: JsonObject) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from tidegate.client.release.activity import Work
 from tidegate.client.release.family_acts import scale
-from tidegate.client.release.ground import Failed, Ground, write
+from tidegate.client.release.ground import Failed, Ground
 from tidegate.client.release.look import Sight
 from tidegate.engine import act
 from tidegate.engine.act import Step as Change
-from tidegate.engine.act import pointer
+from tidegate.engine.act import pointer, write
 from tidegate.kube.api import PODS
 from tidegate.kube.errors import ApiError
 from tidegate.model.names import ACTIVITY, WORK, DrainResult, Ending
@@ -33,7 +33,7 @@ async def mark(ground: Ground, sight: Sight, step: Step) -> None:
         for key, value in wanted.items():
             changes.append({"op": "add", "path": f"/metadata/annotations/{pointer(key)}", "value": value})
         try:
-            await write(ground, PODS, obj, changes)
+            await write(ground.client, PODS, obj, changes)
         except ApiError as error:
             if not error.is_not_found:
                 raise

@@ -10,10 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any
 
 import msgspec
 
@@ -21,10 +20,11 @@ from tidegate import vtime
 from tidegate.client.lease import LEASE_SECONDS, RENEW_SECONDS, is_at_work
 from tidegate.client.release import analysis, asking, routers
 from tidegate.client.release.activity import Work
-from tidegate.client.release.acts import BACKGROUND, Ground, is_stale, perform
+from tidegate.client.release.acts import BACKGROUND, perform
 from tidegate.client.release.book import Book, Entry
 from tidegate.client.release.endings import Endings
 from tidegate.client.release.family import look
+from tidegate.client.release.ground import Ground, is_stale
 from tidegate.client.release.look import Sight
 from tidegate.engine import act
 from tidegate.kube.api import Api
@@ -52,7 +52,6 @@ class Turn:
 
     sight: Sight
     decision: Decision
-    is_acting: bool
 
 
 class Engine:
@@ -69,7 +68,6 @@ class Engine:
         self._asked: dict[str, Asked] = {}
         self._measured: dict[str, Measured] = {}
         self._failures: dict[str, str] = {}
-        self._entry: Entry | None = None
         self._renewed_at = float("-inf")
         self._news = asyncio.Event()
         self.endings = endings or Endings()
@@ -100,7 +98,7 @@ class Engine:
         self._forget_rounds(decision.status.round)
         entry = await self._remember(entry, decision)
         sight.entry = entry
-        self.heard(Turn(sight, decision, bool(decision.steps)))
+        self.heard(Turn(sight, decision))
         for step in decision.steps:
             await self._make(sight, step)
         return decision
@@ -195,8 +193,7 @@ class Engine:
     async def _written(self, entry: Entry, status: Status) -> Entry:
         if not self.may_write():
             raise HeldByOther("this process is not the leader any more")
-        self._entry = await self._book.remember(entry, status)
-        return self._entry
+        return await self._book.remember(entry, status)
 
     # --- steps ---
 
@@ -223,12 +220,14 @@ class Engine:
         except KubeError as error:
             self._failures[key] = str(error)
 
-    def _long(self, sight: Sight, step: Step) -> Coroutine[Any, Any, None]:
-        if step.act is Act.ASK:
-            return self._ask(sight, step)
-        if step.act is Act.MEASURE:
-            return self._measure(sight, step)
-        return _performed(self._ground, sight, step)
+    async def _long(self, sight: Sight, step: Step) -> None:
+        match step.act:
+            case Act.ASK:
+                await self._ask(sight, step)
+            case Act.MEASURE:
+                await self._measure(sight, step)
+            case _:
+                await perform(self._ground, sight, step)
 
     async def _ask(self, sight: Sight, step: Step) -> None:
         question = step.question
@@ -298,7 +297,3 @@ class Engine:
 
 _TOLD = frozenset({Phase.HALTED.value, Phase.DONE.value, Phase.ABORTED.value})
 _RESTING = frozenset({Phase.DONE, Phase.ABORTED, Phase.PAUSED, Phase.HALTED})
-
-
-async def _performed(ground: Ground, sight: Sight, step: Step) -> None:
-    await perform(ground, sight, step)

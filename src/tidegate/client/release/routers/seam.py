@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Protocol
 
-from tidegate.client.release.ground import Failed, Ground, write
+from tidegate.client.release.ground import Failed, Ground
 from tidegate.client.release.look import Sight
 from tidegate.client.release.routers.httproute import HttpRoute
 from tidegate.client.release.routers.pair import Pair
 from tidegate.client.release.routers.traefik import TraefikService
 from tidegate.engine.act import Step as Change
+from tidegate.engine.act import write
 from tidegate.kube.api import Api, JsonObject, Resource
 from tidegate.kube.errors import ApiError
 from tidegate.release.canary_steps import canary_service
@@ -98,7 +99,7 @@ async def weigh(ground: Ground, sight: Sight, step: Step) -> None:
             changes = router.divided(sight.route, pair, _percent(scene, step, pair), str(step.detail.get("header", "")))
     except ValueError as error:
         raise Failed(str(error)) from error
-    await write(ground, router.resource, sight.route, changes)
+    await write(ground.client, router.resource, sight.route, changes)
 
 
 def _percent(scene: Scene, step: Step, pair: Pair) -> int:
