@@ -19,7 +19,7 @@ from tidegate.cli import suggest
 from tidegate.cli.main import tidegate
 from tidegate.client.release.book import ConfigMapBook
 from tidegate.kube import kubeconfig
-from tidegate.kube.api import CONFIGMAPS, DEPLOYMENTS, RELEASES, SERVICES, Deletion, Selection
+from tidegate.kube.api import CONFIGMAPS, DEPLOYMENTS, RELEASES, SERVICES, Deletion, Patch, Selection
 from tidegate.kube.kubeconfig import Cluster
 
 V2 = "--image echo=tidegate/echo:v2"
@@ -153,6 +153,26 @@ def test_services_that_are_none_or_too_many_are_named(terminal, golden):
         )
 
     golden("cli/release-services.txt", play(story))
+
+
+def test_a_release_asked_for_midway_through_another_takes_its_own_helpers_for_nobodys(terminal, golden):
+    async def story(stage):
+        return await terminal.read(
+            f"start deploy/echo {V2} --strategy bluegreen --manual --preview next",
+            "start deploy/echo --image echo=tidegate/echo:v3 --strategy bluegreen --manual --dry-run",
+        )
+
+    golden("cli/release-midway.txt", play(story, limit=900))
+
+
+def test_a_workload_without_pods_has_a_service_all_the_same(terminal):
+    async def story(stage):
+        await stage.api.patch(DEPLOYMENTS, "echo", Patch({"spec": {"replicas": 0}}), NS)
+        await asyncio.sleep(30)
+        return await terminal.read(f"start deploy/echo {V2} --strategy bluegreen --dry-run")
+
+    told = "".join(play(story))
+    assert "-> 0" in told and "svc/echo" in told, told
 
 
 def test_blue_green_by_its_verbs(terminal, golden):

@@ -8,7 +8,6 @@ from typing import Any
 import click
 
 from tidegate.cli.target import Duration
-from tidegate.kube.api import DEPLOYMENTS, SERVICES, Selection
 from tidegate.kube.client import KubeClient
 from tidegate.release.scene import REVISION_LABEL
 from tidegate.release.spec import Spec, decode_spec
@@ -60,30 +59,19 @@ async def spec_of(client: KubeClient, namespace: str, wish: dict[str, Any]) -> S
 
     Raises ``Invalid`` with the field's path, ``Unclear``, ``KubeError``.
     """
+    from tidegate.client.release.command import About, services_of
+
     strategy = wish.get("strategy", "rolling")
     section = wish.get(strategy) or {}
     if strategy != "rolling" and isinstance(section, dict) and not section.get("service"):
-        names = await services_of(client, namespace, str(wish.get("workload")))
+        about = About(namespace, str(wish.get("workload")))
+        names = await services_of(client, about, str(section.get("by") or REVISION_LABEL))
         if len(names) > 1 or (not names and strategy != "rainbow"):  # work may come by other ways than a Service
             many = f"{', '.join(f'svc/{one}' for one in names)} select its pods: name one with --service"
             none = "no Service selects its pods: make one, or name one with --service"
             raise Unclear(f"{strategy} moves a Service, and {many if names else none}")
         wish = {**wish, strategy: {**section, **({"service": names[0]} if names else {})}}
     return decode_spec(wish)
-
-
-async def services_of(client: KubeClient, namespace: str, workload: str) -> list[str]:
-    """The Services that select the pods of a Deployment. Raises ``KubeError`` (404 for no such Deployment)."""
-    obj = await client.get(DEPLOYMENTS, workload, namespace)
-    labels = (obj["spec"]["template"].get("metadata") or {}).get("labels") or {}
-    found = []
-    for one in (await client.list(SERVICES, Selection(namespace))).items:
-        # Between two releases it selects by the revision that serves, too.
-        selector = dict((one.get("spec") or {}).get("selector") or {})
-        selector.pop(REVISION_LABEL, None)
-        if selector and selector.items() <= labels.items():
-            found.append(one["metadata"]["name"])
-    return sorted(found)
 
 
 def _section(strategy: str, given: dict[str, Any]) -> dict[str, Any]:

@@ -7,14 +7,15 @@ command line) is at work on a release, the same calls follow it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import Literal
 
 import msgspec
 
 from tidegate import vtime
 from tidegate.client.options import Identity
+from tidegate.client.prepare.scene import template_labels
 from tidegate.client.release.activity import Work
 from tidegate.client.release.book import AskableBook, Book, ConfigMapBook, Entry
 from tidegate.client.release.endings import Endings
@@ -24,7 +25,7 @@ from tidegate.client.release.look import Sight
 from tidegate.client.release.permitted import lacking
 from tidegate.client.release.run import Engine, HeldByOther, Turn
 from tidegate.engine.ledger import Ledger
-from tidegate.kube.api import PODS, Selection
+from tidegate.kube.api import DEPLOYMENTS, PODS, SERVICES, JsonObject, Selection
 from tidegate.kube.client import KubeClient
 from tidegate.kube.errors import ApiError, KubeError
 from tidegate.kube.reflector import Reflector
@@ -33,14 +34,13 @@ from tidegate.release import canary
 from tidegate.release.foresee import Foreseen, foresee
 from tidegate.release.plan import Decision, counted
 from tidegate.release.record import Phase, Status
-from tidegate.release.scene import Scene
+from tidegate.release.scene import REVISION_LABEL, Scene
 from tidegate.release.spec import Invalid, Spec
 from tidegate.release.strategies import STRATEGIES, decide
 from tidegate.vtime import Nursery
 
 Verb = Literal["promote", "pause", "resume", "abort", "rollback", "retire"]
 FOLLOW_SECONDS = 1.0
-NEEDS_SERVICE = ("bluegreen", "canary", "rainbow")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +100,6 @@ async def plan_release(
     generation = entry.generation + 1 if entry is not None else 1
     asked = Entry(namespace, spec.workload, spec, status, generation, entry.version if entry else "")
     sight = await look(client, asked, vtime.now().timestamp(), {})
-    spec = with_service(spec, sight)
-    if spec != asked.spec:
-        sight = await look(client, replace(asked, spec=spec), vtime.now().timestamp(), {})
     refusals = list(_refusals(spec, sight, entry))
     refusals += await lacking(client, namespace, spec, not isinstance(book, ConfigMapBook), is_operated)
     if refusals:
@@ -113,25 +110,22 @@ async def plan_release(
     return ReleasePlan(namespace, spec, sight, seen, (), tuple(_notes(sight)))
 
 
-def with_service(spec: Spec, sight: Sight) -> Spec:
-    """The strategy's Service, where none is named and only one selects the workload."""
-    names = services_of(sight)
-    if spec.strategy not in NEEDS_SERVICE or spec.service or len(names) != 1:
-        return spec
-    section = msgspec.structs.replace(getattr(spec, spec.strategy), service=names[0])
-    return msgspec.structs.replace(spec, **{spec.strategy: section})
+async def services_of(client: KubeClient, about: About, by: str = REVISION_LABEL) -> list[str]:
+    """The Services that select the pods of a Deployment. Raises ``KubeError`` (404 for no such Deployment)."""
+    deployment = await client.get(DEPLOYMENTS, about.workload, about.namespace)
+    return _selecting((await client.list(SERVICES, Selection(about.namespace))).items, deployment, by)
 
 
-def services_of(sight: Sight) -> list[str]:
-    """The people's Services that select pods of the workload, of whichever revision."""
-    pods = [one.labels for pods in sight.pods_of.values() for one in pods]
-    found = []
-    for name, obj in sorted(sight.services.items()):
-        selector = (obj.get("spec") or {}).get("selector") or {}
-        is_ours = (obj["metadata"].get("labels") or {}).get(MANAGED_BY) == TIDEGATE
-        if selector and not is_ours and any(selector.items() <= labels.items() for labels in pods):
-            found.append(name)
-    return found
+def _selecting(services: Iterable[JsonObject], deployment: JsonObject, by: str) -> list[str]:
+    """Of the people's own, those that select its pods or those of its revisions, which ``by`` tells apart."""
+    labels, found = template_labels(deployment), []
+    for one in services:
+        selector = dict((one.get("spec") or {}).get("selector") or {})
+        selector.pop(by, None)
+        is_ours = (one["metadata"].get("labels") or {}).get(MANAGED_BY) == TIDEGATE
+        if selector and not is_ours and selector.items() <= labels.items():
+            found.append(one["metadata"]["name"])
+    return sorted(found)
 
 
 def _refusals(spec: Spec, sight: Sight, entry: Entry | None) -> list[str]:
@@ -139,9 +133,10 @@ def _refusals(spec: Spec, sight: Sight, entry: Entry | None) -> list[str]:
     found = list(scene.problems)
     if spec.strategy not in STRATEGIES:
         found.append(f"$.spec.strategy: {spec.strategy} is not known here")
-    elif spec.strategy in NEEDS_SERVICE and not spec.service and (spec.strategy != "rainbow" or services_of(sight)):
-        names = ", ".join(services_of(sight)) or "none"
-        found.append(f"{spec.strategy} needs a Service, and {names} select its pods: name one with --service")
+    elif spec.strategy == "rainbow" and not spec.service and sight.deployment is not None:
+        # Without one it moves no traffic: right where work comes by other ways, and by mistake otherwise.
+        names = _selecting(sight.services.values(), sight.deployment, REVISION_LABEL)
+        found += [f"rainbow moves a Service, and svc/{one} selects its pods: name it with --service" for one in names]
     elif not found and _is_idle(scene, entry):
         found.append("nothing to release: the template that is asked for is the one that runs; --restart makes another")
     if entry is not None and entry.status.phase and not entry.status.is_final and entry.spec.strategy != spec.strategy:
@@ -186,12 +181,10 @@ def _notes(sight: Sight) -> list[str]:
 
 def _sharing(sight: Sight) -> Iterator[str]:
     """Services that go on selecting every revision."""
-    labels = (((sight.deployment or {}).get("spec") or {}).get("template", {}).get("metadata") or {}).get(
-        "labels"
-    ) or {}
-    for name, obj in sorted(sight.services.items()):
-        selector = (obj.get("spec") or {}).get("selector") or {}
-        if name != sight.entry.spec.service and selector and selector.items() <= labels.items():
+    spec, deployment = sight.entry.spec, sight.deployment or {}
+    by = (spec.bluegreen.by if spec.strategy == "bluegreen" else "") or REVISION_LABEL
+    for name in _selecting(sight.services.values(), deployment, by):
+        if name != spec.service and by not in sight.services[name]["spec"]["selector"]:
             yield f"svc/{name} selects pods of every revision: the new ones serve there as soon as they are ready"
 
 
