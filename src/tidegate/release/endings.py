@@ -9,7 +9,7 @@ FINE = ("verified", "assumed", "forced", "verified-except")
 
 def unverified(scene: Scene) -> tuple[str, ...]:
     """A sentence for each pod that ended in another way, by name."""
-    return tuple(f"pod/{pod} ended {how}" for pod, how in sorted(scene.endings.items()) if not _is_fine(how))
+    return tuple(f"pod/{pod} ended {how}" for pod, how in sorted(scene.endings.items()) if not is_fine(how))
 
 
 def faults(scene: Scene) -> tuple[str, ...]:
@@ -19,7 +19,7 @@ def faults(scene: Scene) -> tuple[str, ...]:
     return tuple(
         f"pod/{pod} ended {how}"
         for pod, how in sorted(scene.endings.items())
-        if not _is_fine(how) and how.partition(":")[0] != "ungated"
+        if not is_fine(how) and how.partition(":")[0] != "ungated"
     )
 
 
@@ -29,5 +29,6 @@ def fresh_fault(scene: Scene) -> str:
     return f"{fresh[0]}; see `tidegate ledger`" if fresh else ""
 
 
-def _is_fine(ending: str) -> bool:
+def is_fine(ending: str) -> bool:
+    """Whether an ending (a result's word, perhaps with its reason after a colon) needs nobody's agreement."""
     return ending.partition(":")[0] in FINE

@@ -21,9 +21,9 @@ from tidegate.engine.act import Step as Change
 from tidegate.engine.act import write
 from tidegate.kube.api import DEPLOYMENTS, JsonObject
 from tidegate.kube.errors import ApiError
-from tidegate.model.names import Ending
 from tidegate.model.workload import HASH_LABEL
 from tidegate.release import template as templates
+from tidegate.release.endings import is_fine
 from tidegate.release.plan import Act, Step
 
 Performer = Callable[[Ground, Sight, Step], Awaitable[None]]
@@ -118,7 +118,7 @@ async def _drain(ground: Ground, sight: Sight, step: Step) -> None:
             if not error.is_not_found:
                 raise
             continue
-        if result.result not in (Ending.VERIFIED, Ending.ASSUMED, Ending.FORCED, Ending.VERIFIED_EXCEPT):
+        if not is_fine(result.result):
             raise Failed(f"pod/{name} was not drained: {result}")
 
 
