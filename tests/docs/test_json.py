@@ -321,6 +321,7 @@ def test_inspects_keys_are_those_of_the_page():
 def test_a_labs_keys_are_those_of_the_page():
     async def story(stage):
         stage.lab.lab.faults.apply(Fault("proxy-kill", "node-1"))
+        stage.lab.lab.faults.apply(Fault("api-errors", "", 8, 0.3))
         stage.lab.lab.faults.apply(Fault("proxy-lag", "node-2", 8))
         client = Peer("client", ("10.16.0.2",), "/proc/4711/fd/7")  # as network kernel has one
         stage.lab.lab.network.clients = lambda: (client,)

@@ -268,6 +268,9 @@ def _print_status(entry: dict[str, Any]) -> None:
     for node in entry["nodes"]:
         wrong = [_fault_words(fault) for fault in entry["faults"] if fault["node"] == node["name"]]
         click.echo(f"  {node['name']}  {node['address']}  {', '.join(wrong)}".rstrip())
+    for fault in entry["faults"]:
+        if not fault["node"]:
+            click.echo(f"  API server  {fault['share']:.0%} of requests: {_fault_words(fault)}")
 
 
 def _fault_words(fault: dict[str, Any]) -> str:
@@ -409,7 +412,7 @@ def _check_dns(network: str) -> None:
 
 _FAULTS = (
     "proxy-freeze", "proxy-lag", "proxy-kill", "proxy-restart",
-    "dns-freeze", "dns-lag", "dns-kill", "dns-restart", "clear",
+    "dns-freeze", "dns-lag", "dns-kill", "dns-restart", "api-errors", "clear",
 )  # fmt: skip
 
 
@@ -422,11 +425,13 @@ def _seconds(ctx: click.Context, param: click.Parameter, given: float) -> float:
 
 @lab.command()
 @click.argument("kind", type=click.Choice(_FAULTS), metavar="FAULT")
-@click.option("--node", required=True, metavar="NODE", help="Which node's proxy, or DNS server.")
+@click.option("--node", default="", metavar="NODE", help="Which node's proxy, or DNS server.")
 @click.option("--seconds", default=0.0, type=float, callback=_seconds, help="For how long, or how far behind.")
+@click.option("--share", default=None, type=click.FloatRange(0, 1, min_open=True),
+              help="api-errors: of how many requests.  [default: 0.3]")  # fmt: skip
 @lab_option
-def fault(kind: str, node: str, seconds: float, name: str) -> None:
-    """Break one node's proxy, while its kernel goes on forwarding.
+def fault(kind: str, node: str, seconds: float, share: float | None, name: str) -> None:
+    """Break one node's proxy, while its kernel goes on forwarding; or the API server, for whoever asks it.
 
     \b
     FAULT is one of
@@ -435,10 +440,12 @@ def fault(kind: str, node: str, seconds: float, name: str) -> None:
     proxy-kill     gone for --seconds (0: until proxy-restart)
     proxy-restart  started anew: it lists everything again
     dns-*          the same of the node's DNS server, where the lab has them
-    clear          end every fault of the node
+    api-errors     for --seconds, a --share of requests is answered 429, 409, 500 or 503
+    clear          end every fault of the node; of the lab, without --node
 
     \b
     tidegate lab fault proxy-freeze --node node-2 --seconds 20
+    tidegate lab fault api-errors --seconds 20 --share 0.5
     tidegate lab fault clear --node node-2
     """
     from tidegate.kube.connect import open_api
@@ -446,16 +453,25 @@ def fault(kind: str, node: str, seconds: float, name: str) -> None:
     from tidegate.lab.control import apply_fault
     from tidegate.lab.faults import Fault
 
-    if kind.endswith(("-freeze", "-lag")) and not seconds:
+    is_of_api = kind == "api-errors"
+    if (kind.endswith(("-freeze", "-lag")) or is_of_api) and not seconds:
         raise click.UsageError(f"{kind} wants --seconds")
+    if is_of_api and node:
+        raise click.UsageError("api-errors is the API server's: it takes no --node")
+    if not is_of_api and share is not None:
+        raise click.UsageError("--share is of api-errors")
+    if not (node or is_of_api or kind == "clear"):
+        raise click.UsageError(f"{kind} wants --node")
     _, record = running_lab(name)
+    share = (0.3 if share is None else share) if is_of_api else 0.0
 
     async def apply() -> None:
         async with open_api(record.server) as client:
-            await apply_fault(client, Fault(kind, node, seconds))  # type: ignore[arg-type]
+            await apply_fault(client, Fault(kind, node, seconds, share))  # type: ignore[arg-type]
 
     try:
         asyncio.run(apply())
     except ApiError as error:
         fail(error.message)
-    click.echo(f"{kind} on {node}" + (f" for {seconds:g} s" if seconds else ""), err=True)
+    where = f" on {node}" if node else f" to {share:.0%} of requests" if is_of_api else " every fault"
+    click.echo(f"{kind}{where}" + (f" for {seconds:g} s" if seconds else ""), err=True)

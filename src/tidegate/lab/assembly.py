@@ -30,7 +30,7 @@ from tidegate.kube.api import (
 )
 from tidegate.kube.errors import ApiError
 from tidegate.kube.exchange import Exchange, Request, Response
-from tidegate.lab import control
+from tidegate.lab import api_errors, control
 from tidegate.lab.apiserver.access import EVERYONE, Subject
 from tidegate.lab.apiserver.local import LocalApi
 from tidegate.lab.apiserver.server import ApiServer
@@ -100,9 +100,10 @@ class Lab:
         backends.forward = self.network.dial_pod
         self.server = ApiServer(self._rng("apiserver"), config.addressing, backends)
         self.api: Api = LocalApi(self.server)
-        self.exchange: Exchange = control.with_control(
-            self.server.exchange, self.faults, self.status, self.server.access
+        troubled = api_errors.with_errors(
+            self.server.exchange, self.faults, self.server.registry, self._rng("api-errors")
         )
+        self.exchange: Exchange = control.with_control(troubled, self.faults, self.status, self.server.access)
 
     def _rng(self, part: str) -> random.Random:
         return random.Random(f"{self.config.seed}/{part}")

@@ -26,8 +26,9 @@ TOKENS_PATH = f"{PREFIX}/tokens"
 
 class _FaultRequest(msgspec.Struct, forbid_unknown_fields=True):
     kind: FaultKind
-    node: str
+    node: str = ""
     seconds: float = 0.0
+    share: float = 0.0
 
 
 class _TokenRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -61,7 +62,7 @@ def _faults(request: Request, faults: Faults) -> Response:
     if request.method == "POST":
         try:
             asked = msgspec.json.decode(request.body, type=_FaultRequest)
-            faults.apply(Fault(asked.kind, asked.node, asked.seconds))
+            faults.apply(Fault(asked.kind, asked.node, asked.seconds, asked.share))
         except (msgspec.MsgspecError, FaultError) as error:
             return _error(400, "BadRequest", str(error))
     elif request.method != "GET":
@@ -88,7 +89,7 @@ def _error(code: int, reason: str, message: str) -> Response:
 async def apply_fault(client: KubeClient, fault: Fault) -> None:
     """Put a fault in force in the lab behind ``client``. Raises ``ApiError`` in the lab's own words."""
     headers = {"content-type": "application/json"}
-    body = msgspec.json.encode(_FaultRequest(fault.kind, fault.node, fault.seconds))
+    body = msgspec.json.encode(_FaultRequest(fault.kind, fault.node, fault.seconds, fault.share))
     response = await client.request(Request("POST", FAULTS_PATH, (), headers, body))
     await response.read()
 

@@ -1,4 +1,4 @@
-"""Faults of a lab's nodes, settable while it runs.
+"""Faults of a lab, settable while it runs: of its nodes, and of its API server.
 
 - ``proxy-freeze`` for ``seconds``: the proxy is stopped as by SIGSTOP; it sees nothing and syncs nothing, the
   kernel keeps forwarding. Then it continues where it stood.
@@ -8,7 +8,9 @@
 - ``proxy-restart``: the process is killed and started at once, or started if it was dead.
 - ``dns-freeze``, ``dns-lag``, ``dns-kill``, ``dns-restart``: the same of the DNS server on the node. One that is
   frozen answers nothing; one that lags goes on answering what it knew.
-- ``clear``: end every fault of the node.
+- ``api-errors`` for ``seconds``: a ``share`` of what the API server is asked over HTTP is answered with an error
+  (``api_errors``). It is the lab's, and names no node.
+- ``clear``: end every fault of the node; without a node, every fault of the lab.
 
 ``step`` and ``NodeFaults`` are pure; ``Faults`` is the control surface over the loop's clock.
 """
@@ -24,7 +26,7 @@ from typing import Any, Literal, get_args
 
 FaultKind = Literal[
     "proxy-freeze", "proxy-lag", "proxy-kill", "proxy-restart",
-    "dns-freeze", "dns-lag", "dns-kill", "dns-restart", "clear",
+    "dns-freeze", "dns-lag", "dns-kill", "dns-restart", "api-errors", "clear",
 ]  # fmt: skip
 KINDS: tuple[FaultKind, ...] = get_args(FaultKind)
 
@@ -44,6 +46,8 @@ class Fault:
     kind: FaultKind
     node: str
     seconds: float = 0.0
+    share: float = 0.0
+    """Of ``api-errors`` alone: of all requests, more than 0 and at most 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +83,7 @@ class NodeFaults:
 
 def step(before: NodeFaults, fault: Fault, now: float) -> NodeFaults:
     """A node's faults once ``fault`` is applied at ``now``. Raises ``FaultError``."""
-    seconds = fault.seconds
-    if not math.isfinite(seconds) or seconds < 0:
-        raise FaultError(f"seconds must be a finite number, 0 or more, not {seconds}")
+    seconds = _checked(fault.seconds)
     match fault.kind:
         case "proxy-freeze" | "dns-freeze":
             return dataclasses.replace(before, frozen_until=now + seconds)
@@ -96,6 +98,12 @@ def step(before: NodeFaults, fault: Fault, now: float) -> NodeFaults:
     raise FaultError(f"unknown fault {fault.kind!r}; known: {', '.join(KINDS)}")
 
 
+def _checked(seconds: float) -> float:
+    if not math.isfinite(seconds) or seconds < 0:
+        raise FaultError(f"seconds must be a finite number, 0 or more, not {seconds}")
+    return seconds
+
+
 def _reborn(before: NodeFaults, dead_until: float) -> NodeFaults:
     """The process is another one: what froze the old one does not hold it; the lag is the network's and stays."""
     return NodeFaults(lag_seconds=before.lag_seconds, dead_until=dead_until, incarnation=before.incarnation + 1)
@@ -104,7 +112,8 @@ def _reborn(before: NodeFaults, dead_until: float) -> NodeFaults:
 def as_json(fault: Fault) -> dict[str, Any]:
     """A fault in force by its stable keys (docs/json.md); ``seconds`` is null for one that ends only when told to."""
     seconds = round(fault.seconds, 3) if math.isfinite(fault.seconds) else None
-    return {"kind": fault.kind, "node": fault.node, "seconds": seconds}
+    share = {"share": fault.share} if fault.kind == "api-errors" else {}
+    return {"kind": fault.kind, "node": fault.node, "seconds": seconds, **share}
 
 
 _DNS = "dns "
@@ -116,15 +125,25 @@ def dns_of(node: str) -> str:
 
 
 class Faults:
-    """The faults of a lab's nodes; components ask it, ``tidegate lab fault`` tells it."""
+    """The faults of a lab; components ask it, ``tidegate lab fault`` tells it."""
 
     def __init__(self, nodes: Iterable[str]) -> None:
         self._states = {name: NodeFaults() for node in nodes for name in (node, dns_of(node))}
         self._changed = {node: asyncio.Event() for node in self._states}
+        self._api_until, self._api_share = -math.inf, 0.0
 
     def apply(self, fault: Fault) -> None:
         """Put a fault in force, now. Raises ``FaultError`` and changes nothing."""
         nodes = [name for name in self._states if not name.startswith(_DNS)]
+        if fault.kind == "api-errors":
+            return self._trouble(fault)
+        if fault.share:
+            raise FaultError(f"{fault.kind} has no share: that is api-errors'")
+        if fault.kind == "clear" and not fault.node:
+            self._api_until = -math.inf
+            for node in nodes:
+                self.apply(Fault("clear", node))
+            return
         if fault.node not in nodes:
             raise FaultError(f"no node {fault.node!r}; nodes: {', '.join(nodes)}")
         both = (fault.node, dns_of(fault.node))
@@ -136,7 +155,21 @@ class Faults:
     def active(self) -> tuple[Fault, ...]:
         """The faults in force, by node; ``seconds`` is what is left (for a lag: its length)."""
         now = _now()
-        return tuple(fault for node, state in self._states.items() for fault in state.standing(node, now))
+        found = [fault for node, state in self._states.items() for fault in state.standing(node, now)]
+        if self.api_share():
+            found.append(Fault("api-errors", "", self._api_until - now, self._api_share))
+        return tuple(found)
+
+    def api_share(self) -> float:
+        """Which share of requests the API server answers with an error now; 0 for none."""
+        return self._api_share if _now() < self._api_until else 0.0
+
+    def _trouble(self, fault: Fault) -> None:
+        if fault.node:
+            raise FaultError(f"api-errors is the API server's: it names no node, not {fault.node!r} either")
+        if not 0 < fault.share <= 1:  # not a number is neither
+            raise FaultError(f"share must be more than 0 and at most 1, not {fault.share}")
+        self._api_until, self._api_share = _now() + _checked(fault.seconds), fault.share
 
     def of(self, node: str) -> NodeFaults:
         """What is wrong with a node's proxy."""
