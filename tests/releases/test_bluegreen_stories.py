@@ -12,7 +12,7 @@ import pytest
 from scene import NODES, Mortal, play
 from scene import ask as ask_once
 from stage import NS, deployment
-from troupe import at_work, engine, requests
+from troupe import AUTOSCALER, at_work, engine, loaded, requests
 
 from tidegate.client.options import Identity
 from tidegate.client.release.book import ConfigMapBook
@@ -248,31 +248,7 @@ def test_pods_asked_for_mid_way_are_made_in_both_revisions():
     play(story, limit=600)
 
 
-AUTOSCALER = {
-    "apiVersion": "autoscaling/v2",
-    "kind": "HorizontalPodAutoscaler",
-    "metadata": {"name": "echo", "namespace": NS, "annotations": {"lab.tidegate.dev/load": "300"}},
-    "spec": {
-        "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "echo"},
-        "minReplicas": 2,
-        "maxReplicas": 12,
-        "metrics": [
-            {
-                "type": "Pods",
-                "pods": {"metric": {"name": "rps"}, "target": {"type": "AverageValue", "averageValue": "100"}},
-            }
-        ],
-    },
-}
-
-
 def test_an_autoscaler_goes_with_the_traffic_and_comes_back_with_it():
-    async def load(stage, amount):
-        """Until the autoscaler has looked twice."""
-        body = {"metadata": {"annotations": {"lab.tidegate.dev/load": str(amount)}}}
-        await stage.api.patch(HORIZONTALPODAUTOSCALERS, "echo", Patch(body), NS)
-        await asyncio.sleep(32)
-
     async def target(stage):
         return (await stage.api.get(HORIZONTALPODAUTOSCALERS, "echo", NS))["spec"]["scaleTargetRef"]["name"]
 
@@ -280,14 +256,14 @@ def test_an_autoscaler_goes_with_the_traffic_and_comes_back_with_it():
         await stage.api.create(HORIZONTALPODAUTOSCALERS, AUTOSCALER, NS)
         async with requests(stage, pause=0.1) as seen, engine(stage, spec_of(promote="manual")) as (made, book):
             assert (await made.run(120)).phase == "paused"
-            await load(stage, 900)
+            await loaded(stage, 900)
             assert await counts(stage) == {"echo": 9, "echo-r2": 3}
             await made.run(120)
             assert await counts(stage) == {"echo": 9, "echo-r2": 9}
             await ask(book, promoted=1)
             assert (await made.run(120)).phase == "done"
             assert await target(stage) == "echo-r2"
-            await load(stage, 1100)
+            await loaded(stage, 1100)
             assert await counts(stage) == {"echo": 9, "echo-r2": 11}
             assert (await made.run(120)).phase == "done"
             assert await counts(stage) == {"echo": 11, "echo-r2": 11}  # the way back has room for the load of now

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from scene import play
 from stage import NS, deployment
-from troupe import BAD, SPECS, V2, V3, ask_for, at_rest, at_work, engine, requests, serving
+from troupe import AUTOSCALER, BAD, SPECS, V2, V3, ask_for, at_rest, at_work, engine, loaded, requests, serving
 
 from tidegate.kube import wire
 from tidegate.kube.api import DEPLOYMENTS, HORIZONTALPODAUTOSCALERS, Patch
@@ -237,37 +237,13 @@ def test_pods_without_a_gate_are_replaced_by_gated_twins_before_they_go():
     play(story, deployment(gate=False, grace=30), limit=900)
 
 
-AUTOSCALER = {
-    "apiVersion": "autoscaling/v2",
-    "kind": "HorizontalPodAutoscaler",
-    "metadata": {"name": "echo", "namespace": NS, "annotations": {"lab.tidegate.dev/load": "300"}},
-    "spec": {
-        "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "echo"},
-        "minReplicas": 2,
-        "maxReplicas": 12,
-        "metrics": [
-            {
-                "type": "Pods",
-                "pods": {"metric": {"name": "rps"}, "target": {"type": "AverageValue", "averageValue": "100"}},
-            }
-        ],
-    },
-}
-
-
 def test_an_autoscaler_keeps_the_old_pods_and_goes_with_the_traffic_at_the_end():
-    async def load(stage, amount):
-        """Until the autoscaler has looked twice."""
-        body = {"metadata": {"annotations": {"lab.tidegate.dev/load": str(amount)}}}
-        await stage.api.patch(HORIZONTALPODAUTOSCALERS, "echo", Patch(body), NS)
-        await asyncio.sleep(32)
-
     async def story(stage):
         await stage.api.create(HORIZONTALPODAUTOSCALERS, AUTOSCALER, NS)
         async with requests(stage, pause=0.1) as seen, engine(stage, canary((25, None), (50, None))) as (made, book):
             await resting(made, book, "paused")
             assert await replicas(stage) == {"echo": 3, "echo-r2": 1}
-            await load(stage, 600)
+            await loaded(stage, 600)
             assert await replicas(stage) == {"echo": 6, "echo-r2": 1}
             await ask_for(book, promoted=1)
             await resting(made, book, "paused")
@@ -277,7 +253,7 @@ def test_an_autoscaler_keeps_the_old_pods_and_goes_with_the_traffic_at_the_end()
             found = await stage.api.get(HORIZONTALPODAUTOSCALERS, "echo", NS)
             assert found["spec"]["scaleTargetRef"]["name"] == "echo-r2"
             assert await replicas(stage) == {"echo": 0, "echo-r2": 6}
-            await load(stage, 900)
+            await loaded(stage, 900)
             assert await replicas(stage) == {"echo": 0, "echo-r2": 9}
         assert seen.lost == []
 

@@ -15,7 +15,7 @@ from tidegate.client.release.book import ConfigMapBook
 from tidegate.client.release.endings import Endings
 from tidegate.client.release.ground import Ground
 from tidegate.client.release.run import Engine
-from tidegate.kube.api import ENDPOINTSLICES, PODS, Selection
+from tidegate.kube.api import ENDPOINTSLICES, HORIZONTALPODAUTOSCALERS, PODS, Patch, Selection
 from tidegate.kube.errors import ApiError
 from tidegate.kube.reflector import Reflector
 from tidegate.release.spec import BlueGreen, Canary, CanaryStep, Rainbow, Spec
@@ -151,3 +151,29 @@ async def serving(stage, service="echo"):
         for pod in (await stage.api.list(PODS, Selection(NS))).items
         if pod["metadata"]["name"] in names
     }
+
+
+AUTOSCALER = {
+    "apiVersion": "autoscaling/v2",
+    "kind": "HorizontalPodAutoscaler",
+    "metadata": {"name": "echo", "namespace": NS, "annotations": {"lab.tidegate.dev/load": "300"}},
+    "spec": {
+        "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "echo"},
+        "minReplicas": 2,
+        "maxReplicas": 12,
+        "metrics": [
+            {
+                "type": "Pods",
+                "pods": {"metric": {"name": "rps"}, "target": {"type": "AverageValue", "averageValue": "100"}},
+            }
+        ],
+    },
+}
+"""One that wants a load of 100 on each pod; ``loaded`` sets how much there is."""
+
+
+async def loaded(stage, amount):
+    """The load on the workload that the autoscaler is of, until it has looked twice."""
+    body = {"metadata": {"annotations": {"lab.tidegate.dev/load": str(amount)}}}
+    await stage.api.patch(HORIZONTALPODAUTOSCALERS, "echo", Patch(body), NS)
+    await asyncio.sleep(32)

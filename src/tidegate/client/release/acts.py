@@ -118,7 +118,7 @@ async def _drain(ground: Ground, sight: Sight, step: Step) -> None:
             if not error.is_not_found:
                 raise
             continue
-        if not is_fine(result.result):
+        if not is_fine(result.result.value):
             raise Failed(f"pod/{name} was not drained: {result}")
 
 
