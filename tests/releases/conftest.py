@@ -1,8 +1,9 @@
-"""The stage lives beside the agent's tests, the scene beside the scenarios (importlib mode adds no folder)."""
+"""The stage lives beside the agent's tests, the scene beside the scenarios, the terminal beside the command line's
+(importlib mode adds no folder)."""
 
 import sys
 from pathlib import Path
 
 TESTS = Path(__file__).parents[1]
-for folder in ("agent", "scenarios", "releases"):
+for folder in ("agent", "scenarios", "releases", "cli"):
     sys.path.insert(0, str(TESTS / folder))

@@ -251,7 +251,7 @@ async def _start(cluster: Cluster, namespace: str, wish: dict[str, Any], given: 
     from tidegate.kube.connect import open_cluster
     from tidegate.release.spec import Invalid
 
-    async with open_cluster(cluster) as client:
+    async with open_cluster(cluster, is_patient=True) as client:
         try:
             spec = await spec_of(client, namespace, wish)
         except Unclear as error:
@@ -278,7 +278,7 @@ async def _ask(
     from tidegate.client.release.command import About, ask_release, changed, sight_of, unknown
     from tidegate.kube.connect import open_cluster
 
-    async with open_cluster(cluster) as client:
+    async with open_cluster(cluster, is_patient=True) as client:
         _where(cluster, about[0])
         try:
             book = await opened(client, About(*about))
@@ -341,7 +341,7 @@ async def _list(cluster: Cluster, namespace: str, given: dict[str, Any]) -> tupl
     from tidegate.client.release.document import summary
     from tidegate.kube.connect import open_cluster
 
-    async with open_cluster(cluster) as client:
+    async with open_cluster(cluster, is_patient=True) as client:
         found = [summary(one) for one in await releases(client, "" if given["all_namespaces"] else namespace)]
     if given["output"] == "name":
         click.echo("\n".join(f"deploy/{one['workload']}" for one in found))
@@ -361,7 +361,7 @@ async def _history(cluster: Cluster, namespace: str, workload: str, given: dict[
     from tidegate.client.release.document import history as past_of
     from tidegate.kube.connect import open_cluster
 
-    async with open_cluster(cluster) as client:
+    async with open_cluster(cluster, is_patient=True) as client:
         about = About(namespace, workload)
         found = past_of((await sight_of(client, await opened(client, about), about)).entry)
     if given["output"] == "table":

@@ -194,7 +194,7 @@ async def watched(cluster: Cluster, namespace: str, workload: str, given: dict[s
     from tidegate.kube.connect import open_cluster
 
     about = About(namespace, workload)
-    async with open_cluster(cluster) as client:
+    async with open_cluster(cluster, is_patient=True) as client:
         book = await opened(client, about)
         shown = document(await sight_of(client, book, about))
         if not given["watch"]:

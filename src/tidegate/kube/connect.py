@@ -10,6 +10,7 @@ from tidegate import vtime
 from tidegate.kube.client import KubeClient
 from tidegate.kube.exchange import Exchange, Request, Response
 from tidegate.kube.kubeconfig import Cluster, load
+from tidegate.kube.patience import Patient
 
 
 @contextlib.asynccontextmanager
@@ -40,17 +41,19 @@ async def open_exchange(server: str) -> AsyncIterator[Exchange]:
 
 
 @contextlib.asynccontextmanager
-async def open_cluster(cluster: Cluster) -> AsyncIterator[KubeClient]:
-    """An API client for a cluster already loaded."""
+async def open_cluster(cluster: Cluster, *, is_patient: bool = False) -> AsyncIterator[KubeClient]:
+    """An API client for a cluster already loaded. ``is_patient``: asks again where the server cannot just now
+    (``kube.patience``), for callers without a loop of their own to come back with."""
     hosted: dict[str, Exchange] = vtime.hosted()
     if cluster.server in hosted:
-        yield KubeClient(_signed(hosted[cluster.server], cluster), cluster.server)
+        signed = _signed(hosted[cluster.server], cluster)
+        yield KubeClient(Patient(signed) if is_patient else signed, cluster.server)
         return
     from tidegate.kube.http import HttpTransport  # late: importing aiohttp costs 0.12 s
 
     transport = HttpTransport(cluster)
     try:
-        yield KubeClient(transport, cluster.server)
+        yield KubeClient(Patient(transport) if is_patient else transport, cluster.server)
     finally:
         await transport.close()
 

@@ -20,7 +20,7 @@ from tidegate.client.release.activity import Work
 from tidegate.client.release.book import AskableBook, Book, ConfigMapBook, Entry
 from tidegate.client.release.endings import Endings
 from tidegate.client.release.family import look
-from tidegate.client.release.ground import Ground
+from tidegate.client.release.ground import Ground, is_stale
 from tidegate.client.release.look import Sight
 from tidegate.client.release.permitted import lacking
 from tidegate.client.release.run import Engine, HeldByOther, Turn
@@ -215,22 +215,51 @@ async def begin_release(book: AskableBook, plan: ReleasePlan) -> Entry:
     Raises ``ApiError`` (a conflict: somebody else asked meanwhile).
     """
     found = await book.read()
-    return await book.ask(found, plan.spec) if found is not None else await book.begin(plan.spec)
+    generation = found.generation if found is not None else 0
+    for pause in (*_ASK_AGAIN_SECONDS, None):
+        try:
+            return await book.ask(found, plan.spec) if found is not None else await book.begin(plan.spec)
+        except ApiError as error:
+            if pause is None or not _is_open(error):
+                raise
+            await asyncio.sleep(pause)
+            found = await book.read()
+            if found is None or found.generation == generation:
+                continue  # it was the engine that wrote, of what was asked for before
+            if found.spec == plan.spec:
+                return found
+            raise
+    raise AssertionError
 
 
 async def ask_release(book: AskableBook, about: About, change: Callable[[Entry], Spec]) -> Entry:
     """Ask for something else of the release there is. Raises ``NoRelease``, ``ApiError``, ``ValueError`` of
     ``change``."""
-    for _ in range(10):
+    wanted: Spec | None = None
+    for pause in (*_ASK_AGAIN_SECONDS, None):
         found = await book.read()
         if found is None:
             raise none_of(about)
+        if wanted is not None and found.spec == wanted:
+            return found  # asked once is asked: a promotion that stands must not be counted from anew
+        wanted = change(found)
         try:
-            return await book.ask(found, change(found))
+            return await book.ask(found, wanted)
         except ApiError as error:
-            if not error.is_conflict:
+            if not _is_open(error) or (pause is None and not is_stale(error)):
                 raise
+            wanted = None if is_stale(error) else wanted
+        await asyncio.sleep(pause or 0.0)
     raise KubeError(f"the release of deploy/{about.workload} changes too often to be asked: try again")
+
+
+_ASK_AGAIN_SECONDS = (0.0, 0.0, 0.1, 0.2, 0.5, 1.0, 1.0, 2.0, 2.0)
+
+
+def _is_open(error: ApiError) -> bool:
+    """Whether a second look tells what became of a write: somebody else was first, or a server in trouble may have
+    carried it out all the same (etcd's time-outs)."""
+    return (is_stale(error) and not error.is_not_found) or error.code in (500, 502, 503, 504)
 
 
 def before(status: Status) -> str:
