@@ -11,9 +11,8 @@ import sys
 import time
 from pathlib import Path
 
-import aiohttp
-
 import tidegate.agent.process
+import tidegate.kube.direct
 from bench.node_dumps import CONNECTIONS, SERVICES, pod, vip
 from bench.node_rules import KINDS, Kind
 from tidegate.dataplane.facts import Facts
@@ -23,7 +22,7 @@ from tidegate.observers.linux import LinuxKernel
 from tidegate.observers.linux.commands import output
 from tidegate.observers.linux.kernel import READING
 
-IMPORTED = (aiohttp, tidegate.agent.process)
+IMPORTED = (tidegate.agent.process, tidegate.kube.direct)
 """What an agent has in its memory besides."""
 MANY = 500
 OPEN_SECONDS, IDLE_SECONDS = 30.0, 10.0

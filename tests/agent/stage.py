@@ -89,8 +89,8 @@ def switched(monkeypatch, kind=Switch):
         original = module.open_api
 
         @contextlib.asynccontextmanager
-        async def through(server=""):
-            async with original(server) as api:
+        async def through(server="", **how):
+            async with original(server, **how) as api:
                 one = kind(api._exchange)
                 made.append(one)
                 yield KubeClient(one, server)

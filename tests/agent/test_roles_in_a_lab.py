@@ -82,8 +82,8 @@ def cluster(monkeypatch):
 
     def opening(role):
         @contextlib.asynccontextmanager
-        async def opened(server=""):
-            async with open_api(server) as api:
+        async def opened(server="", **how):
+            async with open_api(server, **how) as api:
                 held[role].append(HeldTo(api.exchange, (role,)))
                 yield KubeClient(held[role][-1], server)
 

@@ -12,7 +12,7 @@ from tidegate.kube.api import CONFIGMAPS, NAMESPACES, Deletion, Patch, Selection
 from tidegate.kube.client import KubeClient
 from tidegate.kube.connect import open_api
 from tidegate.kube.errors import ApiError, KubeError, Unreachable
-from tidegate.kube.http import HttpTransport
+from tidegate.kube.direct import DirectTransport
 from tidegate.kube.kubeconfig import load
 from tidegate.kube.reflector import Reflector, key_of
 
@@ -102,7 +102,7 @@ async def test_a_killed_and_restarted_server_costs_no_state(real_cluster):
 
 async def test_a_version_that_was_compacted_away_is_listed_anew(real_cluster):
     """Cut off while objects come and go and the server forgets: 410, and the differences are told."""
-    transport = HttpTransport(load(str(real_cluster.kubeconfig)))
+    transport = DirectTransport(load(str(real_cluster.kubeconfig)))
     is_open, tried = asyncio.Event(), []
     is_open.set()
 

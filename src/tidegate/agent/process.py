@@ -109,7 +109,7 @@ async def _serve(program: Program, settings: AgentSettings, journals: Journals) 
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     ledger = Ledger(f"{settings.state_dir}/ledger.jsonl" if settings.state_dir else "")
-    async with open_api(settings.server) as api:
+    async with open_api(settings.server, is_lean=True) as api:
         ground = settings.ground(api)
         credentials = credentials_in(settings.tls_folder)
         holds = Holds(journals)

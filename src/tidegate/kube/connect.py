@@ -5,22 +5,30 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from tidegate import vtime
+from tidegate.kube import direct
 from tidegate.kube.client import KubeClient
 from tidegate.kube.exchange import Exchange, Request, Response
 from tidegate.kube.kubeconfig import Cluster, load
 from tidegate.kube.patience import Patient
 
+if TYPE_CHECKING:
+    from tidegate.kube.http import HttpTransport
+
 
 @contextlib.asynccontextmanager
-async def open_api(server: str = "", *, kubeconfig: str = "", context: str = "") -> AsyncIterator[KubeClient]:
+async def open_api(
+    server: str = "", *, kubeconfig: str = "", context: str = "", is_lean: bool = False
+) -> AsyncIterator[KubeClient]:
     """An API client for ``server``, else for the cluster a kubeconfig names.
 
-    On a virtual loop a server hosted on that loop is asked in process, without sockets. Raises ``ConfigError``.
+    ``is_lean``: without aiohttp wherever that is possible (``kube.direct``). On a virtual loop a server hosted on that
+    loop is asked in process, without sockets. Raises ``ConfigError``.
     """
     cluster = Cluster(server) if server else load(kubeconfig, context)
-    async with open_cluster(cluster) as api:
+    async with open_cluster(cluster, is_lean=is_lean) as api:
         yield api
 
 
@@ -41,21 +49,29 @@ async def open_exchange(server: str) -> AsyncIterator[Exchange]:
 
 
 @contextlib.asynccontextmanager
-async def open_cluster(cluster: Cluster, *, is_patient: bool = False) -> AsyncIterator[KubeClient]:
+async def open_cluster(
+    cluster: Cluster, *, is_patient: bool = False, is_lean: bool = False
+) -> AsyncIterator[KubeClient]:
     """An API client for a cluster already loaded. ``is_patient``: asks again where the server cannot just now
-    (``kube.patience``), for callers without a loop of their own to come back with."""
+    (``kube.patience``), for callers without a loop of their own to come back with. ``is_lean``: as of ``open_api``."""
     hosted: dict[str, Exchange] = vtime.hosted()
     if cluster.server in hosted:
         signed = _signed(hosted[cluster.server], cluster)
         yield KubeClient(Patient(signed) if is_patient else signed, cluster.server)
         return
-    from tidegate.kube.http import HttpTransport  # late: importing aiohttp costs 0.12 s
-
-    transport = HttpTransport(cluster)
+    transport = _transport(cluster, is_lean)
     try:
         yield KubeClient(Patient(transport) if is_patient else transport, cluster.server)
     finally:
         await transport.close()
+
+
+def _transport(cluster: Cluster, is_lean: bool) -> HttpTransport | direct.DirectTransport:
+    if is_lean and direct.goes(cluster):
+        return direct.DirectTransport(cluster)
+    from tidegate.kube.http import HttpTransport  # late: importing aiohttp costs 0.12 s
+
+    return HttpTransport(cluster)
 
 
 def _signed(exchange: Exchange, cluster: Cluster) -> Exchange:

@@ -12,8 +12,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from tidegate.kube.errors import KubeError
 
 _EXEC_SECONDS = 60
@@ -120,6 +118,8 @@ Document = tuple[Path, dict[str, Any]]
 
 
 def _read(name: str) -> Document:
+    import yaml  # late: an agent has no such file, and it takes 1 MiB
+
     file = Path(name).expanduser()
     try:
         loaded = yaml.safe_load(file.read_text("utf-8"))
