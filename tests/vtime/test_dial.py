@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import os
 
 import pytest
 
@@ -55,3 +57,30 @@ def test_a_connection_that_is_made_is_lost_wherever_its_dialling_is_cancelled(lo
         found = runner.run(story())
     assert all(seen in ([], ["made", "lost"], ["too late"]) for seen in found), found
     assert (found[0], found[-1]) == ([], ["too late"])
+
+
+@pytest.mark.parametrize("loop_factory", [vtime.new_event_loop, asyncio.new_event_loop])
+def test_a_connection_that_ends_as_it_is_made_closes_its_own_descriptor_and_no_other(loop_factory):
+    """uvloop 0.23 closed it twice: the second time it was another connection's, and libuv aborted the process."""
+
+    class Ended(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            transport.abort()
+
+    async def story() -> list[int]:
+        server = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        for _ in range(20):
+            made = await dial(Ended, ("127.0.0.1", port), "127.0.0.1")
+            others = [os.open(os.devnull, os.O_RDONLY) for _ in range(8)]
+            del made
+            await asyncio.sleep(0.001)
+            gc.collect()
+            for descriptor in others:
+                os.fstat(descriptor)
+                os.close(descriptor)
+        server.close()
+        return others
+
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        assert runner.run(story())

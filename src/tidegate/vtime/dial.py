@@ -60,12 +60,29 @@ async def connect(
     except BaseException:
         sock.close()
         raise
-    making = asyncio.ensure_future(asyncio.get_running_loop().create_connection(factory, sock=sock))
+    making = asyncio.ensure_future(_made(factory, sock))
     try:
         return await asyncio.shield(making)
     except asyncio.CancelledError:
         making.add_done_callback(_abort)
         raise
+
+
+async def _made(
+    factory: Callable[[], asyncio.BaseProtocol], sock: socket.socket
+) -> tuple[asyncio.BaseTransport, asyncio.BaseProtocol]:
+    """``create_connection``, after which the socket object closes nothing any more that the loop has closed.
+
+    A connection that ends as it is made (reset by its peer, or by ``connection_made``) uvloop 0.23 closes before it
+    takes the socket object over (``create_connection`` in loop.pyx, ``_attach_fileobj``): that would close the same
+    descriptor again when it is collected, by then another connection's, and libuv aborts (``uv__epoll_ctl_flush``; its
+    issue 5130). Once in a few thousand connections beside a rollout, and the lab's kernel was gone.
+    """
+    loop = asyncio.get_running_loop()
+    made = await loop.create_connection(factory, sock=sock)
+    if type(loop).__module__.startswith("uvloop"):
+        sock.detach()
+    return made
 
 
 def _abort(made: asyncio.Future[tuple[asyncio.Transport, asyncio.BaseProtocol]]) -> None:
