@@ -40,12 +40,14 @@ HOLDER_GRACE_SECONDS = 30
 @dataclass(frozen=True, slots=True)
 class Installation:
     """``pod_networks``: of all pods, where Node objects do not say (a CNI with address management of its own).
-    ``operator_image``: of coordinator and operator, which need no tools of the agent's; empty for the same."""
+    ``operator_image``: of coordinator and operator, which need no tools of the agent's; empty for the same.
+    ``operator_env``: variables of the operator, where a cluster has it otherwise (a lab, without volumes)."""
 
     image: str
     pod_networks: tuple[str, ...] = ()
     install: str = "main"
     operator_image: str = ""
+    operator_env: tuple[tuple[str, str], ...] = ()
 
     @property
     def loopbacks(self) -> tuple[str, ...]:
@@ -67,7 +69,7 @@ def pieces(of: Installation, parts: tuple[str, ...] = PARTS) -> list[Piece]:
         found += roles.agent(reads_node=not of.pod_networks)
         found += [Piece("agent", _holder(of), _WHY_HOLDER), Piece("agent", _agent(of), _WHY_AGENT)]
     if "operator" in parts:
-        found += [*roles.operator(), *operator_objects.operator(of.operator_image or of.image)]
+        found += [*roles.operator(), *operator_objects.operator(of.operator_image or of.image, of.operator_env)]
     if "webhook" in parts:
         found += operator_objects.webhook()
     if "prober" in parts:

@@ -6,6 +6,7 @@ turned on by applying that, and off by deleting it, and no pod of ours has to be
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tidegate.agent.roles import LABELS, Manifest, Piece
@@ -63,9 +64,10 @@ no other field.
 """
 
 
-def operator(image: str) -> list[Piece]:
-    """What runs, and its budget. Roles are ``roles.operator``'s."""
-    return [Piece("operator", _deployment(image), _WHY_OPERATOR), Piece("operator", _budget(), _WHY_BUDGET)]
+def operator(image: str, env: Iterable[tuple[str, str]] = ()) -> list[Piece]:
+    """What runs, and its budget. Roles are ``roles.operator``'s. ``env``: variables beside the usual ones, or in their
+    place."""
+    return [Piece("operator", _deployment(image, dict(env)), _WHY_OPERATOR), Piece("operator", _budget(), _WHY_BUDGET)]
 
 
 def webhook() -> list[Piece]:
@@ -77,7 +79,7 @@ def _labels() -> dict[str, str]:
     return {**LABELS, "app.kubernetes.io/component": "operator"}
 
 
-def _deployment(image: str) -> Manifest:
+def _deployment(image: str, env: Mapping[str, str]) -> Manifest:
     ports = (("webhook", WEBHOOK_PORT), ("health", HEALTH_PORT), ("metrics", METRICS_PORT))
     container = {
         "name": "operator",
@@ -85,7 +87,7 @@ def _deployment(image: str) -> Manifest:
         "command": ["tidegate", "operator"],
         "env": [
             {"name": "TIDEGATE_POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
-            {"name": "TIDEGATE_TLS_DIR", "value": TLS_FOLDER},
+            *({"name": name, "value": value} for name, value in {"TIDEGATE_TLS_DIR": TLS_FOLDER, **env}.items()),
         ],
         "ports": [{"name": name, "containerPort": port, "protocol": "TCP"} for name, port in ports],
         "readinessProbe": {"httpGet": {"path": "/readyz", "port": HEALTH_PORT}, "periodSeconds": 5},

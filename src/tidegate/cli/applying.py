@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tidegate.kube.kubeconfig import Cluster
 
 Told = tuple[dict[str, Any], int]
+NOT_PULLED = "this is a lab, which pulls no image and has what it needs: run it again without --image"
 NO_IMAGE = "--image is missing: no image is published, build one (docs/operating.md) and name it"
 
 
@@ -30,7 +31,7 @@ def install(of: Installation, parts: tuple[str, ...], given: dict[str, Any]) -> 
     from tidegate.kube.errors import KubeError
     from tidegate.kube.kubeconfig import load
 
-    if not of.image:  # a bare lab has one of its own
+    if not of.image:  # a lab has one of its own
         try:
             load(given["kubeconfig"], given["context"])
         except KubeError:
@@ -61,16 +62,18 @@ def _run(made: Any, given: dict[str, Any], interrupted: str) -> NoReturn:
 
 async def installed(cluster: Cluster, of: Installation, parts: tuple[str, ...], given: dict[str, Any]) -> Told:
     """The document and the exit code."""
-    from tidegate.cli.parts import pieces_of
+    from tidegate.cli.parts import objects_of
     from tidegate.client.install import carry_out_install, offered, plan_install, stamped, until_ready
     from tidegate.kube.connect import open_cluster
 
     is_forced = given["force_conflicts"]
     async with open_cluster(cluster) as client:
-        objects = [one.manifest for one in pieces_of(of, parts)] if of.image else await offered(client)
-        if not objects:
+        offer = await offered(client)
+        if offer is None and not of.image:
             raise click.UsageError(NO_IMAGE)
-        wanted = stamped(objects, __version__, of.image)
+        if offer is not None and (of.image or of.operator_image):
+            fail(NOT_PULLED, REFUSED)
+        wanted = stamped(objects_of(of, parts, offer), __version__, of.image)
         plan = await plan_install(client, wanted, __version__, is_forced)
         _head(cluster, f"install, {f'image {of.image}' if of.image else 'as the lab offers it'}")
         for line in install_lines(plan):
@@ -128,16 +131,16 @@ async def uninstalled(cluster: Cluster, of: Installation, given: dict[str, Any])
     from dataclasses import replace
 
     from tidegate.agent.manifests import sweep
-    from tidegate.cli.parts import pieces_of
+    from tidegate.cli.parts import objects_of
     from tidegate.client.install import offered
     from tidegate.client.uninstall import carry_out_uninstall, plan_uninstall
     from tidegate.kube.connect import open_cluster
 
     async with open_cluster(cluster) as client:
-        manifests = await offered(client) or [one.manifest for one in pieces_of(of)]
-        plan = await plan_uninstall(client, manifests, given["force"])
+        offer = await offered(client)
+        plan = await plan_uninstall(client, objects_of(of, offer=offer), given["force"])
         _head(cluster, "uninstall")
-        for line in uninstall_lines(plan):
+        for line in uninstall_lines(plan, is_lab=offer is not None):
             click.echo(line, err=True)
         if plan.refused or given["dry_run"] or not plan.there:
             return uninstall_document(plan, False, ()), REFUSED if plan.refused else DONE
@@ -153,12 +156,14 @@ async def uninstalled(cluster: Cluster, of: Installation, given: dict[str, Any])
     return uninstall_document(plan, True, left), FAILED if left else DONE
 
 
-def uninstall_lines(plan: UninstallPlan) -> list[str]:
+def uninstall_lines(plan: UninstallPlan, is_lab: bool = False) -> list[str]:
     """The plan, for people."""
     from tidegate.client.install import named
 
     lines = [f"  deleted   {named(one)}" for one in plan.there] or ["  nothing is installed"]
-    if plan.there and not plan.image:
+    if plan.there and is_lab:
+        lines.append("  note: the gate's redirect stays with the lab's nodes, and ends with the lab")
+    elif plan.there and not plan.image:
         lines.append("  note: no image is known to sweep nodes with: name it with --image, or the redirect stays")
     lines += [f"  note: the gate of pod/{one} is held: waited for" for one in plan.holding]
     lines += [f"  stays: {one}" for one in plan.staying]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tidegate.lab.folder import LabFolder, LabRecord
 
 TIDEGATE_ADDON = "tidegate.rehearse.addons:TIDEGATE"
-BARE_ADDON = "tidegate.rehearse.addons:BARE"
+OFFER_ADDON = "tidegate.rehearse.addons:OFFER"
 INGRESS_ADDON = "tidegate.rehearse.addons:EDGE"
 
 
@@ -121,7 +121,7 @@ def up(**options: Any) -> None:
         block=options["block"],
         port=options["port"],
         min_sync_seconds=options["min_sync"],
-        addons=(BARE_ADDON,) if options["bare"] else (TIDEGATE_ADDON, *([INGRESS_ADDON] if options["ingress"] else [])),
+        addons=_addons(options),
         zones=options["zones"],
         dual_stack=options["dual_stack"],
         dns=options["dns"],
@@ -152,6 +152,12 @@ def up(**options: Any) -> None:
     if code:
         fail(f"the lab ended: {running.last_words() or 'killed'} (its log is {running.folder.own_log})")
     click.echo(f'lab "{record.name}" is down', err=True)
+
+
+def _addons(options: dict[str, Any]) -> tuple[str, ...]:
+    if options["bare"]:
+        return (OFFER_ADDON,)
+    return (TIDEGATE_ADDON, OFFER_ADDON, *([INGRESS_ADDON] if options["ingress"] else []))
 
 
 def _addon_options(options: dict[str, Any]) -> tuple[tuple[str, str], ...]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tidegate.agent.manifests import Installation
-    from tidegate.agent.roles import Piece
+    from tidegate.agent.roles import Manifest, Piece
+    from tidegate.client.install import Offer
 
 PARTS = ("crds", "agent", "coordinator", "fence", "operator", "webhook", "users")
 OPTIONAL = ("prober",)
@@ -14,6 +16,22 @@ OPTIONAL = ("prober",)
 _WHY_KINDS = """
 Our own kinds: Release, Drain (the record of a retirement), Observer. Deleting a definition deletes its objects.
 """
+
+
+SITE = ("agent", "coordinator", "fence")
+"""What a lab's offer has as objects of its own."""
+
+
+def objects_of(of: Installation, parts: tuple[str, ...] = PARTS, offer: Offer | None = None) -> list[Manifest]:
+    """The chosen parts as a cluster takes them; a lab's ``offer`` has its own in the place of ``SITE``."""
+    if offer is None:
+        return [one.manifest for one in pieces_of(of, parts)]
+    of = replace(of, image=offer.image, operator_image="", operator_env=offer.env)
+    made = pieces_of(of, tuple(one for one in parts if one not in SITE))
+    first = [one.manifest for one in made if one.part in ("namespace", "crds")]
+    site = offer.objects if any(one in parts for one in SITE) else ()
+    kept = [*first, *(one for one in site if one["kind"] != "Namespace")]
+    return kept + [one.manifest for one in made if one.manifest not in kept]
 
 
 def pieces_of(of: Installation, parts: tuple[str, ...] = PARTS) -> list[Piece]:

@@ -7,6 +7,7 @@ second run changes nothing. Each object is applied whole, so a run that was inte
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -36,8 +37,8 @@ from tidegate.model.names import SYSTEM_NAMESPACE
 Change = Literal["created", "changed", "unchanged", "refused"]
 VERSION = "tidegate.dev/version"
 """On the namespace of an installation: the command line's that applied it last."""
-OFFER, OFFER_NAMESPACE, OFFER_KEY = "tidegate-offer", "kube-system", "objects.json"
-"""The ConfigMap by which a lab that was brought up bare says what its installation would be."""
+OFFER, OFFER_NAMESPACE, OFFER_KEY, OPERATOR_KEY = "tidegate-offer", "kube-system", "objects.json", "operator.json"
+"""The ConfigMap by which a lab says what its installation is: an ``Offer``."""
 IMAGE = "tidegate.dev/image"
 """Beside it: the image, for the sweep that takes the installation away when nothing else says it any more."""
 LOOK_SECONDS = 1.0
@@ -98,13 +99,34 @@ def named(manifest: JsonObject) -> str:
     return f"{resource.kind.lower()}{group}/{manifest['metadata']['name']}"
 
 
-async def offered(client: KubeClient) -> list[JsonObject]:
-    """What a bare lab says its installation would be; empty for every other cluster. Raises ``KubeError``."""
-    found = await _read(client, CONFIGMAPS, OFFER, OFFER_NAMESPACE)
-    if found is None:
-        return []
-    objects: list[JsonObject] = msgspec.json.decode((found.get("data") or {}).get(OFFER_KEY, "[]"))
-    return objects
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What a lab has in place of an image to be pulled: agents, coordinator and fence as ``objects``; ``image`` and
+    variables of the operator."""
+
+    objects: tuple[JsonObject, ...]
+    image: str
+    env: tuple[tuple[str, str], ...] = ()
+
+    def as_configmap(self) -> JsonObject:
+        operator = {"image": self.image, "env": dict(self.env)}
+        data = {OFFER_KEY: json.dumps(self.objects), OPERATOR_KEY: json.dumps(operator)}
+        where = {"name": OFFER, "namespace": OFFER_NAMESPACE}
+        return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": where, "data": data}
+
+
+async def offered(client: KubeClient) -> Offer | None:
+    """What a lab says its installation is; None for every other cluster, and for who may not read it. Raises
+    ``KubeError``."""
+    try:
+        found = await client.get(CONFIGMAPS, OFFER, OFFER_NAMESPACE)
+    except ApiError as error:
+        if error.is_not_found or error.code == 403:
+            return None
+        raise
+    data = found.get("data") or {}
+    operator = msgspec.json.decode(data[OPERATOR_KEY])
+    return Offer(tuple(msgspec.json.decode(data[OFFER_KEY])), operator["image"], tuple(operator["env"].items()))
 
 
 def stamped(manifests: Iterable[JsonObject], version: str, image: str) -> list[JsonObject]:

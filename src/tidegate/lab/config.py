@@ -13,6 +13,8 @@ class Image:
 
     repository: str
     entrypoint: str
+    commands: tuple[tuple[str, ...], ...] = ()
+    """What a container may name as its ``command`` and mean the entry point: manifests of real images do."""
 
 
 LOOPBACK, KERNEL = "loopback", "kernel"

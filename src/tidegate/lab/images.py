@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from tidegate.lab.config import Addon, Image
@@ -34,22 +34,25 @@ class Images:
     """The images of one lab, by repository."""
 
     def __init__(self, addons: Iterable[Addon] = ()) -> None:
-        self._entrypoints = {ECHO.repository: ECHO.entrypoint}
+        self._images = {ECHO.repository: ECHO}
         for addon in addons:
-            for image in addon.images:
-                self._entrypoints[image.repository] = image.entrypoint
+            self._images |= {image.repository: image for image in addon.images}
 
-    def entrypoint(self, image: str) -> str | None:
-        """The entry point ("module:function") of a reference, or None for an image the lab does not have."""
-        return self._entrypoints.get(parse(image).repository)
+    def entrypoint(self, image: str, command: Sequence[str] = ()) -> str | None:
+        """The entry point ("module:function") of a reference; None for an image the lab does not have, and for a
+        ``command`` that is not the image's own."""
+        found = self._images.get(parse(image).repository)
+        if found is None or (command and tuple(command) not in found.commands):
+            return None
+        return found.entrypoint
 
     def modules(self) -> tuple[str, ...]:
         """The modules of all entry points, to be loaded before the first container is forked."""
-        return tuple(sorted({entrypoint.partition(":")[0] for entrypoint in self._entrypoints.values()}))
+        return tuple(sorted({one.entrypoint.partition(":")[0] for one in self._images.values()}))
 
     def hint(self, image: str) -> str:
         """What to tell someone whose image the lab does not have."""
-        known = ", ".join(f"{name}:TAG" for name in sorted(self._entrypoints))
+        known = ", ".join(f"{name}:TAG" for name in sorted(self._images))
         return (
             f"the lab pulls nothing and has no {parse(image).repository}: "
             f"give the container a command to run on this machine, or use one of: {known}"

@@ -235,9 +235,24 @@ class Operator:
                 await asyncio.sleep(self.settings.resync_seconds)
 
     async def _gauge(self) -> None:
+        told = ""
         while True:
             self.gauge()
+            if (trouble := self.trouble) != told:
+                self._log(trouble or "Releases are read again", "warning" if trouble else "info")
+                told = trouble
             await asyncio.sleep(GAUGE_SECONDS)
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing is learnt of Releases right now; "" where it is."""
+        for watch in (self.releases, self._workloads):
+            error = watch.error
+            if isinstance(error, ApiError) and error.is_not_found:
+                return f"this cluster has no kind {watch.resource.kind}: `tidegate install` brings it (part crds)"
+            if error is not None:
+                return f"{watch.resource.plural} cannot be read: {error}"
+        return ""
 
     def gauge(self) -> None:
         """Bring the gauges up to date."""

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tidegate import vtime
 from tidegate.agent.operator_objects import HEALTH_PORT, METRICS_PORT
 from tidegate.kube import wire
 from tidegate.kube.client import KubeClient
@@ -28,9 +29,6 @@ from tidegate.operator.operator import WORKERS, Operator, Settings
 from tidegate.operator.records import Records
 from tidegate.operator.webhook_settings import WebhookSettings
 from tidegate.vtime import Nursery, Program
-
-if TYPE_CHECKING:
-    from tidegate.operator.webhook import Webhook
 
 if TYPE_CHECKING:
     from tidegate.operator.webhook import Webhook
@@ -76,7 +74,9 @@ async def main(program: Program) -> int:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with open_api(settings.server) as api:
+    # Modelled processes share one os.environ, where a real one's KUBECONFIG is found.
+    own = program.env.get("KUBECONFIG", "") if vtime.is_virtual() else ""
+    async with open_api(settings.server, kubeconfig=own) as api:
         await serve(api, settings, Log(program.log), stop)
     return 0
 

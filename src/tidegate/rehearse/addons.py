@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from tidegate.agent import addon
-from tidegate.client.install import OFFER, OFFER_KEY, OFFER_NAMESPACE
+from tidegate.client.install import Offer
 from tidegate.lab.config import Addon, Image, LabFacts
 from tidegate.rehearse import ingress
 
@@ -60,16 +59,18 @@ TIDEGATE = Addon(
     images=tuple(Image(repository, entrypoint) for repository, entrypoint in addon.IMAGES.items()),
     manifests=_manifests,
 )
+OPERATOR = Image("tidegate/operator", "tidegate.rehearse.operator_pod:main", (("tidegate", "operator"),))
+OPERATOR_ENV = (("TIDEGATE_HOST", "$(POD_IP)"), ("TIDEGATE_TLS_DIR", "$(POD_FOLDER)/tls"))
+"""Its pods share a machine: each has an address and a folder of its own where a real one has them to itself."""
 
 
 def _offer(facts: LabFacts) -> list[dict[str, Any]]:
-    text = json.dumps(_manifests(facts))
-    where = {"name": OFFER, "namespace": OFFER_NAMESPACE}
-    return [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": where, "data": {OFFER_KEY: text}}]
+    offer = Offer(tuple(_manifests(facts)), f"{OPERATOR.repository}:{addon.TAG}", OPERATOR_ENV)
+    return [offer.as_configmap()]
 
 
-BARE = Addon("bare", images=TIDEGATE.images, manifests=_offer)
-"""A lab without Tidegate: it has the images, and ``tidegate install`` finds what it would have been given."""
+OFFER = Addon("offer", images=(*TIDEGATE.images, OPERATOR), manifests=_offer)
+"""What ``tidegate install`` finds in a lab. Alone it makes a lab that has the images, and nothing that runs."""
 
 
 EDGE = Addon(

@@ -125,7 +125,7 @@ class Container:
                 self._back_off()
                 return wait
         ground = self._home.ground
-        entrypoint = None if self.spec.get("command") else ground.images.entrypoint(self.facts.image)
+        entrypoint = ground.images.entrypoint(self.facts.image, self.spec.get("command") or ())
         if entrypoint is None and not self.spec.get("command"):
             return self._fail_pull(loop.time())
         self._say("Normal", "Pulled", _PRESENT.format(self.facts.image))
@@ -154,7 +154,7 @@ class Container:
             uid=metadata["uid"],
             container=self.facts.name,
             image=self.facts.image,
-            argv=command_line(self.spec, env),
+            argv=command_line({**self.spec, "command": None} if entrypoint else self.spec, env),
             entrypoint=entrypoint,
             env=env,
             attempt=attempt,

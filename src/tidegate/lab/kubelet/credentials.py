@@ -1,7 +1,8 @@
 """Who a pod's processes are to the API: the token of its service account, and a kubeconfig that names it.
 
 A real kubelet mounts them at /var/run/secrets/kubernetes.io/serviceaccount. The lab mounts nothing: its pods find the
-kubeconfig by KUBECONFIG. client-go sends no token over plain HTTP, but whom to act as: that is in it, too.
+kubeconfig by KUBECONFIG. client-go sends no token over plain HTTP, but whom to act as: that is in it, too. Nor does it
+mount an emptyDir: POD_FOLDER is a folder of the pod's own, gone when the pod is.
 """
 
 from __future__ import annotations
@@ -94,4 +95,4 @@ class Credentials:
         }
         (folder / "token").write_text(token)
         (folder / "kubeconfig").write_text(yaml.safe_dump(config, sort_keys=False))
-        return {"KUBECONFIG": str(folder / "kubeconfig")}
+        return {"KUBECONFIG": str(folder / "kubeconfig"), "POD_FOLDER": str(folder)}
