@@ -15,6 +15,7 @@ from tidegate.client.release.book import ConfigMapBook
 from tidegate.client.release.endings import Endings
 from tidegate.client.release.ground import Ground
 from tidegate.client.release.run import Engine
+from tidegate.engine.ledger import Ledger, Read
 from tidegate.kube.api import ENDPOINTSLICES, HORIZONTALPODAUTOSCALERS, PODS, Patch, Selection
 from tidegate.kube.errors import ApiError
 from tidegate.kube.reflector import Reflector
@@ -74,6 +75,20 @@ async def engine(stage, spec: Spec, holder="engine-1", seed=1):
         yield made, book
 
 
+class File(Ledger):
+    """The ledger of one machine: what is written stays, whoever is killed."""
+
+    def __init__(self):
+        super().__init__()
+        self.entries = []
+
+    def write(self, entry):
+        self.entries.append(entry)
+
+    def read(self):
+        return Read(tuple(self.entries))
+
+
 @contextlib.asynccontextmanager
 async def at_work(stage, workload, holder="engine-1", seed=1, client=None):
     """Another engine on what is written; ``client`` is its way to the API. Whoever was there before is dead."""
@@ -81,7 +96,9 @@ async def at_work(stage, workload, holder="engine-1", seed=1, client=None):
     endings = Endings()
     watch = Reflector(client, PODS, Selection(NS))
     watch.subscribe(endings.saw)
-    ground = Ground(client, Identity("tester@here", holder, lambda other: False), seed=seed)
+    if not hasattr(stage, "ledger"):
+        stage.ledger = File()
+    ground = Ground(client, Identity("tester@here", holder, lambda other: False), stage.ledger, seed)
     async with Nursery() as nursery:
         nursery.start(watch.run(), name="watch pods")
         await watch.synced()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 import msgspec
@@ -74,10 +74,12 @@ async def carry_out(
                 return ready
             await annotate(client, holding.seen, options)
             nonce = f"{origin.token}-{rng.getrandbits(24):06x}"
-            keeper = _keeper(client, ready, options, LabelGrip(client, ready, options, holding), nonce)
+            grip = LabelGrip(client, ready, options, holding)
+            keeper = _keeper(client, ready, options, grip, nonce)
             keeper.told = told
             with chronicle_of(client, ready, options, origin.token) as chronicle:
                 keeper.heard = chronicle.follow(_in_flight(client, ready) if ready.is_witnessed else None)
+                grip.ending = _written_down(chronicle, options)
                 return _with_way_on(await _keep(client, keeper, options, chronicle), holding)
     except HeldByOther as other:
         return DrainResult(Ending.REFUSED, str(other))
@@ -123,6 +125,17 @@ def _keeper(client: KubeClient, plan: PodPlan, options: VerbOptions, grip: Label
     keeper = Keeper(drain, ask, ports, grip, grip.seen)
     keeper.goal = State.GONE if plan.verb == "drain" else State.UNROUTED
     return keeper
+
+
+def _written_down(chronicle: Chronicle, options: VerbOptions) -> Callable[[Drain, DrainResult], Awaitable[None]]:
+    """The pod ends, and its record goes with it: the ledger has it first."""
+
+    async def ending(drain: Drain, result: DrainResult) -> None:
+        chronicle.conclude(result, drain)
+        if options.ledger is not None:
+            await options.ledger.settled()
+
+    return ending
 
 
 def _in_flight(client: KubeClient, plan: PodPlan) -> InFlight:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 
 import msgspec
@@ -32,6 +32,12 @@ from tidegate.observers.proxied import ProxiedAgents
 from tidegate.traffic import isolation, tombstone
 from tidegate.traffic.labels import changed
 
+Ending = Callable[[Drain, DrainResult], Awaitable[None]]
+
+
+async def _unheard(drain: Drain, result: DrainResult) -> None:
+    """Nobody writes it down."""
+
 
 class NotAsSeen(KubeError):
     """The pod changed under our hands: it is looked at once more before anything irreversible."""
@@ -49,6 +55,8 @@ class LabelGrip:
         self._wanted: Mapping[str, str | None] = flipped(plan)
         self._deadline_at = asyncio.get_running_loop().time() + options.timeout_seconds
         self.seen = holding.seen
+        self.ending: Ending = _unheard
+        """Told just before the DELETE: what is written down after it is lost with a process that is killed there."""
 
     def is_cut(self, seen: PodSeen) -> bool:
         """Never by itself: the cut is an act of ours."""
@@ -92,6 +100,7 @@ class LabelGrip:
         self._holding.check()
         if not self._is_intact():
             raise NotAsSeen(f"the labels of {self._pod} were changed")
+        await self.ending(drain, result)
         await act.end(self._api, self._pod)
         return Released(at=at)
 

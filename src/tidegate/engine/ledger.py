@@ -54,6 +54,9 @@ class Ledger:
         except OSError as error:
             self.failure = f"the ledger {self.path} cannot be written: {error.strerror or error}"
 
+    async def settled(self) -> None:
+        """Until what was written is where another process finds it; never for long."""
+
     def read(self) -> Read:
         """All that is kept. Never raises."""
         entries: list[Entry] = []

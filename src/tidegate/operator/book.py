@@ -58,6 +58,13 @@ class ObjectBook:
 
     async def ask(self, entry: Entry, spec: Spec) -> Entry:
         """Ask for something else, as whoever edits the object does. Raises ``ApiError``."""
+        found = await self._asked(entry, spec)
+        if found.generation == entry.generation:  # the same again (`resume` after a halt): it has to be news
+            other = msgspec.structs.replace(spec, paused=not spec.paused)
+            found = await self._asked(await self._asked(found, other), spec)
+        return found
+
+    async def _asked(self, entry: Entry, spec: Spec) -> Entry:
         changes = [
             *tests({"uid": entry.uid, "resourceVersion": entry.version}),
             {"op": "add", "path": "/spec", "value": encode_spec(spec)},

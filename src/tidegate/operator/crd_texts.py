@@ -167,6 +167,7 @@ _STATUS: dict[str, Schema] = {
     "Status.measured": _text("Analyses, by step and name."),
     "Status.idleSince": _text("Since when a pod or revision has no work (seconds since 1970)."),
     "Status.unverified": _text("Pods that ended in another way than verified."),
+    "Status.leaving": _text("Pods that are ending or about to, by name: the next engine asks how they did."),
     "Status.notes": _text("What was done, the newest last."),
     "Status.history": _text("Revisions of before, oldest first."),
     "Status.token": _text("Of this run."),

@@ -25,6 +25,7 @@ WAITING_MAX = 2000
 SWEEP_SECONDS = 3600.0
 TRIES = 5
 RETRY_SECONDS = 1.0
+SETTLED_SECONDS = 2.0
 
 
 class Records(Ledger):
@@ -53,6 +54,12 @@ class Records(Ledger):
             self._waiting.popleft()
         self._waiting.append(entry)
         self._filled.set()
+
+    async def settled(self) -> None:
+        """Until every record is an object, or has had its time: a full ledger stops no drain."""
+        until = asyncio.get_running_loop().time() + SETTLED_SECONDS
+        while self._waiting and asyncio.get_running_loop().time() < until:
+            await asyncio.sleep(SETTLED_SECONDS / 50)
 
     def knows(self, uid: str) -> bool:
         """Whether the retirement of that pod was written not long ago."""

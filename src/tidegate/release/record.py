@@ -81,6 +81,15 @@ class Note(_Shape, frozen=True):
     text: str
 
 
+class Leaver(_Shape, frozen=True):
+    """A pod that is on its way out, or about to be: who it is, whose agent knows how it ended, and whether it has no
+    gate."""
+
+    uid: str
+    node: str = ""
+    is_bare: bool = False
+
+
 NOTES_KEPT = 50
 PAST_KEPT = 10
 
@@ -118,6 +127,8 @@ class Status(_Shape, frozen=True):
     """Pod uid or revision -> since when it has no work (rainbow)."""
     unverified: tuple[str, ...] = ()
     """Pods that ended in another way than verified, with how."""
+    leaving: dict[str, Leaver] = {}
+    """Pods, by name, that are ending or about to: who comes next asks how those ended that are gone by then."""
     notes: tuple[Note, ...] = ()
     history: tuple[Past, ...] = ()
     token: str = ""

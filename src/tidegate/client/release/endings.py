@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from tidegate import vtime
 from tidegate.kube.api import JsonObject
@@ -15,11 +16,20 @@ UNGATED = "ungated: it had no gate, so nobody waited"
 ABORTED_START = "verified: it never was ready, so nobody sent to it"
 
 
+@dataclass(frozen=True, slots=True)
+class _End:
+    name: str
+    how: str
+    at: float
+
+
 class Endings:
     """Of pods that a watch has seen go. Subscribe ``saw`` to a reflector of pods."""
 
     def __init__(self) -> None:
-        self._gone: dict[str, tuple[str, float]] = {}
+        self._gone: dict[str, _End] = {}
+        """By uid."""
+        self._alive: set[str] = set()
         self._was_ready: set[str] = set()
 
     @property
@@ -29,7 +39,15 @@ class Endings:
 
     def since(self, at: float) -> Mapping[str, str]:
         """Of those that went after ``at`` (seconds since 1970): what ended before a release is not its own."""
-        return {name: how for name, (how, gone_at) in self._gone.items() if gone_at >= at}
+        return {one.name: one.how for one in self._gone.values() if one.at >= at}
+
+    def has_seen(self, uid: str) -> bool:
+        """Whether the watch knows that pod: its end will be told, or was."""
+        return uid in self._alive or uid in self._gone
+
+    def was_ready(self, uid: str) -> bool:
+        """Whether a pod that is there was ever seen ready."""
+        return uid in self._was_ready
 
     def saw(self, old: JsonObject | None, new: JsonObject | None) -> None:
         """One change of one pod."""
@@ -37,13 +55,15 @@ class Endings:
             before = pod.decode(old) if old is not None else None
             if new is not None:
                 found = pod.decode(new)
+                self._alive.add(found.uid)
                 if found.is_ready:
                     self._was_ready.add(found.uid)
                 return
         except Malformed:
             return
         if before is not None:
-            self._gone[before.name] = (self._ending(before), vtime.now().timestamp())
+            self._gone[before.uid] = _End(before.name, self._ending(before), vtime.now().timestamp())
+            self._alive.discard(before.uid)
             self._was_ready.discard(before.uid)
 
     def _ending(self, one: Pod) -> str:

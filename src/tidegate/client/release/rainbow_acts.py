@@ -6,12 +6,15 @@ from tidegate.client.release.activity import Work
 from tidegate.client.release.family_acts import scale
 from tidegate.client.release.ground import Failed, Ground
 from tidegate.client.release.look import Sight
+from tidegate.drain.ledger import Subject
 from tidegate.engine import act
 from tidegate.engine.act import Step as Change
 from tidegate.engine.act import pointer, write
+from tidegate.engine.chronicle import Chronicle
 from tidegate.kube.api import PODS
 from tidegate.kube.errors import ApiError
 from tidegate.model.names import ACTIVITY, WORK, DrainResult, Ending
+from tidegate.model.pod import Pod
 from tidegate.release.plan import Step
 from tidegate.release.scene import DELETION_COST, REVISION_LABEL
 
@@ -61,5 +64,26 @@ async def end_idle(ground: Ground, sight: Sight, step: Step) -> None:
             )
     for one in pods:
         why = f"routed nowhere and idle, as revision {step.subject} of {sight.entry.spec.workload} drains"
-        await act.record_result(ground.client, one, DrainResult(Ending.VERIFIED, why))
+        result = DrainResult(Ending.VERIFIED, why)
+        await act.record_result(ground.client, one, result)
+        _written_down(ground, one, result)
+    if ground.ledger is not None:
+        await ground.ledger.settled()
     await scale(ground, sight, step)
+
+
+def _written_down(ground: Ground, one: Pod, result: DrainResult) -> None:
+    """What stands on the pod goes with it; whoever comes after us asks the ledger."""
+    if ground.ledger is None:
+        return
+    subject = Subject(
+        verb="drain",
+        mode="label",
+        by=ground.identity.by,
+        cluster=ground.client.server,
+        uid=one.uid,
+        namespace=one.namespace,
+        pod=one.name,
+        node=one.node,
+    )
+    Chronicle(subject, ground.ledger).conclude(result)

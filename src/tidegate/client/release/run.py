@@ -26,11 +26,13 @@ from tidegate.client.release.endings import Endings
 from tidegate.client.release.family import look
 from tidegate.client.release.ground import Ground, is_stale
 from tidegate.client.release.look import Sight
+from tidegate.client.release.unseen import Unseen
 from tidegate.engine import act
 from tidegate.kube.api import Api
 from tidegate.kube.errors import ApiError, KubeError, Unreachable
 from tidegate.release.analysis import added
 from tidegate.release.guard import breaches
+from tidegate.release.leaving import listed
 from tidegate.release.plan import Act, Decision, Step
 from tidegate.release.record import Asked, Measured, Phase, Status, noted
 from tidegate.release.strategies import decide
@@ -71,6 +73,7 @@ class Engine:
         self._renewed_at = float("-inf")
         self._news = asyncio.Event()
         self.endings = endings or Endings()
+        self._unseen = Unseen(ground, self.endings)
         self.heard: Heard = lambda turn: None
         self.may_write: Callable[[], bool] = lambda: True
         """Whether we are still the one that acts (an operator's Lease): asked before every write."""
@@ -84,6 +87,9 @@ class Engine:
             raise HeldByOther(f"release of {entry.spec.workload} is carried on by {entry.status.by or 'somebody'}")
         entry = await self._claimed(entry)
         sight = await self._seen(self._api, entry)
+        if unknown := await self._unseen.pending(entry, sight):
+            raise self._put_off(sight, f"how pod/{unknown[0]} ended is not known yet: its node does not answer")
+        sight.scene = replace(sight.scene, endings=self._endings(entry.status.began))
         decision = decide(sight.scene)
         is_news = decision.status.phase in _TOLD and decision.status.phase != entry.status.phase
         if is_news and self._api is not self._ground.client:
@@ -94,7 +100,7 @@ class Engine:
         if wrong:
             status = msgspec.structs.replace(decision.status, phase=Phase.HALTED.value, reason=f"guard: {wrong[0]}")
             decision = Decision((), status)
-        decision = self._explained(decision)
+        decision = listed(sight.scene, self._explained(decision), self.endings.was_ready)
         self._forget_rounds(decision.status.round)
         entry = await self._remember(entry, decision)
         sight.entry = entry
@@ -105,10 +111,19 @@ class Engine:
 
     async def _seen(self, api: Api, entry: Entry) -> Sight:
         """Everything as it stands by ``api``, with the memory as it is now."""
-        sight = await look(api, entry, vtime.now().timestamp(), self.endings.since(entry.status.began))
+        sight = await look(api, entry, vtime.now().timestamp(), self._endings(entry.status.began))
         sight.scene = replace(sight.scene, status=self._merged(entry.status))
         sight.scene = await self._work.seen(sight)
         return sight
+
+    def _endings(self, began: float) -> dict[str, str]:
+        """Pod -> how it ended, of a release that began then: what was seen, and what others have told."""
+        return {**self._unseen.since(began), **self.endings.since(began)}
+
+    def _put_off(self, sight: Sight, why: str) -> Unreachable:
+        """Nothing is decided before that is known; the memory stays as it is."""
+        self.heard(Turn(sight, Decision((), msgspec.structs.replace(sight.entry.status, reason=why))))
+        return Unreachable(why)
 
     async def run(self, timeout_seconds: float = float("inf")) -> Status:
         """Until it is done or aborted, or waits for a person (paused, halted), or the time is over.
@@ -243,7 +258,8 @@ class Engine:
             # A cache is behind: a pod that came up just before the flip would not be asked about.
             sight = await look(self._ground.client, sight.entry, vtime.now().timestamp(), {})
         pods = sight.pods_of.get(question.revision, [])
-        subject = asking.subject_of(sight.entry.namespace, question, pods)
+        others = [one for key, found in sorted(sight.pods_of.items()) if key != question.revision for one in found]
+        subject = asking.subject_of(sight.entry.namespace, question, pods, others)
         self._asked[question.key] = await asking.answer(self._ground.client, subject, self._nonce, heard)
 
     async def _measure(self, sight: Sight, step: Step) -> None:
