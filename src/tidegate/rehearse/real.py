@@ -20,7 +20,7 @@ from tidegate.lab.control import apply_fault, status_of
 from tidegate.lab.faults import Fault
 from tidegate.lab.folder import LabFolder, LabRecord
 from tidegate.lab.runtime import processes
-from tidegate.rehearse.loadspec import LoadSpec, Source, decode_spec, encode_spec
+from tidegate.rehearse.loadspec import LoadSpec, Source, encode_spec
 from tidegate.rehearse.stage import Entry, LoadProcess, RunningLoad, Tail
 
 _decode_entry = msgspec.json.Decoder(dict).decode
@@ -88,10 +88,7 @@ def main() -> None:
     processes.raise_file_limit()
 
     program = vtime.Program(("load", *sys.argv[1:]))
-    # Sockets of other namespaces are made for the loop, and uvloop 0.23 has ended on such a one (EBADF in
-    # connection_made, then abort: twice in an hour of 700 connections a second): asyncio's own loop takes them.
-    is_elsewhere = any(source.namespace for source in decode_spec(sys.argv[1]).sources)
-    with asyncio.Runner(loop_factory=asyncio.new_event_loop if is_elsewhere else vtime.new_event_loop) as runner:
+    with asyncio.Runner(loop_factory=vtime.new_event_loop) as runner:
         sys.exit(runner.run(load.main(program)))
 
 
