@@ -79,7 +79,7 @@ class World:
         self.fork = Fork("httproute/web", {"web": 100}) if router != "replicas" else None
         self.history = []
         """(instant, {Service: pods listed}, {Service: percent}, header)"""
-        self.asks, self.measures = {}, {}
+        self.asks, self.measures, self.answered = {}, {}, set()
         self.judge = lambda name, at: analysis.Finding(True, "1 is >= 0.99")
         self.lost, self.ill, self.served, self.log, self.wrong = [], 0, {}, [], []
         self.retired, self.endings, self.available_min = [], {}, replicas
@@ -194,6 +194,9 @@ class World:
         asked = {}
         for key, (question, at) in self.asks.items():
             is_given = at + ROUTES_LATE_SECONDS + 0.5 <= self.now
+            if question.kind == "routed":  # of a revision without a ready pod nobody says that, as client/release
+                is_given = key in self.answered or (is_given and any(map(self.is_ready, self.pods(question.revision))))
+                self.answered |= {key} if is_given else set()
             if question.kind.startswith("weighed"):
                 _, _, shares, _ = self._seen(ROUTER_LATE_SECONDS)
                 share = shares.get("web-canary", 0)

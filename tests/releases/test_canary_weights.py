@@ -72,6 +72,25 @@ class Gateway:
                 self.lost.append(repr(error))
             await asyncio.sleep(0.08)
 
+    async def session(self, node, heard):
+        """One client after a cookie's Service: as long as the route names it, at the weight 0 too (GEP-1619, Traffic
+        Splitting: "even if the weight is set to 0"). ``heard`` gets (Service, version)."""
+        service = ""
+        while True:
+            try:
+                if service not in self.weights:
+                    names = sorted(self.weights)
+                    service = self.rng.choices(names, [self.weights[one] for one in names])[0]
+                async with asyncio.timeout(20):
+                    reader, writer = await ask(self.stage, source=node, service=service)
+                    whole = await reader.read()
+                    writer.close()
+                assert b" 200 " in whole.partition(b"\r\n")[0], whole[:40]
+                heard.append((service, json.loads(whole.partition(b"\r\n\r\n")[2])["version"]))
+            except Exception as error:
+                self.lost.append(repr(error))
+            await asyncio.sleep(0.08)
+
     async def shares(self, seconds=10.0):
         self.versions.clear()
         await asyncio.sleep(seconds)
@@ -140,6 +159,44 @@ def test_weights_step_by_step_and_what_cannot_be_asked_is_assumed_after_a_while(
 
     seen = play(story, limit=2000)
     assert [one.get("echo-canary") for one in seen] == [None, 20, 60, 100, None]
+
+
+@contextlib.asynccontextmanager
+async def sessions(gate, count=24):
+    """Clients that a cookie keeps; what each heard, newest last."""
+    heard = [[] for _ in range(count)]
+    nodes = sorted(NODES)
+    tasks = [asyncio.create_task(gate.session(nodes[number % 3], one)) for number, one in enumerate(heard)]
+    try:
+        yield heard
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@pytest.mark.parametrize("end", ["done", "aborted"])
+def test_sessions_outlive_changes_of_weights_and_are_let_go_before_their_pods_are(end):
+    """A gateway keeps persistent sessions where they are whatever the weights say (peers S40): 0 % is not nobody."""
+
+    async def story(stage):
+        async with gateway(stage) as gate, engine(stage, spec((50, None), (80, None))) as (made, book):
+            await resting(made, book, "paused")
+            async with sessions(gate) as heard:
+                await asyncio.sleep(3.0)
+                at_first = [one[-1] for one in heard]
+                assert {version for _, version in at_first} == {"v1", "v2"}
+                await ask_for(book, promoted=1)
+                await resting(made, book, "paused")
+                await asyncio.sleep(3.0)
+                assert [one[-1] for one in heard] == at_first
+                await ask_for(book, **({"promoted": 2} if end == "done" else {"wish": "abort"}))
+                await at_rest(made, book, (end,))
+                await asyncio.sleep(3.0)
+                assert {one[-1] for one in heard} == {("echo", "v2" if end == "done" else "v1")}
+            assert gate.lost == []
+
+    play(story, limit=2000)
 
 
 def test_an_abort_and_a_third_revision_take_the_weights_back_before_a_pod_goes():

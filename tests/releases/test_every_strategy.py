@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 import pytest
 from scene import Mortal, failing, play
-from stage import NS
+from stage import NS, deployment
 from troupe import BAD, SPECS, V2, V3, ask_for, at_rest, at_work, engine, requests, serving
 
 from tidegate.client.release.book import ConfigMapBook
@@ -17,6 +18,7 @@ from tidegate.release.strategies import STRATEGIES
 
 NAMES = sorted(STRATEGIES)
 LIMIT = 1500
+WORSE = {"echo": "nowhere/echo:worse"}
 
 
 def told(strategy, story, **options):
@@ -53,6 +55,95 @@ def test_good_to_bad_halts_and_an_abort_goes_back(strategy):
         await ask_for(book, wish="", images=V2)
         await at_rest(made, book)
         assert await serving(stage) == {"v2"}
+
+    told(strategy, story)
+
+
+@pytest.mark.parametrize("strategy", NAMES)
+def test_after_a_bad_revision_a_third_is_released_without_an_abort_between(strategy):
+    """openkruise/rollouts #257, kruise-tools #80: stuck where it had stopped (peers S34)."""
+
+    async def story(stage, made, book):
+        await ask_for(book, images=BAD)
+        await at_rest(made, book, ("halted",))
+        await ask_for(book, images=V3)
+        await at_rest(made, book)
+        assert await serving(stage) == {"v3"}
+
+    told(strategy, story)
+
+
+@pytest.mark.parametrize("strategy", NAMES)
+def test_bad_to_bad_halts_and_bad_to_good_serves(strategy):
+    """What serves nobody has nobody to lose and must not hold what would serve (peers S26)."""
+
+    async def story(stage):
+        async with engine(stage, msgspec.structs.replace(SPECS[strategy], images=WORSE)) as (made, book):
+            status = await at_rest(made, book, ("halted",))
+            assert "worse" in status.reason or "progress" in status.reason, status.reason
+            assert await serving(stage) == set()
+            await ask_for(book, images=V2)
+            await at_rest(made, book)
+            assert await serving(stage) == {"v2"}
+            await asyncio.sleep(5)
+            async with requests(stage) as seen:
+                await asyncio.sleep(10)
+        assert (seen.lost, seen.versions) == ([], {"v2"})
+
+    bad = deployment()
+    bad["spec"]["template"]["spec"]["containers"][0]["image"] = "nowhere/echo:v9"
+    play(story, bad, limit=LIMIT, comes_up=False)
+
+
+@pytest.mark.parametrize("strategy", NAMES)
+@pytest.mark.parametrize("after", [1.0, 4.0])
+def test_paused_for_longer_than_progress_may_take_it_goes_on_where_it_was(strategy, after):
+    """argo-rollouts #3414: a pause that counts against the deadline (peers S30, S36)."""
+
+    async def story(stage, made, book):
+        await made.run(after)
+        await ask_for(book, paused=True)
+        await made.run(90.0)
+        status = (await book.read()).status
+        assert status.phase in ("paused", "done"), status.reason
+        await ask_for(book, paused=False)
+        seen = []
+        made.heard = lambda turn: seen.append(turn.decision.status.phase)
+        await at_rest(made, book)
+        assert await serving(stage) == {"v2"} and "halted" not in seen
+
+    told(strategy, story)
+
+
+@pytest.mark.parametrize("strategy", NAMES)
+@pytest.mark.parametrize("after", [1.0, 4.0, 9.0])
+def test_a_paused_release_can_be_aborted(strategy, after):
+    """kruise-tools #84: "cannot rollback a paused deployment"; kubevela #7170: a deadlock at a paused step."""
+
+    async def story(stage, made, book):
+        await made.run(after)
+        await ask_for(book, paused=True)
+        await made.run(10.0)
+        status = (await book.read()).status
+        if strategy == "rainbow" and status.stable == status.revision:
+            return  # it has all new traffic: the verb names `rollback` instead
+        await ask_for(book, wish="abort")
+        await at_rest(made, book, ("aborted",))
+        assert await serving(stage) == {"v1"}
+
+    told(strategy, story)
+
+
+@pytest.mark.parametrize("strategy", NAMES)
+def test_another_image_and_another_number_asked_for_at_once(strategy):
+    """(peers S36)"""
+
+    async def story(stage, made, book):
+        await made.run(3.0)
+        await stage.api.patch(DEPLOYMENTS, "echo", Patch({"spec": {"replicas": 5}}), NS)
+        await ask_for(book, images=V3)
+        await at_rest(made, book)
+        assert await serving(stage) == {"v3"}
 
     told(strategy, story)
 

@@ -202,7 +202,7 @@ def _narrowed(flip: _Flip) -> Iterator[Decision]:
     if scene.spec.bluegreen.together or (flip.goal is not None and flip.goal.members and not is_anew):
         return
     yield from _rehearsed(flip, blue, rehearsal_of(scene.spec.workload))
-    if blue.ready < max(scene.floor, 1):
+    if blue.ready < max(scene.floor, 1) and any(one.listed for one in scene.editions if one is not blue):
         yield wait(scene, f"{blue.ready} of {blue.desired} pods of {blue.revision} are ready, it needs {scene.floor}")
     why = f"it selects {blue.revision} alone from now on, so that the next one gets nothing before the flip"
     yield _retarget(flip, blue, why, BEFORE)
@@ -298,6 +298,8 @@ def _flips(flip: _Flip) -> Iterator[Decision]:
     preview = scene.spec.bluegreen.preview or rehearsal_of(scene.spec.workload)
     if not flip.is_warm:
         yield from _rehearsed(flip, goal, preview)
+    if scene.spec.bluegreen.together and not flip.mark:
+        yield from _joined(flip, goal)
     is_manual = scene.spec.bluegreen.promote == "manual" and scene.spec.promoted <= status.promoted
     if is_manual and not flip.is_return:
         where = f", to be tried by svc/{preview}" if scene.spec.bluegreen.preview else ""
@@ -305,6 +307,15 @@ def _flips(flip: _Flip) -> Iterator[Decision]:
         yield wait(scene, reason, Phase.PAUSED)
     why = f"from {flip.serving.revision} " if flip.serving is not None and flip.serving is not goal else ""
     yield _retarget(flip, goal, f"{why}to {goal.revision}: {goal.ready} of its pods are ready", FLIPPED)
+
+
+def _joined(flip: _Flip, goal: Edition) -> Iterator[Decision]:
+    """The Service has both. A load balancer that has just been told of the new pods may check them for a while, and
+    is to send to them before it is told to forget the others."""
+    question = Question("routed", goal.revision, flip.main.name, flip.scene.status.round)
+    if not _is_settled(flip.scene, question):
+        reason = _waiting(flip.scene, [question])
+        yield go(flip.scene, _ask(question), phase=flip.phase, reason=reason)
 
 
 def _retarget(flip: _Flip, edition: Edition, why: str, step: int) -> Decision:

@@ -63,7 +63,7 @@ def unwind(scene: Scene, stable: Edition, others: Sequence[Edition], phase: Phas
         why = f"{stable.revision} has the traffic; its pods end through their gates"
         yield from scaled(scene, one, _kept(scene, one), why, phase)
     if live:
-        if not stable.autoscaler:
+        if not stable.autoscaler and any(one.ready for one in scene.editions):
             yield from up(scene, stable, scene.replicas, phase)
         names, count = ", ".join(one.revision for one in live), sum(len(one.members) for one in live)
         yield wait(scene, f"still to end, through their gates: {counted(count)} of {names}", phase)

@@ -116,7 +116,10 @@ _WHY = {
 def settled(
     scene: Scene, kind: str, edition: Edition, service: str, phase: Phase = Phase.PROGRESSING
 ) -> Iterator[Decision]:
-    """Until every observer has answered."""
+    """Until every observer has answered. Where no revision has a ready pod, nobody is routed to and nobody can lose
+    anything: that must not hold the one that would serve."""
+    if kind == "routed" and not any(one.ready or one.listed for one in scene.editions):
+        return
     question = Question(kind, edition.revision, service, scene.status.round)
     said = scene.asked(question)
     if said is not None and said.is_settled:
