@@ -24,7 +24,8 @@ STRATEGIES: Mapping[str, Strategy] = {
 def decide(scene: Scene) -> Decision:
     """What to do now, by the strategy of the spec. Its status is what is to be remembered."""
     if not scene.editions:
-        return halt(scene, scene.problems[0] if scene.problems else f"deployment/{scene.spec.workload} has no revision")
+        why = scene.problems[0] if scene.problems else f"deployment/{scene.spec.workload} has no revision"
+        return halt(scene, f"{why}: once it is there, `tidegate release resume deploy/{scene.spec.workload}` goes on")
     if scene.problems:
         phase = Phase.PROGRESSING if scene.status.is_final else Phase(scene.status.phase)
         return wait(scene, f"cannot be read: {scene.problems[0]}", phase)
