@@ -55,7 +55,7 @@ class FakeAws(Cloud):
         super().__init__()
         self.protocol, self.deregistration_seconds = protocol, deregistration_seconds
         self.late_seconds = 0.0 if protocol == "HTTP" else NLB_LATE_SECONDS
-        self.states = {}
+        self.states, self.initial_seconds = {}, 10.0
 
     async def exchange(self, request):
         asked = dict(parse_qsl(request.body.decode()))
@@ -83,7 +83,7 @@ class FakeAws(Cloud):
     def health(self):
         """(address, port, state, reason) of what is registered, and of what is still being drained."""
         for (address, port), at in self.targets.items():
-            state = self.states.get(address) or ("initial" if now() < at + 10 else "healthy")
+            state = self.states.get(address) or ("initial" if now() < at + self.initial_seconds else "healthy")
             yield address, port, state, ""
         for (address, port), at in self.left.items():
             if now() < at + self.deregistration_seconds:

@@ -20,7 +20,7 @@ from tidegate.agent.callers import Callers
 from tidegate.agent.canvass import Canvass
 from tidegate.agent.dnsfence import DnsFence
 from tidegate.agent.excuses import Excuses
-from tidegate.agent.externals import Externals
+from tidegate.agent.externals import Externals, services_of
 from tidegate.agent.fencing import Fencing
 from tidegate.agent.lease import Lease
 from tidegate.agent.livefence import LiveFence
@@ -221,8 +221,10 @@ class Coordinator:
             self._tallies = {key: tally for key, tally in self._tallies.items() if key in self.flights.by_key}
             # Asked from the first moment, not from the epoch on: by then every node's long poll is open.
             self._canvass.set_endpoints(self.flights.endpoints())
-            about = {name for flight in self.flights for name in flight.services or flight.seen}
-            self._externals.set_endpoints(self.flights.endpoints(), sorted(about))
+            about = {
+                name for flight in self.flights for name in (*(flight.services or flight.seen), *services_of(flight))
+            }
+            self._externals.set_endpoints(self.flights.endpoints(), sorted(about), self.flights.added())
             self._externals.keep(self.flights.by_key)
             self._suspicion.keep(tuple(self.flights.by_key))
             self._excuses.keep(tuple(self.flights.by_key))
@@ -408,6 +410,8 @@ class Coordinator:
     def _suspects(self, flight: Flight) -> tuple[str, ...]:
         """Who may route to its pod and is not asked; servers of DNS are, where an observer covers them."""
         covers = self._externals.covers_for(flight)
+        if flight.addition is not None:
+            return self._suspicion.sentences(flight, covers)
         by_dns = () if DNS in covers else flight.suspected
         return (*by_dns, *self._suspicion.sentences(flight, covers))
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from tidegate import vtime
 from tidegate.agent.canvass import Reading
@@ -21,10 +22,11 @@ from tidegate.model.decode import Malformed
 from tidegate.model.endpoint import Endpoint
 from tidegate.model.endpointslice import SERVICE_LABEL, EndpointSlice
 from tidegate.model.epoch import Epoch, earliest
+from tidegate.observers.arrival import Arrival, Sought
 from tidegate.observers.behavioural import Behavioural, Live
 from tidegate.observers.config import Configured
 from tidegate.observers.coordinator import NodeView
-from tidegate.observers.external import Listed, Question, Replica, Selective
+from tidegate.observers.external import Expecting, Listed, Question, Replica, Selective, Services
 from tidegate.observers.standing import Standing
 
 POLL_SECONDS = 0.5
@@ -58,7 +60,7 @@ class Book:
     """How every replica stands towards one drain. Another epoch or question empties it."""
 
     about: tuple[object, ...] = ()
-    standings: dict[str, Standing] = field(default_factory=dict)
+    standings: dict[str, Standing | Arrival] = field(default_factory=dict)
     taken: dict[str, tuple[Reading | None, NodeView]] = field(default_factory=dict)
 
 
@@ -83,6 +85,9 @@ class Externals:
         self._changed = changed
         self._asked: dict[str, Asked] = {}
         self._endpoints: tuple[Endpoint, ...] = ()
+        self._added: tuple[Endpoint, ...] = ()
+        self._added_readings: dict[str, ExternalReading] = {}
+        """Answers to the question about added pods, of those who are asked for them apart."""
         self._followers: dict[str, asyncio.Task[None]] = {}
         self._books: dict[Key, Book] = {}
         self._slices: dict[tuple[str, str], EndpointSlice] = {}
@@ -93,8 +98,7 @@ class Externals:
 
     def names_for(self, flight: Flight) -> tuple[str, ...]:
         """The replicas that a drain waits for: all but those that say its pod is no concern of theirs."""
-        names = flight.services or flight.seen
-        services = {name: self._service_objects.get(_key_of(name)) for name in names}
+        services = self._objects_of(services_of(flight))
 
         def concerns(asked: Asked) -> bool:
             observer = asked.configured.observer
@@ -103,6 +107,9 @@ class Externals:
             return observer.concerns(asked.replica, services)
 
         return tuple(name for name, asked in self._asked.items() if concerns(asked))
+
+    def _objects_of(self, names: Iterable[str]) -> Services:
+        return {name: self._service_objects.get(_key_of(name)) for name in names}
 
     @property
     def covers(self) -> tuple[str, ...]:
@@ -196,6 +203,7 @@ class Externals:
         for name in [name for name in self._asked if found.get(name) != self._asked[name]]:
             self._stop(name)
             self.readings.pop(name, None)
+            self._added_readings.pop(name, None)
         is_news = list(found) != list(self._asked)
         self._asked = found
         for name, why in failed.items():
@@ -206,11 +214,15 @@ class Externals:
 
     # --- asking ---
 
-    def set_endpoints(self, endpoints: Iterable[Endpoint], services: Iterable[str] = ()) -> None:
-        """What all drains in flight want to know, and the Services (namespace/name) that they are about."""
-        wanted, about = tuple(sorted(set(endpoints))), tuple(sorted(set(services)))
-        is_wider = not (set(wanted) <= set(self._endpoints) and set(about) <= set(self._asked_services))
-        self._endpoints, self._asked_services = wanted, about
+    def set_endpoints(
+        self, endpoints: Iterable[Endpoint], services: Iterable[str] = (), added: Iterable[Endpoint] = ()
+    ) -> None:
+        """What all drains in flight want to know, the Services (namespace/name) that they are about, and where pods
+        were ``added`` that somebody asks about."""
+        wanted, about, joined = tuple(sorted(set(endpoints))), tuple(sorted(set(services))), tuple(sorted(set(added)))
+        is_narrower = set(wanted) <= set(self._endpoints) and set(about) <= set(self._asked_services)
+        is_wider = not (is_narrower and set(joined) <= set(self._added))
+        self._endpoints, self._asked_services, self._added = wanted, about, joined
         if is_wider or not wanted:
             for name in list(self._followers):
                 self._stop(name)
@@ -218,7 +230,19 @@ class Externals:
 
     async def ask_all_now(self) -> None:
         """A fresh answer of every replica, asked for after this call began."""
-        await asyncio.gather(*(self._ask(asked, self._endpoints) for asked in list(self._asked.values())))
+        await asyncio.gather(*(self._ask_all_of(asked) for asked in list(self._asked.values())))
+
+    async def _ask_all_of(self, asked: Asked) -> None:
+        """Of an observer that lists what it routes to one answer tells of additions too; others are asked twice."""
+        match _additions(asked):
+            case "listed":
+                await self._ask(asked, (*self._endpoints, *self._added))
+            case "asked":
+                await self._ask(asked, self._endpoints)
+                if self._added:
+                    await self._ask(asked, self._added, "routed")
+            case _:
+                await self._ask(asked, self._endpoints)
 
     def _follow_all(self) -> None:
         if not self._endpoints:
@@ -236,41 +260,46 @@ class Externals:
     async def _follow(self, asked: Asked) -> None:
         while self._endpoints:
             began = asyncio.get_running_loop().time()
-            await self._ask(asked, self._endpoints)
+            await self._ask_all_of(asked)
             took = asyncio.get_running_loop().time() - began
             poll_seconds = getattr(asked.configured.observer, "poll_seconds", POLL_SECONDS)
             await asyncio.sleep(max(poll_seconds, 4 * took))  # a fifth of its time at most, however large its answer
         self._followers.pop(asked.name, None)
 
-    async def _ask(self, asked: Asked, endpoints: tuple[Endpoint, ...]) -> None:
+    async def _ask(
+        self, asked: Asked, endpoints: tuple[Endpoint, ...], kind: Literal["unrouted", "routed"] = "unrouted"
+    ) -> None:
         if not endpoints or asked.replica.name == NOBODY:
             return
         loop, timeout = asyncio.get_running_loop(), asked.configured.timeout_seconds
         sent_at = loop.time()
         try:
             async with asyncio.timeout(timeout):
-                question = Question(endpoints, self._install, self.latest, timeout, self._asked_services)
+                question = Question(endpoints, self._install, self.latest, timeout, self._asked_services, kind)
                 facts = await asked.configured.observer.ask(asked.replica, question)
         except TimeoutError:
-            self._fail(asked, sent_at, f"{asked.replica.address}: no answer within {timeout:g} s")
+            self._fail(asked, sent_at, f"{asked.replica.address}: no answer within {timeout:g} s", kind)
         except KubeError as error:
-            self._fail(asked, sent_at, str(error))
+            self._fail(asked, sent_at, str(error), kind)
         except Exception as error:  # a third party's observer; what it does not say blocks, by name
-            self._fail(asked, sent_at, f"{type(error).__name__}: {error}")
+            self._fail(asked, sent_at, f"{type(error).__name__}: {error}", kind)
         else:
             about = frozenset(question.services)
-            self._record(asked, ExternalReading(frozenset(endpoints), sent_at, loop.time(), facts, services=about))
+            reading = ExternalReading(frozenset(endpoints), sent_at, loop.time(), facts, services=about)
+            self._record(asked, reading, kind)
 
-    def _fail(self, asked: Asked, sent_at: float, why: str) -> None:
+    def _fail(self, asked: Asked, sent_at: float, why: str, kind: str = "unrouted") -> None:
         loop = asyncio.get_running_loop()
         at = vtime.now().timestamp()
-        self._record(asked, ExternalReading(frozenset(), sent_at, loop.time(), failure=why, failed_at=at))
+        reading = ExternalReading(frozenset(), sent_at, loop.time(), failure=why, failed_at=at)
+        self._record(asked, reading, kind)
 
-    def _record(self, asked: Asked, reading: ExternalReading) -> None:
-        known = self.readings.get(asked.name)
+    def _record(self, asked: Asked, reading: ExternalReading, kind: str) -> None:
+        readings = self._added_readings if kind == "routed" else self.readings
+        known = readings.get(asked.name)
         if self._asked.get(asked.name) != asked or (known is not None and known.sent_at > reading.sent_at):
             return
-        self.readings[asked.name] = reading
+        readings[asked.name] = reading
         self._changed(asked.name)
 
     # --- what it comes to ---
@@ -285,25 +314,60 @@ class Externals:
         if flight.write is None or name not in self.names_for(flight):
             return False
         book = self._books.setdefault(flight.key, Book())
-        about = (flight.write, flight.endpoints, flight.services)
+        about = (flight.write, flight.endpoints, flight.services, flight.addition)
         if book.about != about:
             book.about = about
             book.standings.clear()
             book.taken.clear()
-        reading = self.readings.get(name)
+        asked = self._asked[name]
+        sought = self._sought(asked, flight)
+        reading = self._reading_about(asked, sought)
         known = book.taken.get(name)
         if known is not None and known[0] is reading:
             return False
-        asked = self._asked[name]
-        standing = book.standings.setdefault(name, Standing(asked.configured.terms, flight.write.epoch))
+        made = Standing if sought is None else Arrival
+        standing = book.standings.setdefault(name, made(asked.configured.terms, flight.write.epoch))
         if reading is not None and asked.replica.name == NOBODY:
             verdict, why = standing.fail(reading.failure)
+        elif isinstance(standing, Arrival):
+            verdict, why = self._arrived(standing, reading, flight, sought)
         else:
             verdict, why = self._weighed(standing, reading, flight)
         source = f"{asked.configured.kind} {asked.replica.address}".rstrip()
         view = NodeView(name, verdict.value, why, source, vtime.now().timestamp())
         book.taken[name] = (reading, view)
         return known is None or (known[1].verdict, known[1].detail) != (view.verdict, view.detail)
+
+    def _sought(self, asked: Asked, flight: Flight) -> Sought | None:
+        """Which added pods it has to send to; None where no drain asks for any, or it cannot be asked for them: then
+        its epoch, or its settle time, has to do."""
+        addition, observer = flight.addition, asked.configured.observer
+        if addition is None or not _additions(asked):
+            return None
+        expected = None
+        if isinstance(observer, Expecting) and asked.replica.name != NOBODY:
+            services = self._objects_of((addition.service,))
+            expected = observer.expected(asked.replica, addition.service, services, addition.pods)
+        if expected is not None:
+            return Sought(replace(addition, pods=expected), is_expected=True)
+        return Sought(addition) if _additions(asked) == "listed" else None
+
+    def _reading_about(self, asked: Asked, sought: Sought | None) -> ExternalReading | None:
+        is_apart = sought is not None and _additions(asked) == "asked" and asked.replica.name != NOBODY
+        return (self._added_readings if is_apart else self.readings).get(asked.name)
+
+    def _arrived(
+        self, arrival: Arrival, reading: ExternalReading | None, flight: Flight, sought: Sought | None
+    ) -> tuple[Verdict, str]:
+        assert flight.write is not None and sought is not None
+        if reading is None or reading.sent_at < flight.write.sent_at:
+            return arrival.unasked()
+        if reading.facts is None:
+            return arrival.fail(reading.failure)
+        addition = sought.addition
+        if not (reading.endpoints.issuperset(addition.endpoints) and addition.service in reading.services):
+            return arrival.unasked()
+        return arrival.take(reading.facts, sought, reading.sent_at, self.latest)
 
     def _weighed(self, standing: Standing, reading: ExternalReading | None, flight: Flight) -> tuple[Verdict, str]:
         assert flight.write is not None
@@ -366,6 +430,15 @@ class Externals:
             }
             for name, asked in self._asked.items()
         ]
+
+
+def services_of(flight: Flight) -> tuple[str, ...]:
+    """Those whose routers are concerned (namespace/name)."""
+    return (flight.addition.service,) if flight.addition is not None else flight.services or flight.seen
+
+
+def _additions(asked: Asked) -> str:
+    return str(getattr(asked.configured.observer, "additions", ""))
 
 
 def _key_of(service: str) -> tuple[str, str]:

@@ -103,7 +103,8 @@ class Suspicion:
     def sentences(self, flight: Flight, covers: tuple[str, ...]) -> tuple[str, ...]:
         """Whom nobody asks, as ``View.suspected`` has it: the result is ``assumed``, naming them."""
         # Headless Services are suspected from the first, by the source's own word (``drain.source.suspects``).
-        found = [one for one in self.of(flight, covers).suspected if DNS not in one.ids]
+        is_told_elsewhere = flight.addition is None
+        found = [one for one in self.of(flight, covers).suspected if DNS not in one.ids or not is_told_elsewhere]
         return tuple(
             f"{one.sentence}, and no observer is configured for it" if one.ids else one.sentence for one in found
         )
@@ -113,7 +114,7 @@ class Suspicion:
         if flight.pod is None:
             return Found()
         # Where a drain is narrowed to some Services, the others are no concern of its.
-        services = flight.services or flight.seen
+        services = (flight.addition.service,) if flight.addition is not None else flight.services or flight.seen
         keys = [tuple(name.split("/", 1)) for name in services]
         named = (self._services.objects.get((key[0], key[-1])) for key in keys)
         objects = [found for found in named if found is not None and not _is_draining(found)]

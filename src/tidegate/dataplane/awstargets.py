@@ -6,7 +6,8 @@ Shapes and states from botocore's model (data/elbv2/2015-12-01/service-2.json). 
   Balancer was seen to for two minutes (aws-load-balancer-controller#2366, aws/containers-roadmap#470: reports, not
   AWS's word), to absent and ``unused`` targets too: so it *lingers*.
 - ``unhealthy``: a route, for a load balancer whose targets are all unhealthy sends to all of them. ``initial``,
-  ``unavailable`` and ``unhealthy.draining``: routes, for nothing says that they are none.
+  ``unavailable`` and ``unhealthy.draining``: routes, for nothing says that they are none. Only ``healthy`` is a target
+  that is sent to for sure.
 - It shows what the control plane knows, and no epoch: weak evidence always.
 """
 
@@ -58,7 +59,8 @@ def parse_health(body: str, group: TargetGroup, *, linger_seconds: float = 0.0, 
         for member in _members(body, "DescribeTargetHealth", "TargetHealthDescriptions"):
             state, to = _text(member, "TargetHealth/State"), _targets(member, group)
             if state in _ROUTED:
-                routes.append(Route(f"target group {name} ({state})", "", 0, to[0].protocol, to))
+                withheld = "" if state == "healthy" else state
+                routes.append(Route(f"target group {name} ({state})", "", 0, to[0].protocol, to, withheld=withheld))
             elif state not in _LET_GO:
                 problems.append(Unreadable(f"target {to[0]} in state {state!r}", name))
     except ValueError as error:

@@ -84,10 +84,13 @@ def _routes(service: _Service) -> Iterable[Route]:
     is_last = not any(one.state in ("", _ACTIVE) for one in backends)
     selected = {"", _ACTIVE, _QUARANTINED} | ({_TERMINATING} if is_last else set())
     for transport in _transports(front):
-        to = tuple(_endpoint(one, transport) for one in backends if one.state in selected)
         name = f"{flags.namespace}/{flags.name}" if flags.name else ""
-        if to:
-            yield Route(f"cilium {flags.type or 'service'}", canonical(front.ip), front.port, transport, to, name)
+        for withheld in ("", _TERMINATING, _QUARANTINED):
+            states = {withheld} if withheld else {"", _ACTIVE}
+            to = tuple(_endpoint(one, transport) for one in backends if one.state in selected & states)
+            at = canonical(front.ip), front.port, transport
+            if to:
+                yield Route(f"cilium {flags.type or 'service'}", *at, to, name, withheld=withheld)
 
 
 def _transports(front: _Address) -> tuple[str, ...]:

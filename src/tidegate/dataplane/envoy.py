@@ -38,6 +38,7 @@ PANIC_PERCENT = 50.0
 _PANIC_KEY = "upstream.healthy_panic_threshold"
 _RESTING = frozenset({"DRAINING", "UNHEALTHY", "TIMEOUT"})
 _USED = frozenset({"HEALTHY", "UNKNOWN", "DEGRADED"})
+_TAKING = frozenset({"HEALTHY", "UNKNOWN"})
 _BY_NAME = frozenset({"STRICT_DNS", "LOGICAL_DNS"})
 _COMPOSED = frozenset({"envoy.clusters.aggregate"})
 """Clusters that only point to other clusters, which are listed themselves."""
@@ -296,18 +297,18 @@ class _Found:
         return _FIXED
 
     def _add_routes(self, cluster: _Cluster, status: _Status, further: Iterable[dict[str, Any]]) -> None:
-        by_reason: dict[tuple[str, str], list[Endpoint]] = {}
+        by_reason: dict[tuple[str, str, str], list[Endpoint]] = {}
         for host in status.host_statuses:
             endpoint = self._endpoint(host.address, cluster.name)
             why = self._use(cluster, host.health_status)
             if endpoint is not None and why is not None:
-                by_reason.setdefault((endpoint.protocol, why), []).append(endpoint)
+                by_reason.setdefault((endpoint.protocol, why, _withheld(host.health_status)), []).append(endpoint)
         for address in further:  # of happy eyeballs: dialled when the first does not answer
             endpoint = self._endpoint(address, cluster.name)
             if endpoint is not None:
-                by_reason.setdefault((endpoint.protocol, " (further address)"), []).append(endpoint)
-        for (protocol, why), endpoints in by_reason.items():
-            self.routes.append(Route(f"envoy {cluster.name}{why}", "", 0, protocol, tuple(endpoints)))
+                by_reason.setdefault((endpoint.protocol, " (further address)", ""), []).append(endpoint)
+        for (protocol, why, withheld), to in by_reason.items():
+            self.routes.append(Route(f"envoy {cluster.name}{why}", "", 0, protocol, tuple(to), withheld=withheld))
 
     def _use(self, cluster: _Cluster, health: _Health) -> str | None:
         """None where no new request goes to the host, else why one may ("" for no special reason)."""
@@ -365,6 +366,17 @@ def _named(config: dict[str, Any]) -> str:
         return f"files in {directory}" if directory else f"file {files.get('path')}"
     stream = config.get("api_config_source")
     return msgspec.json.encode(stream or config, order="sorted").decode()
+
+
+def _withheld(health: _Health) -> str:
+    """Why a host takes no share of new requests while others do; "" where it does. UNKNOWN is healthy to Envoy: its EDS
+    server said nothing."""
+    if health.eds_health_status not in _TAKING:
+        return health.eds_health_status
+    if health.pending_dynamic_removal:
+        return "taken away by EDS"
+    failed = (name for name in health.__struct_fields__ if name != "eds_health_status" and getattr(health, name))
+    return next(failed, "")
 
 
 def _further(assigned: Iterable[_Assigned]) -> dict[str, list[dict[str, Any]]]:

@@ -40,6 +40,9 @@ class Route:
     endpoints: tuple[Endpoint, ...]
     service: str = ""
     kept_seconds: float = 0.0
+    withheld: str = ""
+    """Why nothing may be sent there yet although it is listed (``initial``, ``DOWN``): a route for whoever wants it
+    gone, none for whoever wants it there. Empty where it is sent to."""
 
     def __str__(self) -> str:
         frontend = f"{self.via} {self.address or '*'}:{self.port}/{self.protocol}"

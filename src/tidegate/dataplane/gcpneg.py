@@ -95,7 +95,9 @@ def facts_of(pages: Iterable[Page], name: str, *, linger_seconds: float = 0.0) -
     """Facts of one group from all of its pages."""
     routes: list[Route] = []
     problems: list[Unreadable] = []
-    for item in (one for page in pages for one in page.items):
+    items = [one for page in pages for one in page.items]
+    is_health_told = any(health.health_state for item in items for health in item.healths)
+    for item in items:
         at, states = item.network_endpoint, ", ".join(one.health_state for one in item.healths if one.health_state)
         via = f"endpoint group {name} ({states or 'no health told'})"
         try:
@@ -106,10 +108,19 @@ def facts_of(pages: Iterable[Page], name: str, *, linger_seconds: float = 0.0) -
         if not to or not 0 <= at.port < 65536:
             problems.append(Unreadable("an endpoint without an address", name))
         else:
-            routes.append(Route(via, "", 0, "TCP", to))
+            routes.append(Route(via, "", 0, "TCP", to, withheld=_withheld(item, is_health_told)))
     return Facts(
         name, "network endpoints", routes=tuple(routes), unreadable=tuple(problems), linger_seconds=linger_seconds
     )
+
+
+def _withheld(item: _Item, is_health_told: bool) -> str:
+    """Every load balancer that tells its health has to find it healthy. One of whom none is told while it is of others
+    was just attached; where it is told of nobody, no load balancer checks (ingress-gce#1718): then listed is all."""
+    states = [health.health_state for health in item.healths if health.health_state]
+    if not states:
+        return "no health told yet" if is_health_told else ""
+    return next((state for state in states if state != "HEALTHY"), "")
 
 
 def parse_error(body: bytes) -> str:

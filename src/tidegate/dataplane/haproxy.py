@@ -24,7 +24,10 @@ _MAINTENANCE = 0x01 | 0x02 | 0x20
 
 0x04 only says that the configuration began it in maintenance: it stays set when the server is put to work (seen: 2.6).
 0x08 and 0x10 are drain; 0x40 marks a host name set over the socket and is beside the point."""
+_DRAIN = 0x08 | 0x10
 _KNOWN_STATES = 0x7F
+_OPERATION = {"0": "stopped", "1": "starting", "2": "", "3": "stopping"}
+"""``srv_op_state`` (SRV_ST_*)."""
 _NEEDED = ("be_name", "srv_name", "srv_addr", "srv_admin_state", "srv_port")
 
 
@@ -38,7 +41,10 @@ def parse(dump: str, install: str = "main", *, source: str = "") -> Facts:
     return Facts(
         source,
         COMMAND,
-        routes=tuple(Route(f"haproxy {name}", "", 0, "TCP", tuple(to)) for name, to in found.routes.items()),
+        routes=tuple(
+            Route(f"haproxy {name}", "", 0, "TCP", tuple(to), withheld=withheld)
+            for (name, withheld), to in found.routes.items()
+        ),
         fence=tuple(found.fence),
         unreadable=tuple(found.problems),
     )
@@ -48,7 +54,7 @@ class _Found:
     """Collects what the lines say."""
 
     def __init__(self, install: str) -> None:
-        self.routes: dict[str, list[Endpoint]] = {}
+        self.routes: dict[tuple[str, str], list[Endpoint]] = {}
         self.fence: list[Epoch] = []
         self.problems: list[Unreadable] = []
         self._install = install
@@ -93,4 +99,14 @@ class _Found:
         if self._fence_name.match(server["be_name"]):
             self.fence.append(Epoch.of_endpoint(self._install, endpoint))
         else:
-            self.routes.setdefault(name, []).append(endpoint)
+            self.routes.setdefault((name, _withheld(server, state)), []).append(endpoint)
+
+
+def _withheld(server: dict[str, str], state: int) -> str:
+    """Why no new request goes to it but one that sticks; "" where it takes its share."""
+    if state & _DRAIN:
+        return "drain"
+    weight, told = server.get("srv_uweight", "?"), server.get("srv_op_state", "?")
+    if not weight.isdigit() or int(weight) == 0:
+        return f"weight {weight}"
+    return _OPERATION.get(told, f"state {told}")

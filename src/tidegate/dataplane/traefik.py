@@ -24,6 +24,8 @@ from tidegate.model.names import SYSTEM_NAMESPACE, fence_name
 PROTOCOLS = ("http", "tcp", "udp")
 _COMPOSED = frozenset({"weighted", "mirroring", "failover", "highestrandomweight"})
 """Services that only point to other services, which are listed themselves."""
+_UP = "UP"
+"""``serverStatus`` of one that is sent to; a service that no router uses tells none."""
 _PORTS = {"http": "80", "https": "443", "h2c": "80"}
 _SERVER = re.compile(
     r"(?:(?P<scheme>[a-z0-9]+)://)?(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<host>[^/:@?#\[\]]+))"
@@ -48,6 +50,7 @@ class _Service(msgspec.Struct, rename="camel"):
     provider: str
     type: str = ""
     load_balancer: _Balancer | None = None
+    server_status: dict[str, str] | None = None
 
 
 def parse(bodies: dict[str, str], install: str = "main", *, source: str = "", ignore_names: bool = False) -> Facts:
@@ -110,14 +113,15 @@ class _Found:
             self._add_fence(service.provider, servers, where)
             return
         is_sticky = service.load_balancer.sticky is not None
-        endpoints = [
-            endpoint
-            for server in servers
-            if (is_sticky or not server.fenced) and (endpoint := self._endpoint(server, protocol, where)) is not None
-        ]
-        if endpoints:
-            transport = "UDP" if protocol == "udp" else "TCP"
-            self.routes.append(Route(f"traefik {service.name}", "", 0, transport, tuple(endpoints)))
+        by_status: dict[str, list[Endpoint]] = {}
+        for server in servers:
+            if (is_sticky or not server.fenced) and (endpoint := self._endpoint(server, protocol, where)) is not None:
+                told = (service.server_status or {}).get(server.url or server.address, _UP)
+                withheld = "fenced" if server.fenced else "" if told == _UP else told
+                by_status.setdefault(withheld, []).append(endpoint)
+        transport = "UDP" if protocol == "udp" else "TCP"
+        for withheld, to in by_status.items():
+            self.routes.append(Route(f"traefik {service.name}", "", 0, transport, tuple(to), withheld=withheld))
 
     def _endpoint(self, server: _Server, protocol: str, where: str) -> Endpoint | None:
         text = server.url or server.address

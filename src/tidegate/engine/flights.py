@@ -17,7 +17,8 @@ from tidegate.drain.state import Mode
 from tidegate.model.endpoint import Endpoint
 from tidegate.model.pod import Pod
 from tidegate.model.workload import Workload
-from tidegate.observers.coordinator import Ask, endpoints_of
+from tidegate.observers.addition import Addition
+from tidegate.observers.coordinator import Ask, addition_of, endpoints_of
 
 POD_IS_GONE = "the pod is gone"
 FORGET_SECONDS = 60.0
@@ -42,8 +43,9 @@ class Flight:
     """One drain. ``clean_at`` is when its clean LIST had finished, ``write`` the fence sent after that.
 
     ``pod``, ``labels_before``, ``workload``: as last read. ``seen``: Services in whose slices it was ever seen;
-    ``serving``: the addresses they gave it; ``services``: which it is asked about, empty for all; ``exception``: why
-    its gate should be answered at once; ``lasts``: where the pod is the last of its node (``source.LastOfNode``).
+    ``serving``: the addresses they gave it; ``services``: which it is asked about, empty for all; ``addition``: pods
+    that are to be sent to as well; ``exception``: why its gate should be answered at once; ``lasts``: where the pod is
+    the last of its node (``source.LastOfNode``).
     """
 
     uid: str
@@ -62,6 +64,7 @@ class Flight:
     serving: tuple[Endpoint, ...] = ()
     suspected: tuple[str, ...] = ()
     services: tuple[str, ...] = ()
+    addition: Addition | None = None
     exception: str = ""
     lasts: tuple[LastOfNode, ...] = ()
     is_read: bool = False
@@ -122,20 +125,23 @@ class Flights:
     def touch(self, ask: Ask, now: float) -> Flight:
         """The flight a keeper asks about, registered where it is new. Raises ``TooMany``, ``ValueError``."""
         flight = self.by_key.get(key_of(ask))
-        endpoints = endpoints_of(ask)
+        endpoints, addition = endpoints_of(ask), addition_of(ask)
         mode = Mode(ask.mode)
         if flight is None:
             if len(self.by_key) >= FLIGHTS_MAX:
                 raise TooMany(f"{FLIGHTS_MAX} drains are in flight")
             flight = Flight(
                 ask.uid, ask.namespace, ask.name, endpoints, mode, ask.round, now, now,
-                seen=ask.seen, services=ask.services,
+                seen=ask.seen, services=ask.services, addition=addition,
             )  # fmt: skip
             self.by_key[flight.key] = flight
             self.news.set()
             self.tell()
-        elif (flight.endpoints, flight.round, flight.services) != (endpoints, ask.round, ask.services):
+        elif (flight.endpoints, flight.round, flight.services, flight.addition) != (
+            endpoints, ask.round, ask.services, addition,
+        ):  # fmt: skip
             flight.endpoints, flight.round, flight.services = endpoints, ask.round, ask.services
+            flight.addition = addition
             flight.seen = tuple(sorted({*flight.seen, *ask.seen}))
             flight.pod, flight.is_read = None, False
             self.news.set()
@@ -158,6 +164,10 @@ class Flights:
     def endpoints(self) -> tuple[Endpoint, ...]:
         """Of all drains, sorted."""
         return tuple(sorted({endpoint for flight in self for endpoint in flight.endpoints}))
+
+    def added(self) -> tuple[Endpoint, ...]:
+        """Where pods were added that anybody asks about, sorted."""
+        return tuple(sorted({at for flight in self if flight.addition is not None for at in flight.addition.endpoints}))
 
     def covered_by(self, write: FenceWrite) -> Iterable[Flight]:
         """Give ``write`` to every flight it counts for, and say which."""

@@ -21,6 +21,7 @@ from tidegate.kube.errors import Unreachable
 from tidegate.kube.exchange import Request
 from tidegate.model.endpointslice import EndpointSlice
 from tidegate.observers import cloud
+from tidegate.observers.addition import Joining
 from tidegate.observers.external import Fencing, Question, Replica, Services, Spec
 from tidegate.observers.options import decode_options
 
@@ -50,6 +51,7 @@ class AwsTargetGroups:
     """Observer of kind ``aws-target-group``. Its evidence is weak: a control plane's word, without an epoch."""
 
     fencing = Fencing.SINGLE
+    additions = "listed"
     poll_seconds = cloud.POLL_SECONDS
 
     def __init__(self, spec: Spec) -> None:
@@ -88,6 +90,15 @@ class AwsTargetGroups:
     def concerns(self, replica: Replica, services: Services) -> bool:
         known = (self._services or {}).get(replica.address)
         return known is None or not known.isdisjoint(services)
+
+    def expected(
+        self, replica: Replica, service: str, services: Services, pods: tuple[Joining, ...]
+    ) -> tuple[Joining, ...] | None:
+        """All of a Service that is bound to the group. With a readiness gate of the controller's a pod is ready once it
+        is healthy here; without, this is who says so."""
+        del services
+        known = (self._services or {}).get(replica.address)
+        return pods if known is not None and service in known else None
 
     async def ask(self, replica: Replica, question: Question) -> Facts:
         """Raises ``Unreachable``."""

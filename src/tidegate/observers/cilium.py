@@ -34,6 +34,8 @@ class Cilium:
     """Observer of kind ``cilium``. ``bind`` gives it the API client that the coordinator has."""
 
     fencing = Fencing.SINGLE
+    additions = "listed"
+    listing_lags = "its BPF maps follow what it lists"
     poll_seconds = 2.0
     """A process in every agent's pod for each question."""
 

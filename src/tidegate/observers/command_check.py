@@ -1,9 +1,11 @@
 """Kind ``command``: a program of yours that is run where the coordinator runs.
 
-It is told TIDEGATE_ENDPOINTS (``ip:port/PROTOCOL``, one a line; port 0 is every port), TIDEGATE_EPOCH, TIDEGATE_REPLICA
-and TIDEGATE_ADDRESS. Exit code 0: it has let go of all of them. 1: it still routes to those it prints, one a line, as
-they were given; to all of them where it prints none. Anything else is unknown. A line ``epoch N`` says that everything
-up to that epoch of the fence was applied.
+It is told TIDEGATE_ENDPOINTS (``ip:port/PROTOCOL``, one a line; port 0 is every port), TIDEGATE_EPOCH,
+TIDEGATE_REPLICA, TIDEGATE_ADDRESS and TIDEGATE_QUESTION. To ``unrouted`` exit code 0 says: it has let go of all of
+them; 1: it still routes to those it prints, one a line, as they were given; to all of them where it prints none.
+``routed`` is asked of pods that were added (the option ``additionsOf``): 0, it sends to all of them; 1, not yet to
+those it prints. Anything else is unknown. A line ``epoch N`` says that everything up to that epoch of the fence was
+applied.
 """
 
 from __future__ import annotations
@@ -22,19 +24,20 @@ from tidegate.model.endpoint import Endpoint
 from tidegate.model.endpointslice import EndpointSlice
 from tidegate.model.epoch import Epoch
 from tidegate.observers.external import Fencing, Question, Replica, Spec, replicas_of
-from tidegate.observers.options import decode_options, spelled
+from tidegate.observers.options import Asking, decode_options, of_services, spelled
 
 LET_GO, STILL_ROUTES = 0, 1
 
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
-    """``command``: program and arguments, no shell."""
+    """``command``: program and arguments, no shell. ``additions_of``: ``options.Asking``."""
 
     command: tuple[str, ...]
     covers: tuple[str, ...] = ()
+    additions_of: tuple[str, ...] = ()
 
 
-class CommandCheck:
+class CommandCheck(Asking):
     """Observer of kind ``command``. Without a place it has one replica, called ``command``."""
 
     fencing = Fencing.SINGLE
@@ -45,6 +48,7 @@ class CommandCheck:
         if not self._options.command:
             raise ValueError(f"{spec.path}.command: no program is named")
         self.covers = self._options.covers
+        self._additions_of = of_services(self._options.additions_of, spec.path)
 
     def replicas(self, slices: Iterable[EndpointSlice]) -> tuple[Replica, ...]:
         if not self._where.service and not self._where.addresses:
@@ -60,6 +64,7 @@ class CommandCheck:
             "TIDEGATE_EPOCH": "" if question.epoch is None else str(question.epoch.number),
             "TIDEGATE_REPLICA": replica.name,
             "TIDEGATE_ADDRESS": replica.address,
+            "TIDEGATE_QUESTION": question.kind,
         }
         code, output = await _run(self._options.command, env, question.timeout_seconds)
         return read(replica.name, question, code, output)
@@ -105,14 +110,16 @@ def read(source: str, question: Question, code: int, output: str) -> Facts:
                 named.append(line)
         if code not in (LET_GO, STILL_ROUTES):
             raise ValueError(f"exit code {code}: 0 is let go, 1 still routes")
-        routed = _routed(question.endpoints, named) if code == STILL_ROUTES else ()
+        printed = _printed(question.endpoints, named) if code == STILL_ROUTES else ()
     except ValueError as error:
         return Facts(source, "command", unreadable=(Unreadable(str(error), "command"),))
+    is_addition = question.kind == "routed"
+    routed = tuple(one for one in question.endpoints if one not in printed) if is_addition else printed
     routes = tuple(Route("command", "", 0, endpoint.protocol, (endpoint,)) for endpoint in routed)
     return Facts(source, "command", routes=routes, fence=tuple(fence))
 
 
-def _routed(asked: tuple[Endpoint, ...], named: list[str]) -> tuple[Endpoint, ...]:
+def _printed(asked: tuple[Endpoint, ...], named: list[str]) -> tuple[Endpoint, ...]:
     known = {f"{spelled(one)}/{one.protocol}": one for one in asked}
     if unknown := [line for line in named if line not in known]:
         raise ValueError(f"{unknown[0][:80]!r} was not asked about")

@@ -178,7 +178,8 @@ def _configured(fields: ObserverFields, path: str) -> Configured:
         raise ConfigError(str(error)) from error
     is_required, is_held = fields.policy == "required", fields.on_unreachable == "hold"
     unread = str(getattr(observer, "routes_unread", ""))
-    terms = Terms(observer.fencing, is_required, is_held, fields.settle_seconds, unread)
+    lags = str(getattr(observer, "listing_lags", ""))
+    terms = Terms(observer.fencing, is_required, is_held, fields.settle_seconds, unread, lags)
     return Configured(fields.name, fields.kind, observer, terms, fields.timeout_seconds, where.service)
 
 

@@ -17,6 +17,7 @@ from tidegate.drain.state import Mode
 from tidegate.kube.errors import KubeError
 from tidegate.model.endpoint import Endpoint
 from tidegate.model.epoch import Epoch
+from tidegate.observers.addition import Addition, Joining
 
 PROTOCOL = 1
 ACKNOWLEDGE_PATH = "/v1/acknowledge"
@@ -29,14 +30,31 @@ ADDRESS_ANNOTATION = "tidegate.dev/address"
 """On the Lease: where its holder answers ("ip:port"). ``holderIdentity`` is the holder's pod."""
 
 
-class Ask(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class JoiningFields(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """``addition.Joining`` on the wire."""
+
+    pod: str
+    endpoints: tuple[str, ...]
+    zone: str = ""
+
+
+class AdditionFields(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """``addition.Addition`` on the wire."""
+
+    service: str
+    pods: tuple[JoiningFields, ...]
+    others: tuple[str, ...] = ()
+
+
+class Ask(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
     """POST /v1/acknowledge. Idempotent: asking registers the drain, silence for a minute forgets it.
 
     Another ``round`` starts source, fence and answers over (a new keeper, a tombstone). ``since`` is the ``version``
     last seen; the answer comes once there is another, or after ``wait_seconds``. ``fresh`` asks for a new quorum
     LIST and a new dump of every node, both begun after this call: the last look before something irreversible.
     ``seen``: Services in whose slices the keeper itself saw the pod before its cut. ``services`` (namespace/name)
-    narrows source and answers to those; empty for every way to the pod. ``done`` ends it.
+    narrows source and answers to those; empty for every way to the pod. ``addition``: pods that everybody is to send to
+    as well; observers that are no nodes are asked about those, in the place of ``endpoints``. ``done`` ends it.
     """
 
     uid: str
@@ -51,6 +69,7 @@ class Ask(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     done: bool = False
     seen: tuple[str, ...] = ()
     services: tuple[str, ...] = ()
+    addition: AdditionFields | None = None
     protocol: int = PROTOCOL
 
 
@@ -126,6 +145,20 @@ def endpoints_of(ask: Ask) -> tuple[Endpoint, ...]:
     return read(ask.endpoints)
 
 
+def addition_of(ask: Ask) -> Addition | None:
+    """The pods that are to be sent to. Raises ``ValueError``."""
+    found = ask.addition
+    if found is None:
+        return None
+    pods = tuple(Joining(one.pod, read(one.endpoints), one.zone) for one in found.pods)
+    return Addition(found.service, pods, read(found.others))
+
+
+def fields_of(addition: Addition) -> AdditionFields:
+    pods = tuple(JoiningFields(one.pod, spell(one.endpoints), one.zone) for one in addition.pods)
+    return AdditionFields(addition.service, pods, spell(addition.others))
+
+
 def decode_ask(body: bytes) -> Ask:
     """Raises ``ValueError`` for anything but a question of this protocol about at least one endpoint."""
     ask = msgspec.json.decode(body, type=Ask)
@@ -135,6 +168,7 @@ def decode_ask(body: bytes) -> Ask:
         raise ValueError("a drain has a uid and at least one endpoint")
     Mode(ask.mode)
     endpoints_of(ask)
+    addition_of(ask)
     return ask
 
 

@@ -25,6 +25,7 @@ from tidegate.kube.errors import Unreachable
 from tidegate.model.dns import fence_domains, service_domain
 from tidegate.model.endpointslice import EndpointSlice
 from tidegate.model.epoch import Epoch, earliest
+from tidegate.observers.addition import Joining
 from tidegate.observers.discovery import DNS
 from tidegate.observers.external import Fencing, Question, Replica, Services, Spec, host_and_port, replicas_of
 from tidegate.observers.options import decode_options
@@ -71,6 +72,7 @@ class DnsServers:
     """Observer of kind ``dns``."""
 
     fencing = Fencing.DOUBLE
+    additions = "listed"
 
     def __init__(self, spec: Spec) -> None:
         self._where = spec.where
@@ -101,6 +103,14 @@ class DnsServers:
             spec is None or (spec.get("clusterIP") == "None" and not spec.get("publishNotReadyAddresses"))
             for spec in specs
         )
+
+    def expected(
+        self, replica: Replica, service: str, services: Services, pods: tuple[Joining, ...]
+    ) -> tuple[Joining, ...] | None:
+        """All of a headless Service: its name is asked for, and a cache may answer as of before the fence."""
+        del replica
+        spec = (services.get(service) or {}).get("spec") or {}
+        return pods if spec.get("clusterIP") == "None" else None
 
     async def ask(self, replica: Replica, question: Question) -> Facts:
         """Raises ``Unreachable``."""

@@ -33,6 +33,7 @@ class Envoy:
     hence a double fence. The process before a hot restart is not asked: the pod's sockets show what it still serves."""
 
     fencing = Fencing.DOUBLE
+    additions = "listed"
 
     def __init__(self, spec: Spec) -> None:
         self._where = spec.where

@@ -11,13 +11,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from tidegate.dataplane.facts import Facts
 from tidegate.kube.client import KubeClient
 from tidegate.model.endpoint import Endpoint
 from tidegate.model.endpointslice import EndpointSlice
 from tidegate.model.epoch import Epoch
+from tidegate.observers.addition import Joining
 
 ENTRY_POINTS = "tidegate.observers"
 Services = Mapping[str, dict[str, Any] | None]
@@ -48,13 +49,15 @@ class Replica:
 class Question:
     """Which of ``endpoints`` are still routed to. ``epoch`` is the latest written, None before any; an observer that
     shows epochs of ``install`` reports them, whatever they are. ``services`` (namespace/name): in whose slices the
-    endpoints are, or were."""
+    endpoints are, or were. ``kind`` is ``routed`` where they were added and the answer has to be a yes: which of them
+    are sent to, for sure (``observers.addition``)."""
 
     endpoints: tuple[Endpoint, ...]
     install: str
     epoch: Epoch | None
     timeout_seconds: float
     services: tuple[str, ...] = ()
+    kind: Literal["unrouted", "routed"] = "unrouted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +81,9 @@ class Spec:
 
 class Observer(Protocol):
     """One observer, of whatever kind. It may have ``poll_seconds``: the least time from an answer to the next question,
-    where twice a second is too much for it."""
+    where twice a second is too much for it. ``additions``: how it tells of pods that were added. ``listed``: its answer
+    has all that it routes to, and says what is withheld. ``asked``: by a question of its own (kind ``routed``). Without
+    it: as of removals, by its epoch alone, or a settle time. ``listing_lags``: ``Terms``."""
 
     fencing: Fencing
     covers: tuple[str, ...]
@@ -100,6 +105,17 @@ class Selective(Protocol):
 
     def concerns(self, replica: Replica, services: Services) -> bool:
         """Whether ``replica`` may route to the pods of these Services. What is not known concerns it."""
+        ...
+
+
+@runtime_checkable
+class Expecting(Protocol):
+    """An observer of which objects, or its options, say whose pods it is to list: those it lacks are still to come."""
+
+    def expected(
+        self, replica: Replica, service: str, services: Services, pods: tuple[Joining, ...]
+    ) -> tuple[Joining, ...] | None:
+        """Those of ``pods`` of ``service`` that ``replica`` is to send to; None where nobody says."""
         ...
 
 

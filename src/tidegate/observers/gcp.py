@@ -19,6 +19,7 @@ from tidegate.kube.errors import Unreachable
 from tidegate.kube.exchange import Request
 from tidegate.model.endpointslice import EndpointSlice
 from tidegate.observers import cloud
+from tidegate.observers.addition import Joining
 from tidegate.observers.discovery import NEG, has_groups
 from tidegate.observers.external import Fencing, Question, Replica, Services, Spec
 from tidegate.observers.options import decode_options
@@ -45,6 +46,7 @@ class GcpGroups:
     """Observer of kind ``gcp-neg``. Its evidence is weak: a control plane's word, without an epoch."""
 
     fencing = Fencing.SINGLE
+    additions = "listed"
     poll_seconds = cloud.POLL_SECONDS
 
     def __init__(self, spec: Spec) -> None:
@@ -76,6 +78,16 @@ class GcpGroups:
     def concerns(self, replica: Replica, services: Services) -> bool:
         known = (self._services or {}).get(replica.address)
         return known is None or not known.isdisjoint(services)
+
+    def expected(
+        self, replica: Replica, service: str, services: Services, pods: tuple[Joining, ...]
+    ) -> tuple[Joining, ...] | None:
+        """A group has the pods of its own zone. One whose zone the slices do not tell is looked for in each."""
+        del services
+        known, (_, _, zone) = (self._services or {}).get(replica.address), replica.address.partition("@")
+        if known is None or service not in known:
+            return None
+        return tuple(one for one in pods if one.zone in ("", zone))
 
     async def ask(self, replica: Replica, question: Question) -> Facts:
         """Raises ``Unreachable``."""

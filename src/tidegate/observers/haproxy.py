@@ -29,6 +29,7 @@ class HAProxy:
     show it."""
 
     fencing = Fencing.DOUBLE
+    additions = "listed"
 
     def __init__(self, spec: Spec) -> None:
         self._where = spec.where

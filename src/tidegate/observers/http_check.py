@@ -21,7 +21,7 @@ from tidegate.model.endpoint import Endpoint
 from tidegate.model.endpointslice import EndpointSlice
 from tidegate.model.epoch import Epoch
 from tidegate.observers.external import Fencing, Question, Replica, Spec, host_and_port, replicas_of
-from tidegate.observers.options import decode_options, filled
+from tidegate.observers.options import Asking, decode_options, filled, of_services
 
 CONCURRENT_MAX = 16
 
@@ -45,8 +45,9 @@ class Condition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
-    """``path``, ``body`` and ``headers`` are templates: {endpoint} {address} {port} {protocol} {epoch}; port 0 is every
-    port of the address."""
+    """``path``, ``body`` and ``headers`` are templates: {endpoint} {address} {port} {protocol} {epoch} {question}; port
+    0 is every port of the address. ``additions_of``: ``options.Asking``; ``sends_when`` is ``let_go_when`` of those:
+    what has not let go may not send yet either."""
 
     path: str
     method: str = "GET"
@@ -55,9 +56,11 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="c
     let_go_when: Condition | None = None
     absent_status: tuple[int, ...] = ()
     covers: tuple[str, ...] = ()
+    additions_of: tuple[str, ...] = ()
+    sends_when: Condition | None = None
 
 
-class HttpCheck:
+class HttpCheck(Asking):
     """Observer of kind ``http``."""
 
     fencing = Fencing.SINGLE
@@ -68,6 +71,11 @@ class HttpCheck:
         if self._options.method not in ("GET", "POST") or not self._options.path.startswith("/"):
             raise ValueError(f"{spec.path}: the method is GET or POST, and the path begins with a slash")
         self.covers = self._options.covers
+        self._additions_of = of_services(self._options.additions_of, spec.path)
+        if self._additions_of and self._options.let_go_when is not None and self._options.sends_when is None:
+            raise ValueError(
+                f"{spec.path}.sendsWhen: what has not let go may not send yet; say which answer means that"
+            )
 
     def replicas(self, slices: Iterable[EndpointSlice]) -> tuple[Replica, ...]:
         return replicas_of(self._where, slices)
@@ -80,7 +88,7 @@ class HttpCheck:
 
         async def one(endpoint: Endpoint) -> tuple[bool, int | None]:
             async with turn:
-                return self._read(endpoint, *await self._fetch(peer, endpoint, question.epoch))
+                return self._read(question.kind, *await self._fetch(peer, endpoint, question))
 
         found = await asyncio.gather(*(one(endpoint) for endpoint in question.endpoints), return_exceptions=True)
         routes, epochs, problems = [], [], []
@@ -99,17 +107,18 @@ class HttpCheck:
         )
         return Facts(replica.name, "http", routes=tuple(routes), fence=shown, unreadable=tuple(problems))
 
-    async def _fetch(self, peer: wire.Peer, endpoint: Endpoint, epoch: Epoch | None) -> tuple[int, bytes]:
-        path, query = parse_target(filled(self._options.path, endpoint, epoch))
+    async def _fetch(self, peer: wire.Peer, endpoint: Endpoint, question: Question) -> tuple[int, bytes]:
+        about = (endpoint, question.epoch, question.kind)
+        path, query = parse_target(filled(self._options.path, *about))
         headers = {"accept": "application/json"}
-        headers |= {name.lower(): filled(text, endpoint, epoch) for name, text in self._options.headers.items()}
-        body = filled(self._options.body, endpoint, epoch).encode()
+        headers |= {name.lower(): filled(text, *about) for name, text in self._options.headers.items()}
+        body = filled(self._options.body, *about).encode()
         status, _, answer = await wire.fetch(peer, Request(self._options.method, path, query, headers, body))
         if status >= 500:
             raise Unreachable(f"{peer.host}:{peer.port} answered {status}")
         return status, answer
 
-    def _read(self, endpoint: Endpoint, status: int, body: bytes) -> tuple[bool, int | None]:
+    def _read(self, kind: str, status: int, body: bytes) -> tuple[bool, int | None]:
         """Whether it is routed, and the epoch shown. Raises ``ValueError``."""
         if status in self._options.absent_status:
             return False, None
@@ -124,6 +133,8 @@ class HttpCheck:
             raise ValueError(f"{number!r} is no epoch")
         if number is not None:
             Epoch("", number)  # within the circle, or ValueError
+        if kind == "routed" and self._options.sends_when is not None:
+            return self._options.sends_when.holds(answer), number
         if self._options.let_go_when is not None:
             return not self._options.let_go_when.holds(answer), number
         routed = answer.get("routed") if isinstance(answer, dict) else None

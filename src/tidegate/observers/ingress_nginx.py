@@ -36,6 +36,8 @@ class IngressNginx:
     """Observer of kind ``ingress-nginx``."""
 
     fencing = Fencing.DOUBLE
+    additions = "listed"
+    listing_lags = "its workers copy the list later"
 
     def __init__(self, spec: Spec) -> None:
         self._where = spec.where

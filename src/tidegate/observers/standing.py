@@ -25,13 +25,27 @@ from tidegate.observers.external import Fencing
 class Terms:
     """What is asked of an observer: ``is_required`` (else it is told and asked, never waited for), whether to ``hold``
     while it is unreachable, and the settle time of weak evidence in seconds. ``routes_unread``: it shows epochs and
-    no routes; then they are proof where its syncs are ``atomic``, and none where they may be ``torn``."""
+    no routes; then they are proof where its syncs are ``atomic``, and none where they may be ``torn``.
+    ``listing_lags``: why what it lists may not be what it uses yet, "" where it is."""
 
     fencing: Fencing = Fencing.DOUBLE
     is_required: bool = True
     holds_unreachable: bool = True
     settle_seconds: float = 5.0
     routes_unread: str = ""
+    listing_lags: str = ""
+
+    def by_policy(self, verdict: Verdict, why: str) -> tuple[Verdict, str]:
+        """An advisory observer blocks nothing; but what it has not said is not ``verified`` either."""
+        if self.is_required or verdict in (Verdict.CONFIRMED, Verdict.ASSUMED):
+            return verdict, why
+        return Verdict.ASSUMED, f"advisory, not waited for: {verdict.value}: {why}"
+
+    def unreachable(self, why: str) -> tuple[Verdict, str]:
+        """It did not answer."""
+        if self.is_required and not self.holds_unreachable:
+            return Verdict.ASSUMED, f"unreachable, and its policy goes on without it: {why}"
+        return self.by_policy(Verdict.UNREACHABLE, why)
 
 
 @dataclass(slots=True)
@@ -54,7 +68,7 @@ class Standing:
         """Weigh one reading, asked for at ``sent_at``; ``latest`` is the last epoch written by when it came in."""
         verdict, why = self._weigh(facts, tuple(endpoints), sent_at, latest)
         self._had_let_go = verdict in (Verdict.CONFIRMED, Verdict.ASSUMED)
-        return self._by_policy(verdict, why)
+        return self.terms.by_policy(verdict, why)
 
     def wants_epoch(self, latest: Epoch | None) -> bool:
         """Whether another epoch must be written to go on; ``latest`` is the last that was."""
@@ -65,18 +79,10 @@ class Standing:
     def fail(self, why: str) -> tuple[Verdict, str]:
         """It did not answer: what was seen absent before is no unbroken row any more."""
         self._absent_since = self._clean_until = None
-        if self.terms.is_required and not self.terms.holds_unreachable:
-            return Verdict.ASSUMED, f"unreachable, and its policy goes on without it: {why}"
-        return self._by_policy(Verdict.UNREACHABLE, why)
+        return self.terms.unreachable(why)
 
     def unasked(self) -> tuple[Verdict, str]:
-        return self._by_policy(Verdict.PENDING, "not asked yet")
-
-    def _by_policy(self, verdict: Verdict, why: str) -> tuple[Verdict, str]:
-        """An advisory observer blocks nothing; but what it has not let go of is not ``verified`` either."""
-        if self.terms.is_required or verdict in (Verdict.CONFIRMED, Verdict.ASSUMED):
-            return verdict, why
-        return Verdict.ASSUMED, f"advisory, not waited for: {verdict.value}: {why}"
+        return self.terms.by_policy(Verdict.PENDING, "not asked yet")
 
     def _weigh(
         self, facts: Facts, endpoints: tuple[Endpoint, ...], sent_at: float, latest: Epoch | None

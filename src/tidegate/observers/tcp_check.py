@@ -3,7 +3,8 @@
 For what shows nothing of itself. ``samples`` connections are opened through the frontend, ``send`` is written on each,
 and an endpoint is routed to when ``mark`` (a template, by default its address) stands in what comes back. So the
 backends must say who they are. A frontend that chooses at random may have passed an endpoint over: the answer is weak
-evidence always. A connection that is refused, or says nothing, leaves it unknown.
+evidence always. Who did answer is sent to, and counts as added for ``MET_SECONDS``. A connection that is refused, or
+says nothing, leaves it unknown.
 """
 
 from __future__ import annotations
@@ -18,22 +19,26 @@ from tidegate.kube.errors import Unreachable
 from tidegate.model.endpoint import Endpoint
 from tidegate.model.endpointslice import EndpointSlice
 from tidegate.observers.external import Fencing, Question, Replica, Spec, host_and_port, replicas_of
-from tidegate.observers.options import decode_options, filled
+from tidegate.observers.options import Asking, decode_options, filled, of_services
 
 ANSWER_BYTES_MAX = 16_384
 SAMPLES_MAX = 256
+MET_SECONDS = 15.0
+"""How long an added endpoint counts as met: chance may pass it over in the next samples."""
 
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
-    """``samples``: connections per question. ``send``: written on each, as it stands (escapes as in YAML)."""
+    """``samples``: connections per question. ``send``: written on each, as it stands (escapes as in YAML).
+    ``additions_of``: ``options.Asking``."""
 
     samples: int = 20
     send: str = ""
     mark: str = "{address}"
     covers: tuple[str, ...] = ()
+    additions_of: tuple[str, ...] = ()
 
 
-class TcpCheck:
+class TcpCheck(Asking):
     """Observer of kind ``tcp``."""
 
     fencing = Fencing.SINGLE
@@ -48,6 +53,8 @@ class TcpCheck:
         ):
             raise ValueError(f"{spec.path}.mark: it tells no endpoint from another without {{address}} or {{endpoint}}")
         self.covers = self._options.covers
+        self._additions_of = of_services(self._options.additions_of, spec.path)
+        self._met: dict[tuple[str, Endpoint], float] = {}
 
     def replicas(self, slices: Iterable[EndpointSlice]) -> tuple[Replica, ...]:
         return replicas_of(self._where, slices)
@@ -66,6 +73,11 @@ class TcpCheck:
             for endpoint in question.endpoints
             if any(_holds(answer, filled(self._options.mark, endpoint, question.epoch).encode()) for answer in answers)
         ]
+        if question.kind == "routed":
+            now = asyncio.get_running_loop().time()
+            self._met = {key: at for key, at in self._met.items() if now - at < MET_SECONDS}
+            self._met |= {(replica.name, endpoint): now for endpoint in routed}
+            routed = [endpoint for endpoint in question.endpoints if (replica.name, endpoint) in self._met]
         routes = tuple(Route("tcp", "", 0, endpoint.protocol, (endpoint,)) for endpoint in routed)
         return Facts(replica.name, f"{self._options.samples} connections", routes=routes)
 

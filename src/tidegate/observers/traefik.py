@@ -30,6 +30,7 @@ class Traefik:
     """Observer of kind ``traefik``. A configuration may be built while its caches change: hence a double fence."""
 
     fencing = Fencing.DOUBLE
+    additions = "listed"
 
     def __init__(self, spec: Spec) -> None:
         self._where = spec.where

@@ -3,6 +3,7 @@
 One question to the coordinator, whatever the number of pods. A quorum LIST of the EndpointSlices comes first: it has to
 say what is asked already (every ready pod of the revision listed; or none). The epoch is written after that LIST, so
 whoever shows it has taken in what the LIST said, additions and removals (``docs/protocol.md``, the order of the fence).
+Whoever is no node and lists endpoints is asked for ``routed`` that it sends to each of them (``observers.addition``).
 ``unrouted`` asks besides for every endpoint of the revision that no dump has a route to it.
 """
 
@@ -24,9 +25,11 @@ from tidegate.kube.errors import KubeError
 from tidegate.model import endpointslice
 from tidegate.model.decode import Malformed
 from tidegate.model.endpoint import Endpoint
+from tidegate.model.endpointslice import EndpointSlice
 from tidegate.model.names import FENCE_PREFIX, SYSTEM_NAMESPACE
 from tidegate.model.pod import Pod
-from tidegate.observers.coordinator import Ask, View, ask_of
+from tidegate.observers.addition import Addition, Joining
+from tidegate.observers.coordinator import Ask, View, ask_of, fields_of
 from tidegate.observers.proxied import ProxiedCoordinator, is_installed
 from tidegate.release.record import Asked
 from tidegate.release.scene import Question
@@ -50,6 +53,8 @@ class Subject:
     namespace: str
     question: Question
     pods: tuple[Pod, ...]
+    others: tuple[Pod, ...] = ()
+    """Of the other revisions: who routes to any of them routes by this Service."""
 
     @property
     def service(self) -> str:
@@ -67,11 +72,11 @@ async def answer(client: KubeClient, subject: Subject, nonce: str, heard: Heard)
         return Asked("yes", at=_now())  # no pod, no route
     while True:
         try:
-            missing = await _unlike(client, subject)
+            missing, own = await _source(client, subject)
             if not missing:
                 if not await is_installed(client):
                     return await _settled(client, subject, heard)
-                found = await _follow(client, subject, nonce, heard)
+                found = await _follow(client, subject, await _ask(client, subject, own, nonce), heard)
                 if found is not None:
                     return found
                 continue
@@ -86,19 +91,38 @@ def _now() -> float:
 
 
 async def _unlike(client: KubeClient, subject: Subject) -> tuple[str, ...]:
-    """In what the EndpointSlices of the Service, all of them, are not as asked; a quorum LIST. Raises ``KubeError``."""
+    return (await _source(client, subject))[0]
+
+
+async def _source(client: KubeClient, subject: Subject) -> tuple[tuple[str, ...], tuple[EndpointSlice, ...]]:
+    """In what the EndpointSlices of the Service, all of them, are not as asked, and they themselves; a quorum LIST.
+    Raises ``KubeError``."""
     try:
         found = (await client.list(ENDPOINTSLICES, Selection(subject.namespace))).items
         slices = [endpointslice.decode(obj) for obj in found]
     except Malformed as error:
-        return (str(error),)
-    own = [one for one in slices if one.service == subject.question.service]
+        return (str(error),), ()
+    own = tuple(one for one in slices if one.service == subject.question.service)
     listed = {one.name: [entry for entry in listings(one, own) if entry.endpoint.is_ready] for one in subject.pods}
     if subject.question.kind == "routed":
-        return tuple(
-            f"svc/{subject.question.service} does not list pod/{name} yet" for name, at in listed.items() if not at
-        )
-    return tuple(f"{entries[0]}" for entries in listed.values() if entries)
+        why = f"svc/{subject.question.service} does not list"
+        return tuple(f"{why} pod/{name} yet" for name, at in listed.items() if not at), own
+    return tuple(f"{entries[0]}" for entries in listed.values() if entries), own
+
+
+def addition_of(subject: Subject, own: Iterable[EndpointSlice]) -> Addition:
+    """The pods asked about as the Service's slices (``own``) have them, and where everybody else of it is or was."""
+    pods: list[Joining] = []
+    slices = tuple(own)
+    for one in subject.pods:
+        entries = listings(one, slices)
+        endpoints = {at for entry in entries for at in entry.slice.endpoints_of(entry.endpoint)}
+        zone = next((entry.endpoint.zone for entry in entries if entry.endpoint.zone), "")
+        pods.append(Joining(f"pod/{one.name}", tuple(sorted(endpoints)), zone))
+    known = {at for joining in pods for at in joining.endpoints}
+    listed = {at for slice_ in slices for one in slice_.endpoints for at in slice_.endpoints_of(one)}
+    others = {*listed, *(at for one in subject.others for at in every_endpoint(one))} - known
+    return Addition(subject.service, tuple(pods), tuple(sorted(others)))
 
 
 async def _settled(client: KubeClient, subject: Subject, heard: Heard) -> Asked:
@@ -112,11 +136,10 @@ async def _settled(client: KubeClient, subject: Subject, heard: Heard) -> Asked:
     return Asked("assumed", at=_now(), seconds=SETTLE_SECONDS, assumed=(why,))
 
 
-async def _follow(client: KubeClient, subject: Subject, nonce: str, heard: Heard) -> Asked | None:
+async def _follow(client: KubeClient, subject: Subject, ask: Ask, heard: Heard) -> Asked | None:
     """The coordinator's word; None where the slices have changed meanwhile. Raises ``KubeError``."""
     began = _now()
     coordinator = ProxiedCoordinator(client)
-    ask = await _ask(client, subject, nonce)
     since, told = "", None
     try:
         while True:
@@ -140,25 +163,30 @@ async def _follow(client: KubeClient, subject: Subject, nonce: str, heard: Heard
     if await _unlike(client, subject):
         return None
     doubts = tuple(f"{one.node}: {one.detail}" for one in view.nodes if one.verdict != Verdict.CONFIRMED.value)
-    doubts = (*doubts, *(view.suspected if subject.question.kind == "unrouted" else ()))
+    doubts = (*doubts, *view.suspected)
     return Asked("assumed" if doubts else "yes", view.epoch, _now(), _now() - began, (), doubts)
 
 
-async def _ask(client: KubeClient, subject: Subject, nonce: str) -> Ask:
+async def _ask(client: KubeClient, subject: Subject, own: Iterable[EndpointSlice], nonce: str) -> Ask:
     """One question for all pods: the first stands for them where the coordinator looks at slices itself."""
     first = subject.pods[0]
     if subject.question.kind == "routed":
-        # Its pod is in the Service and is to stay there: asked for is the epoch, of a Service it is not in.
+        # Its pod is in the Service and is to stay there: asked for is the epoch, of a Service it is not in. That is all
+        # for nodes, who show it with every addition from before it; others may list a pod before they send to it.
         fences = (await client.list(SERVICES, Selection(SYSTEM_NAMESPACE))).items
         names = sorted(f"{SYSTEM_NAMESPACE}/{one['metadata']['name']}" for one in fences if _is_fence(one))
         endpoints: tuple[Endpoint, ...] = (NOWHERE,)
         services = tuple(names[:1]) or (f"{SYSTEM_NAMESPACE}/{FENCE_PREFIX}",)
         seen: tuple[str, ...] = ()
+        addition = fields_of(addition_of(subject, own))
     else:
         endpoints = tuple(sorted({at for one in subject.pods for at in every_endpoint(one)}))
         services = seen = (subject.service,)
+        addition = None
     ask = ask_of((first.uid, first.namespace, first.name), endpoints, Mode.LABEL)
-    return msgspec.structs.replace(ask, round=f"{subject.question.key}-{nonce}", services=services, seen=seen)
+    return msgspec.structs.replace(
+        ask, round=f"{subject.question.key}-{nonce}", services=services, seen=seen, addition=addition
+    )
 
 
 def _is_fence(obj: dict[str, object]) -> bool:
@@ -184,9 +212,9 @@ async def _forget(coordinator: ProxiedCoordinator, ask: Ask) -> None:
             await coordinator.acknowledge(msgspec.structs.replace(ask, done=True))
 
 
-def subject_of(namespace: str, question: Question, pods: Iterable[Pod]) -> Subject:
-    """Of pods that stay. ``routed`` is asked of those that are ready."""
+def subject_of(namespace: str, question: Question, pods: Iterable[Pod], others: Iterable[Pod] = ()) -> Subject:
+    """Of pods that stay. ``routed`` is asked of those that are ready; ``others`` are those of other revisions."""
     staying = [one for one in pods if not one.is_finished and one.ips]
     if question.kind == "routed":
         staying = [one for one in staying if one.is_ready and not one.is_terminating]
-    return Subject(namespace, question, tuple(staying))
+    return Subject(namespace, question, tuple(staying), tuple(one for one in others if one.ips))
