@@ -85,12 +85,12 @@ def test_what_is_read_by_ourselves_is_what_the_tools_print_in_a_network_namespac
     assert "1 skipped" in ran.stdout, ran.stdout
 
 
-@pytest.fixture(scope="module")
-def followed():
+@pytest.fixture(scope="module", params=[1, 1000])
+def followed(request):
     """One for all tests: what a test left has to be unlearned by the next. Each chain is long enough for it here that
-    its rules are known again."""
+    its rules are known again when they are read; or none is, and they are when they are heard of."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(nftmirror, "LONG_MIN", 1)
+        patched.setattr(nftmirror, "LONG_MIN", request.param)
         made = Followed(Generations())
         yield made
         made.close()

@@ -1,7 +1,7 @@
 """The rules of nftables, followed through every commit: only what concerns a question is read again for it.
 
 A node of 10,000 Services has 110,000 rules; to read them all takes seconds. So once every chain is read, and what it
-can lead to is kept (``_Ends``: not the rules). After that the kernel tells which chains and sets a commit touched, and
+can lead to is kept (``Ends``: not the rules). After that the kernel tells which chains and sets a commit touched, and
 these alone are read again. A question reads the chains on the way to what is asked about, and no others.
 
 What is kept may lead too far (a chain that was emptied still has its place in it), never too short: every chain that
@@ -10,8 +10,7 @@ is read adds to it, and a message that was missed or not understood empties the 
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,8 +22,18 @@ from typing import Protocol
 
 from tidegate.dataplane.facts import Facts, Unreadable
 from tidegate.dataplane.frontends import Asking, facts_of, is_fence
-from tidegate.dataplane.netlink import HEADER_BYTES, Malformed, Message, attributes, leading_texts, number, text
+from tidegate.dataplane.netlink import (
+    HEADER_BYTES,
+    Malformed,
+    Message,
+    attributes,
+    leading_texts,
+    messages,
+    number,
+    text,
+)
 from tidegate.dataplane.nftalike import lasting_digest
+from tidegate.dataplane.nftends import Ends, Named, SeenRules, id_of
 from tidegate.dataplane.nftrule import RawRule, rule_of
 from tidegate.dataplane.nftsets import KernelSet
 from tidegate.dataplane.nftspool import Spool
@@ -63,9 +72,7 @@ _TRANSLATING = b"nat\0"
 _FLAGS, _OWNED, _PERSISTS = 2, 2, 4
 _MADE = 0x600
 """NLM_F_CREATE, NLM_F_EXCL: of a chain that was made, or asked for where it was. Without them it got another name."""
-CALLERS_MAX = 64
-"""A chain that more chains jump to (the one that sets a mark) has no list of them."""
-CHAINS_KEPT_MAX = 1024
+CHAINS_KEPT_MAX = 2048
 """2 KiB each."""
 ASKED_NEXT_MAX = 768
 """Of so many chains that a commit touched each is kept as it was read: the next question is about them."""
@@ -74,9 +81,6 @@ LONG_MIN = 256
 HEAR_EVERY = 256
 WHOLE_TRIES = 2
 _PROBLEM, _ANYWHERE, _FENCE = 1, 2, 3
-_ID_BITS = (1 << 60) - 1
-_BUCKETS = 1024
-"""Two names of one id lead too far, not too short."""
 
 
 class Changed(Exception):
@@ -99,66 +103,6 @@ class Source(Protocol):
     def elements(self, family: int, table: str, name: str) -> bytes: ...
 
     def numbered(self, family: int, table: str, wanted: list[tuple[str, int]]) -> Iterator[tuple[str, bytes]]: ...
-
-
-def _id(name: str | bytes) -> int:
-    return hash(name) & _ID_BITS
-
-
-class _Ends:
-    """Chain or address -> the chains that lead there, by their ids. In arrays, for there are 100,000: 16 bytes each."""
-
-    def __init__(self) -> None:
-        self._callees = [array("Q") for _ in range(_BUCKETS)]
-        self._callers = [array("Q") for _ in range(_BUCKETS)]
-        self._many: dict[int, None] = {}
-
-    def add(self, callee: int, caller: int) -> None:
-        known = self.callers_of(callee)
-        if known is None or caller in known:
-            return
-        if len(known) >= CALLERS_MAX:
-            self._many[callee] = None
-            return
-        self._callees[callee % _BUCKETS].append(callee)
-        self._callers[callee % _BUCKETS].append(caller)
-
-    def callers_of(self, callee: int) -> list[int] | None:
-        """None for more than ``CALLERS_MAX``."""
-        if callee in self._many:
-            return None
-        callees, callers = self._callees[callee % _BUCKETS], self._callers[callee % _BUCKETS]
-        found: list[int] = []
-        at = -1
-        with suppress(ValueError):
-            while True:
-                at = callees.index(callee, at + 1)
-                found.append(callers[at])
-        return found
-
-    def leading_to(self, wanted: list[int]) -> set[int] | None:
-        """Everything from which one of ``wanted`` can be reached; None when that may be any chain."""
-        found = set(wanted)
-        waiting = list(wanted)
-        while waiting:
-            callers = self.callers_of(waiting.pop())
-            if callers is None:
-                return None
-            for caller in callers:
-                if caller not in found:
-                    found.add(caller)
-                    waiting.append(caller)
-        return found
-
-
-@dataclass(frozen=True, slots=True)
-class _Named(Container[str]):
-    """Names of chains, by their ids."""
-
-    ids: set[int]
-
-    def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and _id(name) in self.ids
 
 
 class _Chains(dict[str, Chain]):
@@ -201,7 +145,8 @@ class _TableMirror:
     dirty: dict[str, None] = field(default_factory=dict)
     rewriting: dict[str, tuple[int, ...]] = field(default_factory=dict)
     sets: SetStore = field(init=False)
-    _ends: _Ends = field(default_factory=_Ends)
+    _ends: Ends = field(default_factory=Ends)
+    _seen: SeenRules = field(default_factory=SeenRules)
     _users: dict[str, dict[str, None]] = field(default_factory=dict)
     _wirings: dict[int, Wiring] = field(default_factory=dict)
     _chains: dict[int, _Chains] = field(default_factory=dict)
@@ -222,8 +167,29 @@ class _TableMirror:
 
     def touch_chain(self, name: str) -> None:
         self.dirty[name] = None
+        self._forget_chain(name)
+
+    def _forget_chain(self, name: str) -> None:
         for chains in self._chains.values():
             chains.pop(name, None)
+
+    def hear_rule(self, chain: str, body: bytes) -> None:
+        """An NFT_MSG_NEWRULE. One that was seen in this chain before leads nowhere new: the chain is read when a
+        question comes by. Raises ``Malformed``."""
+        if chain in self.dirty:
+            return
+        digest = b"" if chain in self.rewriting or self._is_long(chain) else lasting_digest(rule_of(body).expressions)
+        if digest and self._seen.has(chain, digest):
+            self._forget_chain(chain)
+        else:
+            self.touch_chain(chain)
+
+    def lose_rule(self, chain: str) -> None:
+        """An NFT_MSG_DELRULE: what is left leads where it led."""
+        if chain in self.rewriting or self._is_long(chain):
+            self.touch_chain(chain)
+        else:
+            self._forget_chain(chain)
 
     def touch_set(self, name: str) -> None:
         """Its elements changed, or it is gone: so did every chain that looks it up."""
@@ -241,14 +207,15 @@ class _TableMirror:
         self.dirty.pop(chain, None)
 
     def _take(self, chain: str, rules: list[RawRule], is_asked_next: bool = False) -> None:
-        caller = _id(chain)
+        caller = id_of(chain)
         self.rewriting.pop(chain, None)
         if rules and not self._wirings:
             self._look_for_rewrites(chain, rules, 4)
+        digests = [lasting_digest(raw.expressions) for raw in rules]
         for family, wiring in self._wirings.items():
             self._look_for_rewrites(chain, rules, family)
             made = Chain(chain, hook=self.bases.get(chain, ""))
-            for raw, (steps, comment), is_known in self._understood(chain, rules, wiring):
+            for raw, (steps, comment), is_known in self._understood(chain, rules, digests, wiring):
                 rule = self._rule(raw, steps, comment)
                 if not rule.is_inert:
                     made.rules.append(rule)
@@ -256,17 +223,20 @@ class _TableMirror:
                     self._ends.add(end, caller)
             if is_asked_next:
                 self._chains[family].keep(made)
+        if not self._is_long(chain):
+            for digest in filter(None, digests):
+                self._seen.add(chain, digest)
 
     def _understood(
-        self, chain: str, rules: list[RawRule], wiring: Wiring
+        self, chain: str, rules: list[RawRule], digests: list[bytes], wiring: Wiring
     ) -> Iterator[tuple[RawRule, tuple[tuple[Step, ...], str], bool]]:
         """Each rule, its steps and its comment, and whether it has stood in this chain before: then what it leads to
         is kept already. kube-proxy writes its chain of all Services anew for each change of one."""
         is_long = len(rules) >= LONG_MIN
         key = chain, wiring.family
         known, kept = self._known.pop(key, {}), {}
-        for raw in rules:
-            name = lasting_digest(raw.expressions) if is_long else b""
+        for raw, digest in zip(rules, digests, strict=True):
+            name = digest if is_long else b""
             found = known.get(name)
             steps = wiring.steps_of(raw.expressions) if found is None else found
             if name:
@@ -274,6 +244,10 @@ class _TableMirror:
             yield raw, steps, found is not None
         if kept:
             self._known[key] = kept
+
+    def _is_long(self, chain: str) -> bool:
+        """Whether all its rules are read again with each of them: sooner done than to look at what is told of each."""
+        return any((chain, family) in self._known for family in self._wirings)
 
     def index_all(self, between: Callable[[], None]) -> None:
         """Read every chain, all in one dump. Raises ``Changed`` when that was torn. What commits touched since it was
@@ -351,9 +325,9 @@ class _TableMirror:
         if asking.endpoints is not None:
             given = dict.fromkeys(ip_address(one.address) for one in asking.endpoints)
             addresses = [one.packed for one in given if one.version == family]
-            wanted = [_PROBLEM, _ANYWHERE, _FENCE, *map(_id, addresses)]
+            wanted = [_PROBLEM, _ANYWHERE, _FENCE, *map(id_of, addresses)]
             found = self._ends.leading_to(wanted)
-            table.leading = None if found is None else _Named(found)
+            table.leading = None if found is None else Named(found)
         return table
 
     def untracked(self) -> list[Unreadable]:
@@ -385,7 +359,7 @@ def _ends_of(steps: tuple[Step, ...], family: int) -> Iterator[int]:
     for step in all_steps(steps):
         if isinstance(step, Verdict):
             if step.target:
-                yield _id(step.target)
+                yield id_of(step.target)
         elif isinstance(step, Dnat):
             for target in step.targets:
                 yield from _ends_at(target, family)
@@ -400,30 +374,7 @@ def _ends_at(target: Target, family: int) -> Iterator[int]:
     if is_fence(target, family):
         yield _FENCE
     for address in range(target.low, target.high + 1):
-        yield _id(address.to_bytes(4 if family == 4 else 16, "big"))
-
-
-def once_each_chain(data: bytes) -> bytes:
-    """The messages of a datagram less those that only say again, of the rule before in the same chain, that the chain
-    is another: kube-proxy of iptables takes 10,000 rules away and makes them again for each change of one Service."""
-    kept, place, whole, before, count = [], 0, len(data), b"", 0
-    while place + HEADER_BYTES <= whole:
-        length, kind = _LENGTH_AND_KIND.unpack_from(data, place)
-        body = place + HEADER_BYTES
-        if not HEADER_BYTES <= length <= whole - place:
-            break
-        if kind != SUBSYSTEM | NEW_RULE and kind != SUBSYSTEM | DEL_RULE:
-            before = b""
-        elif before and length >= HEADER_BYTES + count and data[body : body + count] == before:
-            place += length + 3 & ~3
-            continue
-        else:
-            led = leading_texts(data[body : place + length])
-            count = led[2] if led is not None else 0
-            before = data[body : body + count]
-        kept.append(data[place : place + (length + 3 & ~3)])
-        place += length + 3 & ~3
-    return b"".join(kept) + data[place:]
+        yield id_of(address.to_bytes(4 if family == 4 else 16, "big"))
 
 
 @dataclass(eq=False)
@@ -507,6 +458,30 @@ class Mirror:
             table.bases = own
         self._are_bases_known = True
 
+    def hear_all(self, data: bytes) -> None:
+        """The messages of one datagram (``hear``). Of rules of one chain that follow each other only what makes a
+        difference: kube-proxy of iptables takes 10,000 away and makes them again for each change of one Service."""
+        place, whole, before = 0, len(data), b""
+        table, chain = None, ""
+        while whole - place >= HEADER_BYTES:
+            length, kind = _LENGTH_AND_KIND.unpack_from(data, place)
+            body = place + HEADER_BYTES
+            if not HEADER_BYTES <= length <= whole - place:
+                break
+            is_rule = kind == SUBSYSTEM | NEW_RULE or kind == SUBSYSTEM | DEL_RULE
+            if is_rule and before and data.startswith(before, body, place + length):
+                if table is not None and kind == SUBSYSTEM | NEW_RULE:
+                    table.hear_rule(chain, data[body : place + length])
+            else:
+                [message] = messages(data[place : place + length])
+                self.hear(message)
+                led = leading_texts(message.body) if is_rule else None
+                before = b"" if led is None else message.body[: led[2]]
+                if led is not None:
+                    table, chain = self._tables.get((message.body[0], led[0])), led[1]
+            place += length + 3 & ~3
+        messages(data[place:])
+
     def hear(self, message: Message) -> None:
         """What the kernel says of a commit. Raises ``Malformed`` for what may mean anything: begin again."""
         kind = message.kind - SUBSYSTEM
@@ -527,13 +502,18 @@ class Mirror:
         table = self._tables.get(key)
         if table is None or kind in (NEW_TABLE, DEL_TABLE):
             raise Malformed(f"table {key[1]} came or went")
-        if kind in (NEW_RULE, DEL_RULE):
-            table.touch_chain(text(given, 2) if led is None else led[1])
+        if kind == NEW_RULE:
+            table.hear_rule(text(given, 2) if led is None else led[1], body)
+        elif kind == DEL_RULE:
+            table.lose_rule(text(given, 2) if led is None else led[1])
         elif kind in (NEW_CHAIN, DEL_CHAIN):
             name = text(given, 3)
             if kind == NEW_CHAIN and self.tells_renames and 4 not in given and not message.flags & _MADE:
                 raise Malformed(f"a chain is called {name} since: what jumps there is not told")
-            table.touch_chain(name)
+            if self.tells_renames and 4 not in given:
+                table.lose_rule(name)  # what is in it is told rule by rule
+            else:
+                table.touch_chain(name)
             if 4 in given or name in table.bases:
                 self._are_bases_known = False
         elif kind in (NEW_SET, DEL_SET, NEW_ELEMENT, DEL_ELEMENT):

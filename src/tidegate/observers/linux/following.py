@@ -130,8 +130,8 @@ class Followed:
 
     def _take_down(self, mirror: Mirror) -> None:
         if self._commits is not None:
-            for message in self._commits.heard():
-                mirror.hear(message)
+            for datagram in self._commits.heard():
+                mirror.hear_all(datagram)
 
     def _hear_until(self, mirror: Mirror, generation: int) -> None:
         self._take_down(mirror)

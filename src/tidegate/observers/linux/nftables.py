@@ -26,7 +26,7 @@ from tidegate.dataplane.netlink import (
     name_attribute,
     request,
 )
-from tidegate.dataplane.nftmirror import SUBSYSTEM, Changed, once_each_chain
+from tidegate.dataplane.nftmirror import SUBSYSTEM, Changed
 from tidegate.dataplane.nftsets import list_of
 
 _NETLINK_NETFILTER = 12
@@ -212,9 +212,9 @@ class Commits:
     def close(self) -> None:
         self._socket.close()
 
-    def heard(self) -> Iterator[Message]:
-        """What was told and not yet heard; of a chain's rules not each. Raises ``OSError`` (ENOBUFS: something is
-        lost), ``Malformed``."""
+    def heard(self) -> Iterator[bytes]:
+        """The datagrams that were told and not yet heard. Raises ``OSError`` (ENOBUFS: something is lost),
+        ``Malformed``."""
         while True:
             try:
                 data = self._socket.recv(CHUNK_BYTES)
@@ -222,4 +222,4 @@ class Commits:
                 return
             if len(data) < HEADER_BYTES:
                 raise Malformed("a message without a header")
-            yield from messages(once_each_chain(data))
+            yield data
