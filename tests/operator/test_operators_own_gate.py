@@ -10,33 +10,13 @@ from operator_stage import served
 from stage import NS, deployment
 from stage import play as play_on_stage
 
-from tidegate.agent.operator_objects import operator, webhook
-from tidegate.client.install import RESOURCES
+from tidegate.agent.manifests import Installation
+from tidegate.cli.parts import objects_of
+from tidegate.client.install import RESOURCES, offered
 from tidegate.kube.api import DEPLOYMENTS, NAMESPACES, PODS, Patch, Selection
-from tidegate.lab.config import Addon, Image
 from tidegate.model import pod as pod_noun
 from tidegate.model.names import DRAIN_RESULT, OPERATOR, SYSTEM_NAMESPACE
-from tidegate.rehearse.addons import TIDEGATE
-
-IMAGE = Addon(
-    "operator", images=(Image("tidegate/operator", "tidegate.operator.process:main"),), manifests=lambda _: []
-)
-
-
-def objects(server):
-    """As installed, but for what a lab has not: an image of its own, one network for all."""
-    for piece in (*operator("tidegate/operator:dev"), *webhook()):
-        one = copy.deepcopy(piece.manifest)
-        if one["kind"] == "Deployment":
-            spec = one["spec"]["template"]["spec"]
-            spec.pop("serviceAccountName")
-            spec.pop("volumes")
-            [container] = spec["containers"]
-            container.pop("command")
-            container.pop("volumeMounts")
-            container["env"].append({"name": "TIDEGATE_HOST", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}})
-            container["env"].append({"name": "TIDEGATE_SERVER", "value": server})
-        yield one
+from tidegate.rehearse.addons import OFFER, TIDEGATE
 
 
 async def rolled(stage):
@@ -58,8 +38,8 @@ OPERATORS = Selection(SYSTEM_NAMESPACE, "app.kubernetes.io/component=operator")
 def test_rolled_while_pods_are_created_every_pod_is_gated_and_the_operators_own_end_verified():
     async def story(stage):
         await served(stage)
-        for one in objects(stage.lab.config.addressing.server):
-            await stage.api.create(RESOURCES[one["kind"]], one, one["metadata"].get("namespace", ""))
+        for one in objects_of(Installation(""), ("operator", "webhook"), await offered(stage.client)):
+            await stage.client.apply(RESOURCES[one["kind"]], one)
         before = await rolled(stage)
         await stage.api.patch(NAMESPACES, NS, Patch({"metadata": {"labels": {"tidegate.dev/gate": "enabled"}}}))
         made, done, ends = [], asyncio.Event(), {}
@@ -93,4 +73,4 @@ def test_rolled_while_pods_are_created_every_pod_is_gated_and_the_operators_own_
         bare = [one.name for one in made if not one.is_gated]
         assert len(made) > 50 and bare == [], (len(made), bare)
 
-    play_on_stage(story, addons=(TIDEGATE, IMAGE), limit=900)
+    play_on_stage(story, addons=(TIDEGATE, OFFER), limit=900)
