@@ -220,6 +220,23 @@ def test_a_step_without_an_end_waits_until_it_is_promoted_and_each_promotion_cou
 
 
 @pytest.mark.parametrize("router", ROUTERS)
+def test_a_pod_that_falls_over_in_a_long_pause_is_waited_for_and_no_deadline_has_passed(router):
+    """argo-rollouts #3414: a pause that counted against the deadline."""
+    world = World(router=router, steps=((50, None),))
+    world.release("t2")
+    world.until(lambda: world.phase() == "paused")
+    world.play(2 * world.spec.progress_seconds)
+    world.pods("r2")[0].is_ill = True
+    for _ in range(10):
+        world.play(1)
+        assert world.phase() in ("progressing", "paused"), world.status.reason
+    world.pods("r2")[0].is_ill = False
+    world.until(lambda: world.phase() == "paused")
+    world.promote()
+    world.to_the_end()
+
+
+@pytest.mark.parametrize("router", ROUTERS)
 @pytest.mark.parametrize("seconds", (0, 5, 12, 20, 30))
 def test_promote_full_goes_straight_to_all_of_it(router, seconds):
     world = World(router=router, steps=((10, None), (25, None), (50, None)), analysis=(SUCCESS,))

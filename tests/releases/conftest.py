@@ -5,5 +5,5 @@ import sys
 from pathlib import Path
 
 TESTS = Path(__file__).parents[1]
-for folder in ("agent", "scenarios", "releases", "cli"):
+for folder in ("agent", "scenarios", "releases", "cli", "operator"):
     sys.path.insert(0, str(TESTS / folder))
