@@ -181,3 +181,4 @@ def test_rolling_goes_by_readiness_so_there_the_pods_own_readiness_gate_is_what_
     processes any longer would bring no request back to them."""
     lost, _, status, _ = released(tmp_path, monkeypatch, spec)
     assert status.phase == "done" and (not lost) is is_lossless
+

@@ -54,7 +54,7 @@ class Subject:
     question: Question
     pods: tuple[Pod, ...]
     others: tuple[Pod, ...] = ()
-    """Of the other revisions: who routes to any of them routes by this Service."""
+    """Those that the Service had before: who routes to any of them routes by this Service."""
 
     @property
     def service(self) -> str:
@@ -121,7 +121,9 @@ def addition_of(subject: Subject, own: Iterable[EndpointSlice]) -> Addition:
         pods.append(Joining(f"pod/{one.name}", tuple(sorted(endpoints)), zone))
     known = {at for joining in pods for at in joining.endpoints}
     listed = {at for slice_ in slices for one in slice_.endpoints for at in slice_.endpoints_of(one)}
-    others = {*listed, *(at for one in subject.others for at in every_endpoint(one))} - known
+    ports = {(port.number, port.protocol) for slice_ in slices for port in slice_.ports}
+    before = {Endpoint(ip, *port) for one in subject.others for ip in one.ips for port in ports}
+    others = {*listed, *before} - known
     return Addition(subject.service, tuple(pods), tuple(sorted(others)))
 
 
@@ -213,7 +215,7 @@ async def _forget(coordinator: ProxiedCoordinator, ask: Ask) -> None:
 
 
 def subject_of(namespace: str, question: Question, pods: Iterable[Pod], others: Iterable[Pod] = ()) -> Subject:
-    """Of pods that stay. ``routed`` is asked of those that are ready; ``others`` are those of other revisions."""
+    """Of pods that stay. ``routed`` is asked of those that are ready; ``others``: whom the Service had before."""
     staying = [one for one in pods if not one.is_finished and one.ips]
     if question.kind == "routed":
         staying = [one for one in staying if one.is_ready and not one.is_terminating]

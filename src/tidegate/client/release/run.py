@@ -102,6 +102,7 @@ class Engine:
             decision = Decision((), status)
         decision = listed(sight.scene, self._explained(decision), self.endings.was_ready)
         self._forget_rounds(decision.status.round)
+        self._forget_drains(decision)
         entry = await self._remember(entry, decision)
         sight.entry = entry
         self.heard(Turn(sight, decision))
@@ -258,7 +259,11 @@ class Engine:
             # A cache is behind: a pod that came up just before the flip would not be asked about.
             sight = await look(self._ground.client, sight.entry, vtime.now().timestamp(), {})
         pods = sight.pods_of.get(question.revision, [])
-        others = [one for key, found in sorted(sight.pods_of.items()) if key != question.revision for one in found]
+        # A Service that a release made beside the user's own has had no others: a proxy may list it only once a route
+        # names it, and goes on listing the pods of the other.
+        is_main = question.service == sight.entry.spec.service
+        before = [found for key, found in sorted(sight.pods_of.items()) if is_main and key != question.revision]
+        others = [one for found in before for one in found]
         subject = asking.subject_of(sight.entry.namespace, question, pods, others)
         self._asked[question.key] = await asking.answer(self._ground.client, subject, self._nonce, heard)
 
@@ -283,6 +288,13 @@ class Engine:
         for key, task in list(self._beside.items()):
             if key.startswith(f"{Act.ASK.name}/") and not key.endswith(f"/{number}"):
                 task.cancel()
+
+    def _forget_drains(self, decision: Decision) -> None:
+        """A drain of ours whose pods are to be let go holds them no longer."""
+        let_go = [one.subject for one in decision.steps if one.act is Act.LET_GO]
+        for revision in let_go:
+            if f"{Act.DRAIN.name}/{revision}" in self._beside:
+                self._beside[f"{Act.DRAIN.name}/{revision}"].cancel()
 
     @staticmethod
     def _key(step: Step) -> str:
