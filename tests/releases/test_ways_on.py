@@ -7,7 +7,8 @@ import asyncio
 import msgspec
 import pytest
 from scene import play
-from stage import NS, deployment
+from stage import NS, deployment, other_node
+from test_killed_midway import killed
 from troupe import SPECS, ask_for, at_rest, at_work, engine, serving
 
 from tidegate.kube.api import DEPLOYMENTS, Deletion
@@ -48,3 +49,42 @@ def test_a_deployment_that_is_gone_halts_and_resume_goes_on_once_it_is_back(stra
         assert await serving(stage) == {"v2"}
 
     play(story, limit=900)
+
+
+@pytest.mark.parametrize("is_same_engine", [True, False])
+def test_who_lets_pods_go_unverified_after_all_waits_for_no_drain_that_was_begun(is_same_engine):
+    """A drain by label has cut a pod, and a node is silent: `ungated: proceed` is the way out, and is told."""
+
+    async def story(stage):
+        async with engine(stage, SPECS["rolling"]) as (made, book):
+            running = asyncio.create_task(made.run(600))
+            while not (held := [one for one in await stage.pods() if is_let_go(one)]):
+                await asyncio.sleep(0.1)
+            name = held[0]["metadata"]["name"]
+            node = await other_node(stage, name)
+            stage.fault("proxy-freeze", node, 10000)
+            await asyncio.sleep(3)
+            if is_same_engine:
+                await ask_for(book, ungated="proceed")
+                await stage.gone(name, 30)
+                stage.fault("clear", node)
+                status = await running
+            else:
+                made.leave = killed
+                running.cancel()
+        if not is_same_engine:
+            await ask_for(book, ungated="proceed")
+            async with at_work(stage, "echo", "engine-2") as made:
+                running = asyncio.create_task(made.run(600))
+                await stage.gone(name, 30)
+                stage.fault("clear", node)
+                status = await running
+        assert status.phase == "done", status.reason
+        assert f"pod/{name} ended ungated: it had no gate, so nobody waited" in status.unverified
+        assert not [one for one in await stage.pods() if is_let_go(one)]
+
+    play(story, deployment(gate=False), limit=1200)
+
+
+def is_let_go(pod):
+    return "deletionTimestamp" not in pod["metadata"] and not pod["metadata"].get("ownerReferences")

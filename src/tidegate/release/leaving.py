@@ -63,7 +63,7 @@ def _ending(scene: Scene, decision: Decision, edition: Edition) -> Iterator[Memb
 def _ended_by(step: Step, edition: Edition) -> Iterator[Member]:
     if step.act is Act.SCALE and step.subject == edition.revision and (step.count or 0) < len(edition.staying):
         yield from edition.members
-    elif step.act is Act.DRAIN:
+    elif step.act in (Act.DRAIN, Act.LET_GO):
         yield from (one for one in edition.members if one.name in step.pods)
 
 

@@ -23,6 +23,7 @@ class Act(Enum):
 
     GATE = "put the gate into the running revision's template, in place"
     DRAIN = "drain pods by label, replacement first"
+    LET_GO = "end pods whose drain by label was begun, as they are"
     SET_TEMPLATE = "give the Deployment the new template"
     HOLD = "pause the Deployment"
     CONTINUE = "resume the Deployment"
@@ -74,8 +75,8 @@ class Step:
                 what = "weigh " + ", ".join(
                     f"{name} {weight} %" for name, weight in sorted((self.weights or {}).items())
                 )
-            case Act.DRAIN | Act.MARK:
-                what = f"{self.act.name.lower()} {', '.join(self.pods)}"
+            case Act.DRAIN | Act.MARK | Act.LET_GO:
+                what = f"{self.act.name.lower().replace('_', ' ')} {', '.join(self.pods)}"
             case _:
                 what = f"{self.act.name.lower().replace('_', ' ')} {self.subject}"
         return f"{what}: {self.reason}"

@@ -46,6 +46,7 @@ class Member:
     ``connections``: what is in flight at it, None where that is not known (unknown is not idle). ``ending`` is how its
     drain ended, as written on it (``verified``, ``timed-out: node-3``, ...). ``problem``: why its containers do not
     run. ``cost`` is its deletion cost. ``is_probed``: it bears the activity probe of the release, where that has one.
+    ``is_let_go``: its owner has let go of it, for a drain by label that has not come to its end; it has no gate.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Member:
     problem: str = ""
     cost: int = 0
     is_probed: bool = True
+    is_let_go: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,12 +36,22 @@ def decide(scene: Scene) -> Decision:
     if half is not None:  # whatever is asked for now: its Deployment is paused, and nobody else would end that
         why = f"deployment/{half.deployment} is paused, half of it with the gate: that is brought to its end first"
         return go(aimed, Step(Act.GATE, half.revision, why), phase=Phase(aimed.status.phase))
-    decision = STRATEGIES[scene.spec.strategy](aimed)
+    decision = _let_go(aimed, STRATEGIES[scene.spec.strategy](aimed))
     status = _recorded(aimed, decision.status)
     # Told at the end, whatever was agreed to: who lets pods go unverified is not told that they were.
     ended = tuple(sorted({*status.unverified, *unverified(aimed)}))
     status = msgspec.structs.replace(status, unverified=ended)
     return Decision(decision.steps, msgspec.structs.replace(status, generation=scene.generation))
+
+
+def _let_go(scene: Scene, decision: Decision) -> Decision:
+    """Who lets pods without a gate go unverified waits for no drain of them that was begun before that was said."""
+    if scene.spec.ungated != "proceed" or decision.status.phase in (Phase.PAUSED.value, Phase.HALTED.value):
+        return decision
+    pods = {one.revision: tuple(pod.name for pod in one.members if pod.is_let_go) for one in scene.editions}
+    why = "without a gate, and drained by label until `ungated: proceed` was asked for: others stand in for them"
+    steps = [Step(Act.LET_GO, revision, why, pods=names) for revision, names in pods.items() if names]
+    return Decision((*decision.steps, *steps), decision.status)
 
 
 def _named(scene: Scene, status: Status) -> Status:

@@ -15,6 +15,7 @@ from tidegate.client.release import family_acts, rainbow_acts, routers
 from tidegate.client.release.family import deployments_of, replicasets_of
 from tidegate.client.release.gate import gate_in_place, gating_of
 from tidegate.client.release.ground import Failed, Ground, check_kept
+from tidegate.client.release.let_go import let_go
 from tidegate.client.release.look import Sight
 from tidegate.drain.gating import CannotBeGated
 from tidegate.engine.act import Step as Change
@@ -138,6 +139,7 @@ PERFORMERS: Mapping[Act, Performer] = {
     Act.CONTINUE: _continue,
     Act.GATE: _gate,
     Act.DRAIN: _drain,
+    Act.LET_GO: let_go,
     Act.CREATE: family_acts.create,
     Act.SCALE: family_acts.scale,
     Act.LABEL: family_acts.label,
@@ -148,5 +150,5 @@ PERFORMERS: Mapping[Act, Performer] = {
     Act.MARK: rainbow_acts.mark,
     Act.WEIGH: routers.weigh,
 }
-BACKGROUND = frozenset({Act.DRAIN, Act.ASK, Act.MEASURE})
+BACKGROUND = frozenset({Act.DRAIN, Act.LET_GO, Act.ASK, Act.MEASURE})
 """Steps that take long: they run beside the engine, one of each kind and subject at a time."""

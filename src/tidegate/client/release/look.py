@@ -295,6 +295,7 @@ def _member(sight: Sight, name: str, one: Pod, obj: JsonObject) -> Member:
         ending=str(result) if result is not None else "",
         problem=problem_of(obj),
         cost=int(cost) if cost.lstrip("-").isdigit() else 0,
+        is_let_go=not controller_uid(obj) and not one.is_terminating and not one.is_gated,
     )
 
 
