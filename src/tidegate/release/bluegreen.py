@@ -315,7 +315,8 @@ def _joined(flip: _Flip, goal: Edition) -> Iterator[Decision]:
     question = Question("routed", goal.revision, flip.main.name, flip.scene.status.round)
     if not _is_settled(flip.scene, question):
         reason = _waiting(flip.scene, [question])
-        yield go(flip.scene, _ask(question), phase=flip.phase, reason=reason)
+        why = f"svc/{flip.main.name} drops the others when all say so"
+        yield go(flip.scene, Step(Act.ASK, question.service, why, question=question), phase=flip.phase, reason=reason)
 
 
 def _retarget(flip: _Flip, edition: Edition, why: str, step: int) -> Decision:
