@@ -351,6 +351,20 @@ def test_pods_without_a_gate_are_drained_by_label_before_they_go(router, golden)
 
 
 @pytest.mark.parametrize("router", ROUTERS)
+def test_a_canary_whose_pods_have_no_gate_gets_no_traffic(router):
+    """Whatever stripped it (a policy, a webhook): its pods could not be drained (peers S50)."""
+    world = World(router=router)
+    world.release("t2")
+    world.until(lambda: world.pods("r2"))
+    for pod in world.pods("r2"):
+        pod.is_gated = False
+    world.until(lambda: world.phase() == "halted")
+    assert "have no gate: no traffic" in world.status.reason and not world.served.get(("router", "r2"))
+    world.play(30)
+    assert world.status.weight == 0 and world.wrong == []
+
+
+@pytest.mark.parametrize("router", ROUTERS)
 def test_a_bad_revision_is_released_away_from(router):
     world = World(router=router)
     for pod in world.pods("r1"):

@@ -54,6 +54,7 @@ OBJECTS = {
         (INGRESSROUTES, "echo", {"entryPoints": ["web"], "routes": [RULE]}),
     ],
 }
+STICKY = {"weighted": {**WEIGHTED["weighted"], "sticky": {"cookie": {"name": "lb"}}}}
 
 
 class Shop:
@@ -63,12 +64,22 @@ class Shop:
         self.host, self.lost, self.versions = host, [], collections.Counter()
 
     async def request(self, header=""):
+        """Status and version."""
+        status, version, _ = await self.session(header)
+        return status, version
+
+    async def session(self, header=""):
+        """Status, version, and the cookie that was given, as a header to send ("" for none)."""
         reader, writer = await asyncio.open_connection(self.host, NODE_PORT)
         try:
             writer.write(f"GET / HTTP/1.1\r\nhost: {HOST}\r\nconnection: close\r\n{header}\r\n".encode())
             head, _, body = (await reader.read()).partition(b"\r\n\r\n")
             status = head.split(b" ", 2)[1].decode() if b" " in head else "nothing"
-            return status, json.loads(body)["version"] if status == "200" else ""
+            given = [
+                line.split(";")[0] for line in head.decode().split("\r\n") if line.lower().startswith("set-cookie:")
+            ]
+            cookie = f"cookie:{given[0].partition(':')[2]}\r\n" if given else ""
+            return status, json.loads(body)["version"] if status == "200" else "", cookie
         finally:
             writer.close()
 
@@ -232,5 +243,41 @@ def test_a_header_leads_to_the_canary_alone_and_an_abort_puts_the_route_back(use
             assert (await api.get(HTTPROUTES, "echo", NS))["spec"] == before
             with pytest.raises(ApiError):
                 await api.get(DEPLOYMENTS, "echo-r2", NS)
+
+    asyncio.run(story())
+
+
+async def kept_by(shop, cookie):
+    """Who answers a client that comes with this cookie, twenty times."""
+    return {(await shop.request(cookie))[1] for _ in range(20)}
+
+
+@pytest.mark.parametrize("end", ["done", "aborted"])
+def test_a_cookie_keeps_a_client_as_long_as_its_revision_has_a_share_and_no_longer(user, monkeypatch, end):
+    """Session affinity over changing weights (peers S40). Of Traefik 3.7.15: a weight of 0 is no way for a cookie."""
+    monkeypatch.setitem(OBJECTS, "traefik", [(TRAEFIKSERVICES, "echo", STICKY), OBJECTS["traefik"][1]])
+    steps = (CanaryStep(25, None), CanaryStep(75, None))
+    spec = Spec("echo", "canary", images=V2, canary=Canary("echo", steps, "traefik", "echo"))
+
+    async def story():
+        async with site(user, "traefik") as (api, shop), shop.open():
+            _, _, old = await shop.session()
+            book = ConfigMapBook(api, NS, "echo")
+            await book.begin(spec)
+            async with at_work(Ours(api), "echo") as made:
+                await rests(made, book, "paused")
+                given = {version: cookie for _, version, cookie in [await shop.session() for _ in range(20)]}
+                assert old and given["v1"] == old != given["v2"]
+                assert (await kept_by(shop, old), await kept_by(shop, given["v2"])) == ({"v1"}, {"v2"}), "25 %"
+                await ask_for(book, promoted=1)
+                await rests(made, book, "paused")
+                assert (await kept_by(shop, old), await kept_by(shop, given["v2"])) == ({"v1"}, {"v2"}), "75 %"
+                await ask_for(book, **({"promoted": 2} if end == "done" else {"wish": "abort"}))
+                await rests(made, book, end)
+                left = {"v2"} if end == "done" else {"v1"}
+                assert (await kept_by(shop, old), await kept_by(shop, given["v2"])) == (left, left)
+                await asyncio.sleep(1.0)  # realtime: the clients go on a while without the pods that have ended
+            assert shop.lost == []
+            assert (await api.get(TRAEFIKSERVICES, "echo", NS))["spec"] == STICKY
 
     asyncio.run(story())
