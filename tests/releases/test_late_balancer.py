@@ -14,6 +14,8 @@ from tests.observers.fake_clouds import ARN, AWS, FakeAws, credentials
 from troupe import SPECS, at_rest, engine
 
 from tidegate import vtime
+from tidegate.client.release.book import ConfigMapBook
+from tidegate.client.release.command import plan_release
 from tidegate.kube import wire
 from tidegate.kube.api import ENDPOINTSLICES, PODS, Patch, Selection
 from tidegate.kube.errors import KubeError
@@ -87,15 +89,20 @@ async def balanced(stage):
                 await one
 
 
+def observed(tmp_path, monkeypatch, observer):
+    """Options of a lab whose coordinator asks ``observer``."""
+    credentials(monkeypatch)
+    if observer is None:
+        return {}
+    file = tmp_path / "observers.yaml"
+    file.write_text(yaml.safe_dump({"observers": [observer]}))
+    return {"addon_options": (("observers", str(file)),)}
+
+
 def released(tmp_path, monkeypatch, spec, observer=OBSERVER):
     """(requests lost by the load balancer, seconds from the first new pod's readiness to the first old one's end, the
     status at the end, what it waited for)."""
-    credentials(monkeypatch)
-    options = {}
-    if observer is not None:
-        file = tmp_path / "observers.yaml"
-        file.write_text(yaml.safe_dump({"observers": [observer]}))
-        options["addon_options"] = (("observers", str(file)),)
+    options = observed(tmp_path, monkeypatch, observer)
 
     async def story(stage):
         async with balanced(stage) as seen:
@@ -182,3 +189,22 @@ def test_rolling_goes_by_readiness_so_there_the_pods_own_readiness_gate_is_what_
     lost, _, status, _ = released(tmp_path, monkeypatch, spec)
     assert status.phase == "done" and (not lost) is is_lossless
 
+
+@pytest.mark.parametrize(
+    ("spec", "way_out"),
+    [
+        (SPECS["rolling"], "readiness gate"), (SPECS["bluegreen"], "--together"),
+        (SPECS["rainbow"], "canary by the ratio"),
+        (SPECS["canary"], ""), (TOGETHER, ""), (with_readiness_gate(), ""),
+    ],
+    ids=["rolling", "bluegreen", "rainbow", "canary", "together", "readiness gate"],
+)  # fmt: skip
+def test_the_plan_says_where_a_strategy_does_not_wait_for_it(tmp_path, monkeypatch, spec, way_out):
+    async def story(stage):
+        vtime.hosted()[AWS] = FakeAws("HTTP").exchange
+        plan = await plan_release(stage.client, ConfigMapBook(stage.client, NS, "echo"), NS, spec)
+        assert not plan.refusals
+        return [note for note in plan.notes if note.startswith("aws/web may send to new pods of svc/echo late: ")]
+
+    found = play(story, deployment(grace=300), limit=300, **observed(tmp_path, monkeypatch, OBSERVER))
+    assert (len(found) == 1 and way_out in found[0]) if way_out else not found

@@ -458,10 +458,10 @@ class Coordinator:
         await self._externals.ask_all_now()
         return True
 
-    def status(self, routers: Iterable[dict[str, object]] = ()) -> bytes:
+    def status(self, routers: Iterable[dict[str, object]] = (), services: Iterable[str] = ()) -> bytes:
         """``{"instance", "holding", "drains", "observers", "routers", "nodes"}``: what keeps each drain waiting, by
-        name; who is asked beside the nodes; ``routers`` as given (``Suspicion.of_services``); nodes that stand, or are
-        vouched for (``Excuses.status``)."""
+        name; who is asked beside the nodes; ``routers`` of ``services`` (``Suspicion.of_services``); nodes that stand,
+        or are vouched for (``Excuses.status``)."""
         drains = []
         for flight in self.flights:
             view = self._view(flight, False)
@@ -487,7 +487,7 @@ class Coordinator:
             )  # fmt: skip
         answer = {
             "instance": self._instance, "holding": self.lease.is_held, "drains": drains,
-            "observers": self._externals.status(), "routers": list(routers),
+            "observers": self._externals.status(services), "routers": list(routers),
             "nodes": self._excuses.status(self._canvass.readings),
         }  # fmt: skip
         return msgspec.json.encode(answer)
@@ -499,7 +499,7 @@ class Coordinator:
         if request.path == STATUS_PATH and request.method == "GET":
             services = tuple(request.params("service"))[:SERVICES_MAX]
             routers = await self._suspicion.of_services(services, self._externals.covers) if services else []
-            return whole(200, self.status(routers))
+            return whole(200, self.status(routers, services))
         if request.path != ACKNOWLEDGE_PATH or request.method != "POST":
             return _refusal(404, f"{request.method} {request.path} is not asked here")
         if not self.lease.is_held:

@@ -417,9 +417,10 @@ class Externals:
         standings = (one for book in self._books.values() for one in book.standings.values())
         return any(one.wants_epoch(self.latest) for one in standings)
 
-    def status(self) -> list[dict[str, object]]:
-        """Every replica as ``/v1/status`` lists it: its name, kind, policy, and why it does not answer ("" or a
-        sentence)."""
+    def status(self, services: Iterable[str] = ()) -> list[dict[str, object]]:
+        """Every replica as ``/v1/status`` lists it: its name, kind, policy, why it does not answer ("" or a sentence),
+        and which of ``services`` (namespace/name) have pods that are registered with it and sent to later."""
+        asked_about = tuple(services)
         return [
             {
                 "name": name,
@@ -427,9 +428,16 @@ class Externals:
                 "policy": "required" if asked.configured.terms.is_required else "advisory",
                 "address": asked.replica.address,
                 "problem": reading.failure if (reading := self.readings.get(name)) is not None else "",
+                "registers": [one for one in asked_about if self._registers(asked, one)],
             }
             for name, asked in self._asked.items()
         ]
+
+    def _registers(self, asked: Asked, service: str) -> bool:
+        observer = asked.configured.observer
+        if asked.replica.name == NOBODY or not getattr(observer, "registers_late", False):
+            return False
+        return isinstance(observer, Selective) and observer.concerns(asked.replica, self._objects_of((service,)))
 
 
 def services_of(flight: Flight) -> tuple[str, ...]:

@@ -52,6 +52,7 @@ class AwsTargetGroups:
 
     fencing = Fencing.SINGLE
     additions = "listed"
+    registers_late = True
     poll_seconds = cloud.POLL_SECONDS
 
     def __init__(self, spec: Spec) -> None:

@@ -83,7 +83,8 @@ class Observer(Protocol):
     """One observer, of whatever kind. It may have ``poll_seconds``: the least time from an answer to the next question,
     where twice a second is too much for it. ``additions``: how it tells of pods that were added. ``listed``: its answer
     has all that it routes to, and says what is withheld. ``asked``: by a question of its own (kind ``routed``). Without
-    it: as of removals, by its epoch alone, or a settle time. ``listing_lags``: ``Terms``."""
+    it: as of removals, by its epoch alone, or a settle time. ``listing_lags``: ``Terms``. ``registers_late``: pods are
+    registered with it one by one, and it checks each before it sends there."""
 
     fencing: Fencing
     covers: tuple[str, ...]

@@ -47,6 +47,7 @@ class GcpGroups:
 
     fencing = Fencing.SINGLE
     additions = "listed"
+    registers_late = True
     poll_seconds = cloud.POLL_SECONDS
 
     def __init__(self, spec: Spec) -> None:

@@ -16,6 +16,7 @@ import msgspec
 from tidegate import vtime
 from tidegate.client.options import Identity
 from tidegate.client.prepare.scene import template_labels
+from tidegate.client.release import late
 from tidegate.client.release.activity import Work
 from tidegate.client.release.book import AskableBook, Book, ConfigMapBook, Entry
 from tidegate.client.release.endings import Endings
@@ -107,7 +108,9 @@ async def plan_release(
     seen = foresee(sight.scene)
     if seen.phase == Phase.HALTED.value and not any(one.step for one in seen.moments):
         return ReleasePlan(namespace, spec, sight, seen, (seen.reason,))
-    return ReleasePlan(namespace, spec, sight, seen, (), tuple(_notes(sight)))
+    services = [spec.service] if spec.service else _selecting(sight.services.values(), sight.deployment or {}, "")
+    found = [*_notes(sight), *await late.notes(client, sight, services)]
+    return ReleasePlan(namespace, spec, sight, seen, (), tuple(found))
 
 
 async def services_of(client: KubeClient, about: About, by: str = REVISION_LABEL) -> list[str]:
