@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import signal
 import sys
 from dataclasses import asdict
 from typing import Any
@@ -74,12 +75,17 @@ def main() -> int:
     if unknown:
         parser.error(f"no benchmark {', '.join(unknown)}; there are {', '.join(known)}")
     asked = [one for name in given.names or NAMES for one in GROUPS.get(name, (name,))]
-    missed = [
-        f"{name}: {one.name}"
-        for name in asked
-        for one in measure(name, given.runs, given.drains, given.rules)
-        if one.is_met is False
-    ]
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as a Ctrl-C: labs and processes end with us
+    try:
+        missed = [
+            f"{name}: {one.name}"
+            for name in asked
+            for one in measure(name, given.runs, given.drains, given.rules)
+            if one.is_met is False
+        ]
+    except KeyboardInterrupt:  # every lab and process of ours has ended on its way here
+        print("interrupted", file=sys.stderr)
+        return 130
     for one in missed:
         print(f"missed: {one}")
     return 1 if missed else 0

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,7 +48,11 @@ def tidegate(*arguments: str, seconds: float = 120.0, **environment: str) -> sub
 @contextlib.contextmanager
 def lab(name: str, *options: str) -> Iterator[BenchLab]:
     """A lab booted by ``tidegate lab up``; taken down at the end. Raises ``RuntimeError`` with its words."""
-    done = tidegate("lab", "up", "--detach", "--lab", name, *options, seconds=UP_SECONDS)
+    try:
+        done = tidegate("lab", "up", "--detach", "--lab", name, *options, seconds=UP_SECONDS)
+    except BaseException:  # Ctrl-C while it boots: it may be up by now, detached
+        boot.stop(name)
+        raise
     if done.returncode:
         raise RuntimeError(done.stderr.strip())
     try:
@@ -58,6 +63,11 @@ def lab(name: str, *options: str) -> Iterator[BenchLab]:
         yield BenchLab(folder, record)
     finally:
         boot.stop(name)
+
+
+def bound() -> Callable[[], None]:
+    """For a process that we start (``preexec_fn``): it is killed when we end, however we do."""
+    return functools.partial(processes.die_with_parent, os.getpid())
 
 
 def rss_mib(pid: int) -> float:

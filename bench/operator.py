@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 
 from bench.figures import Figure, below
-from bench.ground import ROOT, cpu_seconds, rss_mib
+from bench.ground import ROOT, bound, cpu_seconds, rss_mib
 
 RELEASES, SPACES = 10_000, 100
 BURST, STEP = 1_000, 7
@@ -88,8 +88,9 @@ def _running(command: list[str], env: dict[str, str], core: int) -> Iterator[sub
     """A process on one core of its own, ended on leaving."""
     cores = sorted(os.sched_getaffinity(0))
     process = subprocess.Popen(
-        command, cwd=ROOT, env={**os.environ, **env}, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
+        command, cwd=ROOT, env={**os.environ, **env}, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        preexec_fn=bound(),
+    )  # fmt: skip
     os.sched_setaffinity(process.pid, {cores[core % len(cores)]})
     try:
         yield process

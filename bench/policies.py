@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench.figures import Figure, at_least, at_most, below, counted, holds
-from bench.ground import ROOT, BenchLab, lab
+from bench.ground import ROOT, BenchLab, bound, lab
 from bench.verbs_ground import Scene, ended
 from bench.verbs_objects import Object, deployment, service
 
@@ -75,7 +75,7 @@ class Stall(Scene):
         pipe = asyncio.subprocess.PIPE
         env = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'src'}"}
         process = await asyncio.create_subprocess_exec(
-            *command, stdin=pipe, stdout=pipe, stderr=pipe, cwd=ROOT, env=env
+            *command, stdin=pipe, stdout=pipe, stderr=pipe, cwd=ROOT, env=env, preexec_fn=bound()
         )
         assert process.stdin is not None and process.stdout is not None
         load = Load()

@@ -1,9 +1,23 @@
 """Releases, line by line of what they must show: the installed command, real sockets, requests throughout.
 
-Every strategy through every story on a lab of three nodes, each in a namespace of its own; the flip of a blue/green
-held against 10,000 new connections; rainbow with WebSocket clients that stay; the operator, killed. A figure is what
-the clients, kubectl or the command said, never the engine's own word alone. Loopback addresses here,
-``releases_kernel`` is the same on real netfilter.
+``stories``: every strategy through every story by the command line, on a lab of three nodes, each in a namespace of its
+own. ``flip``, ``large``: the flip of a blue/green held against 10,000 new connections. ``rainbow``, ``six``: WebSocket
+clients that stay. ``operator``: Release objects, kept by two operators to which much happens. A figure is what the
+clients, kubectl or the command said, never the engine's own word alone; none may be lost. Loopback addresses here,
+``releases_kernel`` is the same on real netfilter (the webhook's story apart).
+
+``TIDEGATE_BENCH_LINES=stories,operator`` plays some lines, ``TIDEGATE_BENCH_STORIES=rolling+autoscaled`` the stories
+with these words in their names: of ``stories`` "STRATEGY, STORY", of ``operator`` "operator, STORY". The stories:
+
+- good to good; first release of pods without a gate; good to bad, aborted; bad, then good; rolled back
+- superseded midway: a third version is asked for while the second comes
+- scaled, autoscaled midway: half as many pods again, by hand or by a HorizontalPodAutoscaler
+- a node drained midway: ``kubectl drain``
+- a bad API for a while: half of all requests answered 429, 409, 500 or 503 from before the release until midway
+- killed three times, resumed: the command, with SIGKILL
+- operator, killed three times midway: the leader each time; another one has to take over
+- operator, leader stood still and another asked to stop: SIGSTOP past its Lease, SIGCONT, SIGTERM to the next
+- operator, the webhook down: pods come without a gate, are listed by ``tidegate status``, and released over
 """
 
 from __future__ import annotations

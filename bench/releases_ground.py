@@ -10,17 +10,19 @@ import asyncio
 import contextlib
 import json
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from bench.figures import Figure, at_most, counted
 from bench.ground import BenchLab
 from bench.verbs_ground import SETTLE_SECONDS, Done, Scene, ended
-from bench.verbs_objects import Object, deployment, service
+from bench.verbs_objects import Object, autoscaler, deployment, service
 from bench.witness_load import Traffic, Way, traffic
 from tidegate import vtime
+from tidegate.lab.faults import Fault
 from tidegate.rehearse.loadspec import LoadSpec
 from tidegate.rehearse.real import RealStage
 from tidegate.rehearse.samples import NEW, Sample
@@ -65,12 +67,18 @@ class Play(Scene):
         self.strategy = strategy
         self.wrong: list[str] = []
         self.traffic = Traffic()
+        self.load_share = 1.0
+        """Of the usual rate of requests: less where several are played at once."""
+        self.labels: dict[str, str] = {}
+        """Of the namespace."""
 
     # --- objects ---
 
     async def put(self, made: Object, seconds: float = 90.0, **spec: Any) -> None:
         """The namespace, the workload, its Service; until all pods serve."""
         await self.kubectl("create", "namespace", self.namespace)
+        for key, value in self.labels.items():
+            await self.kubectl("label", "namespace", self.namespace, f"{key}={value}")
         await self.apply(made, service("web", {"app": "web"}, **spec))
         await self.ready("app=web", made["spec"]["replicas"], seconds)
 
@@ -102,6 +110,11 @@ class Play(Scene):
     async def start_release(self, version: str) -> asyncio.subprocess.Process:
         return await self.start(*self.words(version))
 
+    async def ask(self, version: str) -> Callable[[], Awaitable[Any]]:
+        """Ask for it, however that is done here; what is given back waits for its end."""
+        process = await self.start_release(version)
+        return lambda: self.expect(process, f"start {version}")
+
     async def expect(self, process: asyncio.subprocess.Process, what: str, code: int = 0) -> Done:
         """The command to its end; another exit code is wrong, and what it said stands beside it."""
         done = await ended(process, seconds=COMMAND_SECONDS)
@@ -122,14 +135,33 @@ class Play(Scene):
         done = await self.tidegate("release", "status", "deploy/web", "-o", "json")
         return done.document if done.out else {"phase": "", "reason": done.err, "revisions": [], "questions": []}
 
+    # --- what happens beside it ---
+
+    async def bad_api(self, seconds: float, share: float) -> None:
+        """Whoever asks the API server by HTTP is answered with errors, so often and so long."""
+        await self.stage.fault(Fault("api-errors", "", seconds, share))
+
+    async def autoscaled(self, most: int) -> None:
+        """An autoscaler of the workload that wants ``most`` pods, also where two revisions share the load (it counts
+        the pods of both: the selector is the Deployment's); it looks first 15 s from now."""
+        await self.apply(autoscaler("web", 100 * 3 * most, most))
+
+    async def scaled_at(self) -> tuple[float, int]:
+        """When the autoscaler has changed something, as clients have it (0 for never), and how many pods it wants."""
+        status = (await self.get("hpa", "web")).get("status") or {}
+        at = status.get("lastScaleTime")
+        return (datetime.fromisoformat(at).timestamp() if at else 0.0), int(status.get("desiredReplicas") or 0)
+
     # --- requests ---
 
     async def ways(self) -> tuple[Way, ...]:
         ip, port, node_port = await self.address("web")
         sources = self.stage.sources
-        ways = [Way("cluster-ip", ip, port, sources, NEW_PER_SECOND, KEPT_PER_SECOND)]
+        share, where = self.load_share, self.namespace
+        new, kept = share * NEW_PER_SECOND, share * KEPT_PER_SECOND
+        ways = [Way(f"{where}-cluster-ip", ip, port, sources, new, kept)]
         if node_port:
-            ways.append(Way("node-port", sources[0].address, node_port, sources, PORT_PER_SECOND))
+            ways.append(Way(f"{where}-node-port", sources[0].address, node_port, sources, share * PORT_PER_SECOND))
         return tuple(ways)
 
     @contextlib.asynccontextmanager
@@ -189,6 +221,10 @@ def span(samples: Sequence[Sample], since: float, until: float) -> Iterator[Samp
     return (one for one in samples if one.lane == NEW and since <= one.started_at < until)
 
 
-def web(replicas: int = PODS, *, gated: bool = True) -> Object:
+def web(replicas: int = PODS, *, gated: bool = True, startup_seconds: float = 0.3) -> Object:
     """The workload: without a gate its pods end at once when told to."""
-    return deployment("web", {"app": "web"}, replicas, version="v1", gated=gated)
+    made = deployment("web", {"app": "web"}, replicas, version="v1", gated=gated)
+    made["spec"]["template"]["spec"]["containers"][0]["env"] = [
+        {"name": "STARTUP_SECONDS", "value": str(startup_seconds)}
+    ]
+    return made

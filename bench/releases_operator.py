@@ -1,145 +1,244 @@
-"""Releases as objects: ``tidegate operator`` carries them out, and is killed on the way.
+"""Releases as objects: ``tidegate operator`` carries them out, and much happens to it on the way.
 
-Two operators stand side by side as their Deployment has them, here as processes beside the lab (a lab has no image of
-theirs). The one that leads is killed with SIGKILL once the release is under way; the other has to take over.
+Each story is played by all four strategies at once, each in a namespace of its own under requests of its own, kept by
+the same two operators: an autoscaler at work, the leader killed three times, the leader standing still past its Lease
+(and going on later, with another one leading) and asked to stop, an API server in trouble, the webhook down.
+``TIDEGATE_BENCH_STORIES`` names words of a story: ``operator+killed``.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 import os
-import sys
-from collections.abc import AsyncIterator
-from pathlib import Path
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from bench import releases_stories
 from bench.figures import Figure, holds
-from bench.ground import ROOT, BenchLab
-from bench.releases_ground import COMMAND_SECONDS, IMAGE, Play, web
+from bench.ground import BenchLab
+from bench.releases_ground import COMMAND_SECONDS, IMAGE, PODS, Play, Told, web
+from bench.releases_operators import (
+    Operators,
+    call_webhook,
+    forget_webhook,
+    lead_webhook_to,
+    operators,
+)
+from bench.verbs_objects import Object
+from tidegate.model.names import GATE, GATE_ON
 from tidegate.rehearse.real import RealStage
 from tidegate.release.spec import STRATEGIES
 
-LEASE = "tidegate-operator"
-SYSTEM = "tidegate-system"
-PORTS = (18491, 18492)
-UNDER_WAY_SECONDS = 2.0
-SECTIONS: dict[str, dict[str, Any]] = {
+SECTIONS: dict[str, Object] = {
     "rolling": {},
     "bluegreen": {"service": "web"},
     "canary": {"service": "web", "steps": [{"weight": 50, "pauseSeconds": 2}, {"weight": 100}]},
     "rainbow": {"service": "web", "idleSeconds": 2, "retireSeconds": 2},
 }
-
-
-class Operators:
-    """Processes by the name under which they lead."""
-
-    def __init__(self, ground: BenchLab, log: Path) -> None:
-        self._ground = ground
-        self._log = log
-        self._made = 0
-        self._running: dict[str, tuple[asyncio.subprocess.Process, int]] = {}
-
-    async def start(self, port: int) -> None:
-        self._made += 1
-        name = f"operator-{self._made}"
-        env = {
-            "TIDEGATE_SERVER": self._ground.record.server, "TIDEGATE_POD": name, "TIDEGATE_HOST": "127.0.0.1",
-            "TIDEGATE_HEALTH_PORT": str(port), "TIDEGATE_METRICS_PORT": str(port),
-        }  # fmt: skip
-        with self._log.open("ab") as log:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "tidegate", "operator", cwd=ROOT, env={**os.environ, **env}, stderr=log
-            )
-        self._running[name] = (process, port)
-
-    async def kill(self, name: str) -> None:
-        """SIGKILL; another one takes its place, as a Deployment's would, and waits for the Lease."""
-        process, port = self._running.pop(name)
-        process.kill()
-        await process.wait()
-        await self.start(port)
-
-    async def stop(self) -> None:
-        for process, _ in self._running.values():
-            with contextlib.suppress(ProcessLookupError):
-                process.terminate()
-        await asyncio.gather(*(process.wait() for process, _ in self._running.values()))
-
-
-@contextlib.asynccontextmanager
-async def operators(ground: BenchLab, stage: RealStage) -> AsyncIterator[Operators]:
-    """The kinds of ``tidegate install``, and two operators."""
-    play = Play(ground, stage, SYSTEM)
-    printed = await play.expect(await play.start("install", "--print", "--only", "crds", "--image", "none"), "install")
-    if play.wrong:
-        raise RuntimeError(play.wrong[0])
-    await play.kubectl("apply", "-f", "-", stdin=printed.out)
-    made = Operators(ground, Path(stage.scratch) / "operators.log")
-    try:
-        for port in PORTS:
-            await made.start(port)
-        yield made
-    finally:
-        await made.stop()
+LOAD_SHARE = 1 / len(STRATEGIES)
+UNDER_WAY_SECONDS = 1.0
+KILLS = 3
+QUICK_SECONDS = 0.3
+SLOW_SECONDS = {"rolling": 9.0, "bluegreen": 20.0, "canary": 6.0, "rainbow": 20.0}
+"""Pods that take so long to start: a release is still under way when two Leases have run out. Blue/green has all of
+its pods come at once."""
+NOBODY_LISTENS = 18499
+ASK_SECONDS = 60.0
 
 
 class Kept(Play):
-    """A namespace whose Release an operator keeps."""
+    """A namespace whose Release an operator keeps: what is asked for is asked by an object."""
 
-    async def leader(self) -> str:
-        async with asyncio.timeout(60):
-            while True:
-                found = await self.kubectl("-n", SYSTEM, "get", "lease", LEASE, "--ignore-not-found", "-o", "json")
-                if found and (holder := json.loads(found)["spec"].get("holderIdentity")):
-                    return str(holder)
-                await asyncio.sleep(0.3)
+    def __init__(self, lab: BenchLab, stage: RealStage, namespace: str, strategy: str) -> None:
+        super().__init__(lab, stage, namespace, strategy)
+        self.load_share = LOAD_SHARE
+        self.is_asked, self.is_over = asyncio.Event(), False
+        self.is_set, self.webhook_is_down = asyncio.Event(), asyncio.Event()
 
-    async def ask(self, version: str) -> None:
-        spec: dict[str, Any] = {"workload": "web", "strategy": self.strategy, "images": {"echo": IMAGE.format(version)}}
+    async def ask(self, version: str) -> Callable[[], Awaitable[None]]:
+        """Apply the Release."""
+        spec: Object = {"workload": "web", "strategy": self.strategy, "images": {"echo": IMAGE.format(version)}}
         spec |= {self.strategy: SECTIONS[self.strategy]} if SECTIONS[self.strategy] else {}
-        await self.apply(
-            {"apiVersion": "tidegate.dev/v1alpha1", "kind": "Release", "metadata": {"name": "web"}, "spec": spec}
-        )
+        made = {"apiVersion": "tidegate.dev/v1alpha1", "kind": "Release", "metadata": {"name": "web"}, "spec": spec}
+        await self.insist(lambda: self.apply(made))
+        self.is_asked.set()
+        return self.complete
 
-    async def complete(self, generation: int) -> None:
-        """Until the condition is about what was asked for last."""
+    async def complete(self) -> None:
+        """``kubectl wait``, which looks at the generation too; begun anew where the API server ended it."""
         async with asyncio.timeout(COMMAND_SECONDS):
+            while not self.is_over:
+                try:
+                    await self.kubectl("wait", "releases.tidegate.dev/web", "--for=condition=Complete", "--timeout=60s")
+                    self.is_over = True
+                except RuntimeError:
+                    await asyncio.sleep(0.5)
+
+    async def insist(self, work: Callable[[], Awaitable[object]]) -> None:
+        """As a person does where the API server is in trouble: once more."""
+        async with asyncio.timeout(ASK_SECONDS):
             while True:
-                found = (await self.get("releases.tidegate.dev", "web")).get("status", {})
-                said = {one["type"]: one for one in found.get("conditions", ())}
-                one = said.get("Complete", {})
-                if one.get("status") == "True" and one.get("observedGeneration", 0) >= generation:
+                try:
+                    await work()
                     return
-                await asyncio.sleep(0.3)
+                except RuntimeError:
+                    await asyncio.sleep(0.5)
+
+    async def remove(self) -> None:
+        words = ("delete", "releases.tidegate.dev", "web", "--ignore-not-found", "--timeout=60s")
+        await self.insist(lambda: self.kubectl(*words))
+        await self.insist(super().remove)
+
+
+PerPlay = Callable[[Any], Awaitable[None]]
+Beside = Callable[[Operators, Sequence[Kept]], Coroutine[Any, Any, None]]
+
+
+async def _good(play: Kept) -> None:
+    carried = await play.ask("v2")
+    await carried()
+    await play.answered_by("v2")
+
+
+async def _ungated(play: Kept) -> None:
+    """Pods come without a gate while the webhook is down, and are told of; the release goes over all of them."""
+    before = await _without_gate(play)
+    if before:
+        play.wrong.append(f"the webhook was there, and gave {before} no gate")
+    play.is_set.set()
+    await play.webhook_is_down.wait()
+    await play.kubectl("scale", "deployment/web", f"--replicas={PODS + 2}")
+    await play.ready("app=web", PODS + 2, 60.0)
+    listed = await _without_gate(play)
+    if len(listed) != 2:
+        play.wrong.append(f"two pods came without a gate, and `tidegate status` lists {listed}")
+    await _good(play)
+
+
+async def _without_gate(play: Kept) -> list[str]:
+    """As ``tidegate status`` lists them."""
+    document = (await play.tidegate("status", "deploy/web", "-o", "json")).document
+    return [pod for one in document["workloads"] for entry in one.get("without_gate", ()) for pod in entry["pods"]]
+
+
+# --- what happens beside them ---
+
+
+async def _nothing(both: Operators, plays: Sequence[Kept]) -> None:
+    del both, plays
+
+
+async def _killed(both: Operators, plays: Sequence[Kept]) -> None:
+    await asyncio.gather(*(play.is_asked.wait() for play in plays))
+    for _ in range(KILLS):
+        leader = await both.leader()
+        await asyncio.sleep(UNDER_WAY_SECONDS)
+        _expect_under_way(plays, f"{leader} was killed")
+        await both.kill(leader)
+        await both.leader(other_than=leader)
+
+
+async def _led_by_others(both: Operators, plays: Sequence[Kept]) -> None:
+    """It stands still past its Lease, and goes on when another one leads; then that one is asked to stop."""
+    await asyncio.gather(*(play.is_asked.wait() for play in plays))
+    first = await both.leader()
+    await asyncio.sleep(UNDER_WAY_SECONDS)
+    both.freeze(first)
+    _expect_under_way(plays, f"{first} stood still")
+    try:
+        second = await both.leader(other_than=first)
+    finally:
+        both.thaw(first)
+    await asyncio.sleep(UNDER_WAY_SECONDS)
+    if await both.leader() != second:
+        both.wrong.append(f"{first} took the Lease back from {second}")
+    if not any(line["message"] == "not leading any more" for line in both.said(first)):
+        both.wrong.append(f"{first} went on, and did not notice that {second} leads")
+    await both.ask_to_stop(second)
+    await both.leader(other_than=second)
+
+
+async def _webhook_down(both: Operators, plays: Sequence[Kept]) -> None:
+    await asyncio.gather(*(play.is_set.wait() for play in plays))
+    await lead_webhook_to(both, NOBODY_LISTENS)
+    for play in plays:
+        play.webhook_is_down.set()
+
+
+def _expect_under_way(plays: Sequence[Kept], what: str) -> None:
+    for play in plays:
+        if play.is_over:
+            play.wrong.append(f"was over when {what}")
+
+
+# --- stories ---
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """``per_play``: what is asked for in each namespace; ``beside``: what happens to the operators meanwhile."""
+
+    name: str
+    per_play: PerPlay = _good
+    beside: Beside = _nothing
+    is_gated: bool = True
+    """Whether the pods have their gate from their template."""
+    is_slow: bool = False
+    """Whether pods take their time to start."""
+
+
+AUTOSCALED = Story("operator, autoscaled midway", releases_stories.autoscaled)
+KILLED = Story("operator, killed three times midway", beside=_killed, is_slow=True)
+LED = Story("operator, leader stood still and another asked to stop", beside=_led_by_others, is_slow=True)
+BAD_API = Story("operator, a bad API for a while", releases_stories.bad_api)
+UNGATED = Story("operator, the webhook down", _ungated, _webhook_down, is_gated=False)
 
 
 async def kept(ground: BenchLab, stage: RealStage) -> list[Figure]:
-    """Each strategy: good to good, the leader killed on the way."""
-    found: list[Figure] = []
-    wrong: list[str] = []
+    """Each story by each strategy."""
+    only = os.environ.get("TIDEGATE_BENCH_STORIES", "")
+    stories = [AUTOSCALED, KILLED, LED, BAD_API]
+    if ground.record.network != "kernel":  # from inside its network an API server does not reach a process beside it
+        stories.append(UNGATED)
+    found: list[Told] = []
     async with operators(ground, stage) as both:
-        for strategy in STRATEGIES:
-            play = Kept(ground, stage, f"operator-{strategy}", strategy)
-            await play.put(web(), type="NodePort")
-            leader = await play.leader()
-            began = asyncio.get_running_loop().time()
-            async with play.requests():
-                await play.ask("v2")
-                await asyncio.sleep(UNDER_WAY_SECONDS)
-                await both.kill(leader)
-                await play.complete(1)
-                await play.answered_by("v2")
-                after = await play.leader()
-            told = play.judged(f"operator killed midway, {strategy}", asyncio.get_running_loop().time() - began)
-            if after == leader:
-                play.wrong.append(f"{leader} leads still")
-            wrong += [f"{strategy}: {text}" for text in play.wrong]
-            print(f"  {told.name}: {len(told.lost)} lost of {told.sent:,}, {told.seconds:.0f} s", flush=True)
-            found.append(told.figure)
-            await play.kubectl("delete", "releases.tidegate.dev", "web", "--timeout=60s")
-            await play.remove()
-    title = "operator killed: the other one carries on, and then the new version alone answers"
-    return [*found, holds(title, not wrong, "; ".join(wrong)[:500])]
+        for story in stories:
+            if all(word in story.name for word in only.split("+")):
+                found += await _played(both, story)
+    wrong = [f"{one.name}: {text}" for one in found for text in one.wrong] + both.wrong
+    title = f"operator, all {len(found)}: Releases come to their end, and then the new version alone answers"
+    return [*(one.figure for one in found), *([holds(title, not wrong, "; ".join(wrong)[:600])] if found else [])]
+
+
+async def _played(both: Operators, story: Story) -> list[Told]:
+    """One story by all strategies at once."""
+    word = "-".join(story.name.replace(",", "").split()[1:3])
+    plays = [Kept(both.lab, both.stage, f"{word}-{strategy}", strategy) for strategy in STRATEGIES]
+    if not story.is_gated:
+        await call_webhook(both)
+        for play in plays:
+            play.labels = {GATE: GATE_ON}
+    beside = asyncio.create_task(story.beside(both, plays))
+    playing = [releases_stories.told(play, story.name, story.per_play, _workload(story, play)) for play in plays]
+    found: list[Told] = []
+    try:
+        found = list(await asyncio.gather(*playing))
+        async with asyncio.timeout(ASK_SECONDS):
+            await beside
+    except (RuntimeError, OSError, TimeoutError) as error:
+        both.wrong.append(f"{story.name}: {error!r}")
+    finally:
+        beside.cancel()
+        if not story.is_gated:
+            await forget_webhook(both)
+    for one in found:
+        print(f"  {one.name}: {len(one.lost)} lost of {one.sent:,}, {one.seconds:.0f} s", flush=True)
+        for text in [*one.wrong, *one.lost[:5]]:
+            print(f"    {text}", flush=True)
+    return found
+
+
+def _workload(story: Story, play: Kept) -> Object:
+    seconds = SLOW_SECONDS[play.strategy] if story.is_slow else QUICK_SECONDS
+    return web(gated=story.is_gated, startup_seconds=seconds)

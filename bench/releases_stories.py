@@ -8,14 +8,19 @@ from collections.abc import Awaitable, Callable
 
 from bench.figures import Figure, holds
 from bench.ground import BenchLab
-from bench.releases_ground import BAD, PODS, Play, Told, web
+from bench.releases_ground import BAD, PODS, Play, Told, now, web
 from bench.verbs_ground import ended
+from bench.verbs_objects import Object
 from tidegate.rehearse.real import RealStage
 from tidegate.release.spec import STRATEGIES
 
 Story = Callable[[Play], Awaitable[None]]
 MIDWAY_SECONDS = 3.0
 """From the command's start: it has planned by then, and new pods come."""
+AUTOSCALER_SECONDS = 15.0
+"""From its making to its first look, as a kube-controller-manager has it (--horizontal-pod-autoscaler-sync-period)."""
+BAD_API_SECONDS, BAD_API_SHARE = 12.0, 0.5
+"""Many turns of an engine, of which one is half a second."""
 KILLS = (1.5, 2.5, 4.0)
 NODE = "node-2"
 PROGRESS_SECONDS = 6
@@ -54,30 +59,56 @@ async def rollback(play: Play) -> None:
 
 async def superseded(play: Play) -> None:
     """A third version is asked for while the second is under way; the first command carries both."""
-    first = await play.start_release("v2")
+    first = await play.ask("v2")
     await asyncio.sleep(MIDWAY_SECONDS)
-    second = await play.start_release("v3")
-    await asyncio.gather(play.expect(first, "start v2"), play.expect(second, "start v3"))
+    second = await play.ask("v3")
+    await asyncio.gather(first(), second())
     await play.answered_by("v3")
 
 
 async def scaled(play: Play) -> None:
-    process = await play.start_release("v2")
+    carried = await play.ask("v2")
     await asyncio.sleep(MIDWAY_SECONDS)
     await play.kubectl("scale", "deployment/web", f"--replicas={PODS + 2}")
-    await play.expect(process, "start v2")
+    await carried()
     await play.answered_by("v2")
 
 
 async def drained(play: Play) -> None:
     """``kubectl drain`` of a node, as an administrator does it: its pods are evicted all at once."""
-    process = await play.start_release("v2")
+    carried = await play.ask("v2")
     await asyncio.sleep(MIDWAY_SECONDS)
     try:
         await play.kubectl("drain", NODE, "--pod-selector", "app=web", "--ignore-daemonsets", "--timeout=100s")
-        await play.expect(process, "start v2")
+        await carried()
     finally:
         await play.kubectl("uncordon", NODE)
+    await play.answered_by("v2")
+
+
+async def autoscaled(play: Play) -> None:
+    """An autoscaler is at work, and raises the workload by half while the release is under way."""
+    await play.autoscaled(PODS + 2)
+    await asyncio.sleep(AUTOSCALER_SECONDS - MIDWAY_SECONDS)
+    began = now()
+    carried = await play.ask("v2")
+    await carried()
+    over = now()
+    at, wanted = await play.scaled_at()
+    if not began - 1 <= at <= over or wanted != PODS + 2:
+        play.wrong.append(f"the autoscaler wanted {wanted} pods {at - began:.0f} s after the beginning, not midway")
+    await play.answered_by("v2")
+
+
+async def bad_api(play: Play) -> None:
+    """The API server answers half of what it is asked with 429, 409, 500 or 503, from before the release until midway;
+    of what it calls a time-out it has done half."""
+    loop = asyncio.get_running_loop()
+    await play.bad_api(BAD_API_SECONDS, BAD_API_SHARE)
+    over = loop.time() + BAD_API_SECONDS
+    carried = await play.ask("v2")
+    await carried()
+    await asyncio.sleep(max(0.0, over - loop.time()))  # a machine of its own may be done before
     await play.answered_by("v2")
 
 
@@ -105,17 +136,19 @@ STORIES: tuple[tuple[str, Story], ...] = (
     ("superseded midway", superseded),
     ("scaled midway", scaled),
     ("a node drained midway", drained),
+    ("autoscaled midway", autoscaled),
+    ("a bad API for a while", bad_api),
     ("killed three times, resumed", killed),
 )
 UNGATED = "first release of pods without a gate"
 
 
-async def told(play: Play, name: str, story: Story) -> Told:
-    """One story in a namespace of its own."""
+async def told(play: Play, name: str, story: Story, made: Object) -> Told:
+    """One story of the workload ``made``, in a namespace of its own."""
     loop = asyncio.get_running_loop()
     began = loop.time()
     try:
-        await play.put(web(gated=name != UNGATED), type="NodePort")
+        await play.put(made, type="NodePort")
         began = loop.time()
         async with play.requests():
             await story(play)
@@ -133,7 +166,8 @@ async def show(lab: BenchLab, stage: RealStage, only: str = "") -> list[Figure]:
         for number, (name, story) in enumerate(STORIES):
             if not all(word in f"{strategy}, {name}" for word in only.split("+")):
                 continue
-            one = await told(Play(lab, stage, f"{strategy}-{number}", strategy), name, story)
+            play = Play(lab, stage, f"{strategy}-{number}", strategy)
+            one = await told(play, name, story, web(gated=name != UNGATED))
             print(f"  {one.name}: {len(one.lost)} lost of {one.sent:,}, {one.seconds:.0f} s", flush=True)
             for text in [*one.wrong, *one.lost[:5]]:
                 print(f"    {text}", flush=True)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.ground import ROOT, BenchLab
+from bench.ground import ROOT, BenchLab, bound
 
 KUBECTL = shutil.which("kubectl", path=os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", ""))))
 READ_SECONDS = 10.0
@@ -176,7 +176,9 @@ async def ended(process: asyncio.subprocess.Process, stdin: str = "", seconds: f
 
 async def _spawn(command: tuple[str, ...], env: dict[str, str]) -> asyncio.subprocess.Process:
     pipe = asyncio.subprocess.PIPE
-    return await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, stderr=pipe, cwd=ROOT, env=env)
+    return await asyncio.create_subprocess_exec(
+        *command, stdin=pipe, stdout=pipe, stderr=pipe, cwd=ROOT, env=env, preexec_fn=bound()
+    )
 
 
 def _is_ready(obj: dict[str, Any]) -> bool:

@@ -61,6 +61,23 @@ def budget(name: str, labels: dict[str, str], least: int) -> Object:
     }
 
 
+def autoscaler(name: str, load: int, most: int) -> Object:
+    """One of the Deployment ``name``: a pod for each 100 of what its annotation says is there in all (docs/lab.md), and
+    ``most`` of them at most."""
+    target = {"type": "AverageValue", "averageValue": "100"}
+    return {
+        "apiVersion": "autoscaling/v2",
+        "kind": "HorizontalPodAutoscaler",
+        "metadata": {"name": name, "annotations": {"lab.tidegate.dev/load": str(load)}},
+        "spec": {
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": name},
+            "minReplicas": 2,
+            "maxReplicas": most,
+            "metrics": [{"type": "Pods", "pods": {"metric": {"name": "load"}, "target": target}}],
+        },
+    }
+
+
 def policy(name: str, labels: dict[str, str]) -> Object:
     return {
         "apiVersion": "networking.k8s.io/v1",
