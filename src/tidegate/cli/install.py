@@ -61,7 +61,7 @@ class Networks(click.ParamType):  # type: ignore[type-arg]
 @click.command(short_help="Install Tidegate on your own cluster, or print what that is.")
 @click.option("--print", "is_print", is_flag=True, help="Print it as YAML with its reasons, and change nothing.")
 @click.option("--only", type=Parts(), default=PARTS, help=_ONLY)
-@click.option("--image", default="", help="The image of all that runs: none is published.")
+@click.option("--image", default="", help="The image of all that runs: none is published; a lab has its own.")
 @click.option("--operator-image", default="", help="Of operator and coordinator.  [as --image]")
 @click.option("--pod-cidr", type=Networks(), default=(), help="Pods' networks, where Node objects do not have them.")
 @click.option("--gate", type=Reference("deploy", "sts", "ds"), default=None, help="Print a workload's gate as a patch.")
@@ -80,8 +80,8 @@ def install(**given: Any) -> None:
     manager `tidegate`) and waited for. Run again it changes nothing, or goes on where it was interrupted. No pod of
     yours gets a gate by it until its namespace, or itself, is labelled tidegate.dev/gate=enabled.
 
-    No image is published: build one (Dockerfile, docs/operating.md) and name it. With --print nothing is asked of a
-    cluster and nothing is changed; --gate reads one workload and prints the patch that gives it the gate.
+    No image is published: build one (Dockerfile, docs/operating.md) and name it; a lab has its own. With --print nothing
+    is asked of a cluster and nothing is changed; --gate reads one workload and prints the patch that gives it the gate.
 
     \b
     tidegate install --image registry.example/tidegate:1 --dry-run
