@@ -80,8 +80,8 @@ def install(**given: Any) -> None:
     manager `tidegate`) and waited for. Run again it changes nothing, or goes on where it was interrupted. No pod of
     yours gets a gate by it until its namespace, or itself, is labelled tidegate.dev/gate=enabled.
 
-    No image is published: build one (Dockerfile, docs/operating.md) and name it; a lab has its own. With --print nothing
-    is asked of a cluster and nothing is changed; --gate reads one workload and prints the patch that gives it the gate.
+    No image is published: build one (Dockerfile, docs/operating.md) and name it; a lab has its own. With --print
+    nothing is asked of a cluster and nothing is changed; --gate reads one workload and prints its gate as a patch.
 
     \b
     tidegate install --image registry.example/tidegate:1 --dry-run
