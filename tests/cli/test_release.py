@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import shlex
 
@@ -233,6 +234,41 @@ def test_who_does_not_wait_and_who_leaves_early(terminal, golden):
         return told
 
     golden("cli/release-waiting.txt", play(story))
+
+
+@pytest.mark.parametrize("output", ["table", "json"])
+def test_the_live_view_shows_whatever_changes_until_nobody_looks(terminal, capsys, output):
+    """Each screen once; and who keeps a drain is named while it goes on."""
+
+    async def story(stage):
+        await terminal.run(f"start deploy/echo {V2} --no-wait")
+        capsys.readouterr()
+        stage.fault("proxy-freeze", "node-2", 8)
+        watching = asyncio.create_task(terminal.run(f"status deploy/echo -w -o {output}"))
+        await asyncio.sleep(1)
+        assert await terminal.run("resume deploy/echo") == 0
+        await asyncio.sleep(2)
+        assert not watching.done()
+        await interrupted(watching)
+        said = capsys.readouterr().out
+        found = said.splitlines() if output == "json" else said.split("\n\n")
+        screens = [one for one in found if not one.startswith("deploy/echo released")]  # what `resume` said
+        assert len(screens) > 2 and all(one != other for one, other in itertools.pairwise(screens))
+        if output == "json":
+            shown = [json.loads(one) for one in screens]
+            assert [shown[0]["phase"], shown[-1]["phase"]] == ["pending", "done"]
+            assert any(
+                "node-2: shows fence" in one
+                for each in shown
+                for drain in each["drains"]
+                for one in drain["stragglers"]
+            )
+            return
+        assert "nobody is at work on it" in screens[0]
+        assert any("draining pod/echo-" in one and ": node-2: shows fence" in one for one in screens), said
+        assert "rolling  done" in said
+
+    play(story)
 
 
 def test_ctrl_c_leaves_what_was_begun_and_gives_the_lease_back(terminal, capsys):

@@ -191,12 +191,18 @@ async def watched(cluster: Cluster, namespace: str, workload: str, given: dict[s
     from tidegate.cli.release_book import opened
     from tidegate.client.release.command import About, sight_of
     from tidegate.client.release.document import document
+    from tidegate.client.release.keeping import keeping_of
     from tidegate.kube.connect import open_cluster
 
     about = About(namespace, workload)
     async with open_cluster(cluster, is_patient=True) as client:
         book = await opened(client, about)
-        shown = document(await sight_of(client, book, about))
+
+        async def looked() -> dict[str, Any]:
+            sight = await sight_of(client, book, about)
+            return document(sight, await keeping_of(client, sight))
+
+        shown = await looked()
         if not given["watch"]:
             if given["output"] == "table":
                 click.echo(fitted("\n".join(lines(shown)), sys.stdout))
@@ -205,7 +211,7 @@ async def watched(cluster: Cluster, namespace: str, workload: str, given: dict[s
             while True:
                 show(shown)
                 await asyncio.sleep(LOOK_SECONDS)
-                shown = document(await sight_of(client, book, about))
+                shown = await looked()
 
 
 @contextlib.contextmanager

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 
 from tidegate.client.release.book import Entry
 from tidegate.client.release.command import ReleasePlan
+from tidegate.client.release.keeping import Keeping
 from tidegate.client.release.look import Sight
 from tidegate.model.decode import Malformed
 from tidegate.model.names import decode_drain
@@ -35,8 +37,8 @@ def summary(entry: Entry) -> dict[str, Any]:
     }
 
 
-def document(sight: Sight) -> dict[str, Any]:
-    """All of a release as it stands."""
+def document(sight: Sight, keeping: Keeping = MappingProxyType({})) -> dict[str, Any]:
+    """All of a release as it stands; ``keeping`` is what keeps its drains, where somebody was asked."""
     entry, scene = sight.entry, sight.scene
     status = entry.status
     return {
@@ -48,7 +50,7 @@ def document(sight: Sight) -> dict[str, Any]:
         "revisions": [
             _edition(one, sight) for one in scene.editions if one.members or one.desired or _is_named(one, sight)
         ],
-        "drains": _drains(sight),
+        "drains": _drains(sight, keeping),
         "questions": [
             {"question": key, "verdict": one.verdict, "epoch": one.epoch, "stragglers": list(one.stragglers)}
             | {"assumed": list(one.assumed), "seconds": round(one.seconds, 3)}
@@ -127,7 +129,7 @@ def _is_anybody_listed(sight: Sight) -> bool:
     return any(one.listed for one in sight.scene.editions)
 
 
-def _drains(sight: Sight) -> list[dict[str, Any]]:
+def _drains(sight: Sight, keeping: Keeping) -> list[dict[str, Any]]:
     """Pods of the release that are on their way out, and what keeps each."""
     found = []
     for revision, pods in sorted(sight.pods_of.items()):
@@ -138,6 +140,7 @@ def _drains(sight: Sight) -> list[dict[str, Any]]:
                 record = None
             if record is None and not one.is_terminating:
                 continue
+            stragglers, waiting = keeping.get(one.uid, ((), ()))
             found.append(
                 {
                     "pod": one.name,
@@ -145,8 +148,8 @@ def _drains(sight: Sight) -> list[dict[str, Any]]:
                     "node": one.node,
                     "state": record.state if record is not None else "ending",
                     "mode": record.mode if record is not None else "",
-                    "stragglers": list(record.stragglers) if record is not None else [],
-                    "waiting": list(record.waiting) if record is not None else [],
+                    "stragglers": list(stragglers or (record.stragglers if record is not None else ())),
+                    "waiting": list(waiting or (record.waiting if record is not None else ())),
                 }
             )
     return found
