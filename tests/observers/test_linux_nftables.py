@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
+import weakref
 
 import golden_dumps as dumps
 import pytest
@@ -240,6 +241,18 @@ def test_what_the_kernel_could_not_tell_us_is_read_anew_and_never_passed_over(mo
         assert read(deaf, Asking((Endpoint("10.7.0.77"),))).routes
         assert errno.ENOBUFS in lost
         assert told(read(deaf)) == told(nft_parser.parse(printed()))
+
+
+@inside
+def test_rules_that_are_read_anew_do_not_stay_in_memory_beside_those_of_before():
+    """What was read is put out of the collector's sight (``gc.freeze``): not for good."""
+    commands.output("nft", "-f", "-", text=RENAMED)
+    with contextlib.closing(Followed(Generations())) as again:
+        same(again)
+        before = weakref.ref(next(iter(again._mirror._tables.values())))
+        again.close()
+        same(again)
+        assert before() is None
 
 
 def commit(objects):

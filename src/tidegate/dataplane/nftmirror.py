@@ -34,7 +34,7 @@ from tidegate.dataplane.netlink import (
 )
 from tidegate.dataplane.nftalike import lasting_digest
 from tidegate.dataplane.nftends import Ends, Named, SeenRules, id_of
-from tidegate.dataplane.nftrule import RawRule, rule_of
+from tidegate.dataplane.nftrule import RawRule, expressions_of, rule_of
 from tidegate.dataplane.nftsets import KernelSet
 from tidegate.dataplane.nftspool import Spool
 from tidegate.dataplane.nftstore import SetStore
@@ -56,7 +56,7 @@ NEW_TABLE, DEL_TABLE, NEW_CHAIN, DEL_CHAIN, NEW_RULE, DEL_RULE = 0, 2, 3, 5, 6, 
 NEW_SET, DEL_SET, NEW_ELEMENT, DEL_ELEMENT, NEW_GENERATION = 9, 11, 12, 14, 15
 _LED_BY_NAMES = frozenset([NEW_RULE, DEL_RULE, NEW_SET, DEL_SET, NEW_ELEMENT, DEL_ELEMENT])
 """Their first two attributes are the table's name and the chain's or set's."""
-_LENGTH_AND_KIND = Struct("=IH")
+_HEAD = Struct("=IHHI")
 _HARMLESS = (18, 20, 22, 24)
 """Objects and flow tables: nothing that is routed depends on them."""
 FAMILIES = {
@@ -151,6 +151,8 @@ class _TableMirror:
     _wirings: dict[int, Wiring] = field(default_factory=dict)
     _chains: dict[int, _Chains] = field(default_factory=dict)
     _known: dict[tuple[str, int], dict[bytes, tuple[tuple[Step, ...], str]]] = field(default_factory=dict)
+    _long: dict[str, None] = field(default_factory=dict)
+    """Chains all of whose rules are read again with each: sooner done than to look at what is told of each."""
     _reading: str = ""
 
     def __post_init__(self) -> None:
@@ -173,20 +175,20 @@ class _TableMirror:
         for chains in self._chains.values():
             chains.pop(name, None)
 
-    def hear_rule(self, chain: str, body: bytes) -> None:
-        """An NFT_MSG_NEWRULE. One that was seen in this chain before leads nowhere new: the chain is read when a
-        question comes by. Raises ``Malformed``."""
+    def hear_rule(self, chain: str, body: bytes, at: int = 0) -> None:
+        """An NFT_MSG_NEWRULE; ``at``: where it goes on behind the chain's name. One that was seen in this chain before
+        leads nowhere new: the chain is read when a question comes by. Raises ``Malformed``."""
         if chain in self.dirty:
             return
-        digest = b"" if chain in self.rewriting or self._is_long(chain) else lasting_digest(rule_of(body).expressions)
-        if digest and self._seen.has(chain, digest):
-            self._forget_chain(chain)
-        else:
-            self.touch_chain(chain)
+        if chain not in self.rewriting and chain not in self._long:
+            digest = lasting_digest(expressions_of(body, at))
+            if digest and self._seen.has(chain, digest):
+                return self._forget_chain(chain)
+        self.touch_chain(chain)
 
     def lose_rule(self, chain: str) -> None:
         """An NFT_MSG_DELRULE: what is left leads where it led."""
-        if chain in self.rewriting or self._is_long(chain):
+        if chain in self.rewriting or chain in self._long:
             self.touch_chain(chain)
         else:
             self._forget_chain(chain)
@@ -223,7 +225,7 @@ class _TableMirror:
                     self._ends.add(end, caller)
             if is_asked_next:
                 self._chains[family].keep(made)
-        if not self._is_long(chain):
+        if chain not in self._long:
             for digest in filter(None, digests):
                 self._seen.add(chain, digest)
 
@@ -242,12 +244,10 @@ class _TableMirror:
             if name:
                 kept[name] = steps
             yield raw, steps, found is not None
+        self._long.pop(chain, None)
         if kept:
             self._known[key] = kept
-
-    def _is_long(self, chain: str) -> bool:
-        """Whether all its rules are read again with each of them: sooner done than to look at what is told of each."""
-        return any((chain, family) in self._known for family in self._wirings)
+            self._long[chain] = None
 
     def index_all(self, between: Callable[[], None]) -> None:
         """Read every chain, all in one dump. Raises ``Changed`` when that was torn. What commits touched since it was
@@ -464,21 +464,22 @@ class Mirror:
         place, whole, before = 0, len(data), b""
         table, chain = None, ""
         while whole - place >= HEADER_BYTES:
-            length, kind = _LENGTH_AND_KIND.unpack_from(data, place)
-            body = place + HEADER_BYTES
+            length, kind, flags, sequence = _HEAD.unpack_from(data, place)
             if not HEADER_BYTES <= length <= whole - place:
                 break
-            is_rule = kind == SUBSYSTEM | NEW_RULE or kind == SUBSYSTEM | DEL_RULE
-            if is_rule and before and data.startswith(before, body, place + length):
-                if table is not None and kind == SUBSYSTEM | NEW_RULE:
-                    table.hear_rule(chain, data[body : place + length])
-            else:
-                [message] = messages(data[place : place + length])
-                self.hear(message)
-                led = leading_texts(message.body) if is_rule else None
-                before = b"" if led is None else message.body[: led[2]]
+            body = data[place + HEADER_BYTES : place + length]
+            is_new = kind == SUBSYSTEM | NEW_RULE
+            if not is_new and kind != SUBSYSTEM | DEL_RULE:
+                before = b""
+                self.hear(Message(kind, flags, sequence, body))
+            elif not before or not body.startswith(before):
+                self.hear(Message(kind, flags, sequence, body))
+                led = leading_texts(body)
+                before = b"" if led is None else body[: led[2]]
                 if led is not None:
-                    table, chain = self._tables.get((message.body[0], led[0])), led[1]
+                    table, chain = self._tables.get((body[0], led[0])), led[1]
+            elif is_new and table is not None:
+                table.hear_rule(chain, body, len(before))
             place += length + 3 & ~3
         messages(data[place:])
 
@@ -503,7 +504,7 @@ class Mirror:
         if table is None or kind in (NEW_TABLE, DEL_TABLE):
             raise Malformed(f"table {key[1]} came or went")
         if kind == NEW_RULE:
-            table.hear_rule(text(given, 2) if led is None else led[1], body)
+            table.hear_rule(*((text(given, 2), body) if led is None else (led[1], body, led[2])))
         elif kind == DEL_RULE:
             table.lose_rule(text(given, 2) if led is None else led[1])
         elif kind in (NEW_CHAIN, DEL_CHAIN):

@@ -32,16 +32,27 @@ def rule_of(body: bytes) -> RawRule:
     return RawRule(text(given, _TABLE), text(given, _CHAIN), number(given, _HANDLE), expressions, comment)
 
 
+def expressions_of(body: bytes, at: int = 0) -> bytes:
+    """The expressions alone; ``at``: where it goes on behind the chain's name, as far as that is known. Raises
+    ``Malformed``."""
+    found = _plain_expressions(body, at) if at else None
+    return rule_of(body).expressions if found is None else found[0]
+
+
 def _plain_rule(body: bytes) -> RawRule | None:
     """One with nothing beside its expressions, as nearly all are; None for another."""
     led = leading_texts(body)
-    if led is None or body[led[2] : led[2] + 4] != _HANDLE_HERE:
+    found = None if led is None else _plain_expressions(body, led[2])
+    return None if led is None or found is None else RawRule(led[0], led[1], found[1], found[0])
+
+
+def _plain_expressions(body: bytes, at: int) -> tuple[bytes, int] | None:
+    """And the handle, of such a rule."""
+    if body[at : at + 4] != _HANDLE_HERE:
         return None
-    at = led[2] + 12
+    at += 12
     expressions = last_nested(body, at + 12 if body[at : at + 4] == _POSITION_HERE else at, _EXPRESSIONS)
-    if expressions is None:
-        return None
-    return RawRule(led[0], led[1], int.from_bytes(body[at - 8 : at], "big"), expressions)
+    return None if expressions is None else (expressions, int.from_bytes(body[at - 8 : at], "big"))
 
 
 def _comment(userdata: bytes) -> str:

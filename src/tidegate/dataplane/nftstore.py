@@ -118,7 +118,9 @@ class SetStore:
         if filled is None or len(filled.elements) != header.size or header.shape.flags & (INTERVAL | CONCAT):
             raw = self.fetch(name)
             filled = self._filled(header, raw)
-        self._pack(name, raw)
+            self._pack(name, raw)
+        else:
+            self._packed[name] = _AS_IT_IS + raw  # somebody waits for the answer: there is no time to compress it
         return filled
 
     def _pack(self, name: str, raw: bytes) -> None:
