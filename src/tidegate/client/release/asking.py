@@ -142,31 +142,41 @@ async def _follow(client: KubeClient, subject: Subject, ask: Ask, heard: Heard) 
     """The coordinator's word; None where the slices have changed meanwhile. Raises ``KubeError``."""
     began = _now()
     coordinator = ProxiedCoordinator(client)
-    since, told = "", None
     try:
-        while True:
-            view = await coordinator.acknowledge(msgspec.structs.replace(ask, since=since, wait_seconds=WAIT_SECONDS))
-            since = view.version
-            stragglers = _stragglers(view)
-            if not stragglers:
-                view = await coordinator.acknowledge(msgspec.structs.replace(ask, fresh=True))
-                stragglers = _stragglers(view) or (() if view.is_fresh else ("a last look could not be had",))
-                if not stragglers:
-                    break
-            if stragglers != told:
-                told = stragglers
-                heard(Asked("no", view.epoch, _now(), _now() - began, stragglers))
-            if await _unlike(client, subject):
-                return None
-            if view.clean_at is None:  # just begun, or begun anew by whoever asks about the same pod
-                await asyncio.sleep(RETRY_SECONDS / 10)
-    finally:
+        view = await _clean(client, coordinator, (subject, ask), heard)
+    except (Exception, asyncio.CancelledError):  # no ``finally``: who is collected with its loop tells nobody any more
         await _forget(coordinator, ask)
-    if await _unlike(client, subject):
+        raise
+    await _forget(coordinator, ask)
+    if view is None or await _unlike(client, subject):
         return None
     doubts = tuple(f"{one.node}: {one.detail}" for one in view.nodes if one.verdict != Verdict.CONFIRMED.value)
     doubts = (*doubts, *view.suspected)
     return Asked("assumed" if doubts else "yes", view.epoch, _now(), _now() - began, (), doubts)
+
+
+async def _clean(
+    client: KubeClient, coordinator: ProxiedCoordinator, asked: tuple[Subject, Ask], heard: Heard
+) -> View | None:
+    """The view in which nobody is a straggler, looked at twice; None where the slices have changed meanwhile."""
+    subject, ask = asked
+    began, since, told = _now(), "", None
+    while True:
+        view = await coordinator.acknowledge(msgspec.structs.replace(ask, since=since, wait_seconds=WAIT_SECONDS))
+        since = view.version
+        stragglers = _stragglers(view)
+        if not stragglers:
+            view = await coordinator.acknowledge(msgspec.structs.replace(ask, fresh=True))
+            stragglers = _stragglers(view) or (() if view.is_fresh else ("a last look could not be had",))
+            if not stragglers:
+                return view
+        if stragglers != told:
+            told = stragglers
+            heard(Asked("no", view.epoch, _now(), _now() - began, stragglers))
+        if await _unlike(client, subject):
+            return None
+        if view.clean_at is None:  # just begun, or begun anew by whoever asks about the same pod
+            await asyncio.sleep(RETRY_SECONDS / 10)
 
 
 async def _ask(client: KubeClient, subject: Subject, own: Iterable[EndpointSlice], nonce: str) -> Ask:
