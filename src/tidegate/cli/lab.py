@@ -429,7 +429,7 @@ def _seconds(ctx: click.Context, param: click.Parameter, given: float) -> float:
     return given
 
 
-@lab.command()
+@lab.command(short_help="Break a node's proxy, or the API server.")
 @click.argument("kind", type=click.Choice(_FAULTS), metavar="FAULT")
 @click.option("--node", default="", metavar="NODE", help="Which node's proxy, or DNS server.")
 @click.option("--seconds", default=0.0, type=float, callback=_seconds, help="For how long, or how far behind.")
