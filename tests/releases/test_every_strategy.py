@@ -12,7 +12,7 @@ from troupe import BAD, SPECS, V2, V3, ask_for, at_rest, at_work, engine, reques
 
 from tidegate.client.release.book import ConfigMapBook
 from tidegate.client.release.command import before
-from tidegate.kube.api import DEPLOYMENTS, PODS, Patch
+from tidegate.kube.api import CONFIGMAPS, DEPLOYMENTS, PODS, Deletion, Patch
 from tidegate.kube.client import KubeClient
 from tidegate.release.strategies import STRATEGIES
 
@@ -130,6 +130,22 @@ def test_a_paused_release_can_be_aborted(strategy, after):
         await ask_for(book, wish="abort")
         await at_rest(made, book, ("aborted",))
         assert await serving(stage) == {"v1"}
+
+    told(strategy, story)
+
+
+@pytest.mark.parametrize("strategy", NAMES)
+@pytest.mark.parametrize("after", [1.0, 4.0, 9.0])
+def test_what_it_remembers_may_be_deleted_midway(strategy, after):
+    """openkruise/rollouts #113: stuck without a memory. What stands tells the next one where to go on."""
+
+    async def story(stage, made, book):
+        await made.run(after)
+        await made.leave()
+        await stage.api.delete(CONFIGMAPS, "tidegate-release-echo", NS, Deletion())
+        async with engine(stage, SPECS[strategy], holder="engine-2") as (other, again):
+            await at_rest(other, again)
+        assert await serving(stage) == {"v2"}
 
     told(strategy, story)
 
