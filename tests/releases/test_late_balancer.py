@@ -164,6 +164,7 @@ def test_behind_a_flip_at_once_old_pods_stay_for_the_way_back_until_it_sends_to_
     """The Service drops the old ones in the same write: what keeps traffic is ``--together``, or a readiness gate."""
     _, seconds, status, _ = released(tmp_path, monkeypatch, SPECS[strategy])
     assert status.phase == "done" and seconds >= LATE_SECONDS
+    assert question(status).seconds >= LATE_SECONDS, "and until then it is not said to be done"
 
 
 def test_an_advisory_load_balancer_is_not_waited_for_and_named(tmp_path, monkeypatch):
