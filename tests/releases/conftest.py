@@ -1,5 +1,5 @@
-"""The stage lives beside the agent's tests, the scene beside the scenarios, the terminal beside the command line's
-(importlib mode adds no folder)."""
+"""The stage lives beside the agent's tests, the scene beside the scenarios, the terminal beside the command line's,
+an operator beside its own (importlib mode adds no folder)."""
 
 import sys
 from pathlib import Path

@@ -1,10 +1,12 @@
-"""`tidegate release` where the API server is in trouble (`lab fault api-errors`) from before the command until midway."""
+"""A release while the API server is in trouble (`lab fault api-errors`), from before it is asked for until midway."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
+from operator_stage import Hand, release, served, until
 from stage import deployment, play
 from terminal_of_releases import CLUSTER, Terminal
 from troupe import requests, serving
@@ -12,13 +14,14 @@ from troupe import requests, serving
 from tidegate import vtime
 from tidegate.client.release.book import ConfigMapBook
 from tidegate.client.release.command import begin_release, plan_release
-from tidegate.kube.api import CONFIGMAPS, PODS, Selection
+from tidegate.kube.api import CONFIGMAPS, PODS, RELEASES, Selection
 from tidegate.kube.connect import open_cluster
 from tidegate.kube.errors import ApiError
 from tidegate.kube.exchange import Request
 from tidegate.lab.faults import Fault
 from tidegate.release.spec import Spec
 
+IMAGES = {"echo": "tidegate/echo:v2"}
 V2 = "--image echo=tidegate/echo:v2 --yes"
 WORDS = {
     "rolling": "",
@@ -51,6 +54,32 @@ def test_a_release_is_asked_for_and_carried_to_its_end_and_nothing_is_lost(termi
         assert seen.lost == [] and seen.sent > 100
 
     play(story, deployment(replicas=2), seed=seed, limit=900)
+
+
+SECTIONS = {
+    "rolling": {},
+    "bluegreen": {"bluegreen": {"service": "echo", "keepSeconds": 3}},
+    "canary": {"canary": {"service": "echo", "steps": [{"weight": 50, "pauseSeconds": 2}]}},
+    "rainbow": {"rainbow": {"service": "echo", "idleSeconds": 2, "retireSeconds": 3}},
+}
+
+
+@pytest.mark.parametrize("strategy", SECTIONS)
+def test_an_operator_carries_it_to_its_end_and_nothing_is_lost(strategy):
+    async def story(stage):
+        await served(stage)
+        async with requests(stage) as seen:
+            hand = Hand(stage)
+            stage.lab.lab.faults.apply(Fault("api-errors", "", 15.0, 0.5))
+            await stage.api.create(RELEASES, release(strategy=strategy, images=IMAGES, **SECTIONS[strategy]))
+            await asyncio.sleep(15.0)
+            await until(stage, "done")
+            assert await serving(stage) == {"v2"}
+            assert "a bug" not in "".join(hand.lines)
+            await hand.leave()
+        assert seen.lost == [] and seen.sent > 100
+
+    play(story, deployment(replicas=2), limit=900)
 
 
 def test_a_server_that_answers_errors_alone_is_told_as_it_answers(terminal):
