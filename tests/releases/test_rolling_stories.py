@@ -6,9 +6,9 @@ import asyncio
 
 from scene import play
 from stage import NS, deployment
-from troupe import engine, requests
+from troupe import AUTOSCALER, engine, loaded, requests
 
-from tidegate.kube.api import DEPLOYMENTS
+from tidegate.kube.api import DEPLOYMENTS, HORIZONTALPODAUTOSCALERS
 from tidegate.release.spec import Spec
 
 V2 = {"echo": "tidegate/echo:v2"}
@@ -43,6 +43,29 @@ def test_the_first_release_of_ungated_pods_drains_each_of_them_first():
         return [note.text for note in (await book.read()).status.notes]
 
     print("\n".join(play(story, deployment(gate=False, grace=30), limit=900)))
+
+
+def test_an_autoscaler_sets_the_number_midway_and_nobody_contests_it():
+    """flagger #1798: a release that writes replicas beside the autoscaler (peers S37)."""
+
+    async def story(stage):
+        await stage.api.create(HORIZONTALPODAUTOSCALERS, AUTOSCALER, NS)
+        async with requests(stage, pause=0.1) as seen, engine(stage, Spec("echo", images=V2)) as (made, _):
+            stage.fault("proxy-freeze", "node-2", 45)
+            running = asyncio.create_task(made.run(300))
+            await asyncio.sleep(3)
+            await loaded(stage, 700)
+            assert not running.done()
+            assert (await stage.api.get(DEPLOYMENTS, "echo", NS))["spec"]["replicas"] == 7
+            assert (await running).phase == "done"
+            await asyncio.sleep(3)
+        obj = await stage.api.get(DEPLOYMENTS, "echo", NS)
+        assert obj["spec"]["replicas"] == obj["status"]["availableReplicas"] == 7
+        writers = {one["manager"] for one in obj["metadata"]["managedFields"] if "f:replicas" in str(one)}
+        assert "tidegate" not in writers, writers
+        assert seen.lost == []
+
+    play(story, limit=900)
 
 
 def test_an_image_that_never_comes_up_halts_the_release_and_traffic_stays():
