@@ -83,7 +83,7 @@ class Play(Scene):
         await self.ready("app=web", made["spec"]["replicas"], seconds)
 
     async def remove(self) -> None:
-        await self.kubectl("delete", "namespace", self.namespace, "--wait=false")
+        await self.kubectl("delete", "namespace", self.namespace, "--wait=false", "--ignore-not-found")
 
     # --- commands ---
 

@@ -233,9 +233,7 @@ async def _played(both: Operators, story: Story) -> list[Told]:
         if not story.is_gated:
             await forget_webhook(both)
     for one in found:
-        print(f"  {one.name}: {len(one.lost)} lost of {one.sent:,}, {one.seconds:.0f} s", flush=True)
-        for text in [*one.wrong, *one.lost[:5]]:
-            print(f"    {text}", flush=True)
+        releases_stories.tell(one)
     return found
 
 
