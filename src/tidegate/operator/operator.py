@@ -95,6 +95,11 @@ class Operator:
             await self._end_term()
             self.territories.close()
 
+    async def settled(self) -> None:
+        """Until what this leader saw is written down: the next one did not see it. A few seconds at most."""
+        if self.leadership.is_leading:
+            await self._retirements.settled()
+
     @property
     def is_ready(self) -> bool:
         """Whether it knows the Releases, or that the cluster has no such kind: the webhook is served all the same."""

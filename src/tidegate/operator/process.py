@@ -101,6 +101,7 @@ async def serve(api: KubeClient, settings: ProcessSettings, log: Log, stop: asyn
             await stop.wait()
             if hook is not None:
                 await hook.leave()
+            await operator.settled()
             nursery.cancel()
         await lease.resign()
         log("stopped", identity=settings.identity)

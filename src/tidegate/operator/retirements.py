@@ -7,6 +7,7 @@ kept: the result, without who let go when.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from tidegate.model.decode import Malformed
 from tidegate.model.names import DrainResult, decode_result
 from tidegate.observers import ledger as asked
 from tidegate.observers.proxied import ProxiedAgents
-from tidegate.operator.records import Records
+from tidegate.operator.records import SETTLED_SECONDS, Records
 
 WAITING_MAX = 5000
 SECONDS = 5.0
@@ -47,6 +48,8 @@ class Retirements:
         self._records, self._may_ask = records, may_ask
         self._waiting: deque[Gone] = deque(maxlen=WAITING_MAX)
         self._filled = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     def saw_gone(self, obj: JsonObject) -> None:
         """A pod as it was last seen. Those without a gate's word are nobody's retirement."""
@@ -60,11 +63,20 @@ class Retirements:
         node = str((obj.get("spec") or {}).get("nodeName") or "")
         self._waiting.append(Gone(metadata["namespace"], metadata["name"], str(metadata.get("uid")), node, result))
         self._filled.set()
+        self._idle.clear()
+
+    async def settled(self) -> None:
+        """Until every pod that was seen to go has its record, or has had its time."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SETTLED_SECONDS):
+                await self._idle.wait()
+                await self._records.settled()
 
     async def run(self) -> None:
         """For ever."""
         while True:
             while not self._waiting:
+                self._idle.set()
                 self._filled.clear()
                 await self._filled.wait()
             gone = self._waiting.popleft()
