@@ -259,7 +259,7 @@ async def _start(cluster: Cluster, namespace: str, wish: dict[str, Any], given: 
         except Invalid as error:
             fail("; ".join(error.problems), USAGE)
         book = await opened(client, About(namespace, spec.workload))
-        plan = await plan_release(client, book, namespace, spec, await patience(client) > 0)
+        plan = await plan_release(client, book, namespace, spec, await patience(client, book) > 0)
         _where(cluster, namespace)
         for line in plan_lines(plan):
             click.echo(fitted(line), err=True)
@@ -282,7 +282,8 @@ async def _ask(
         _where(cluster, about[0])
         try:
             book = await opened(client, About(*about))
-            if wrong := unknown(await sight_of(client, book, About(*about)), *asked):
+            # Only a revision that was named can be unknown.
+            if asked[1] and (wrong := unknown(await sight_of(client, book, About(*about)), *asked)):
                 fail(wrong, REFUSED)
             entry = await ask_release(
                 book, About(*about), lambda found: changed(found, *asked, bool(given.get("full")))
@@ -297,7 +298,7 @@ async def _carried(client: Any, book: AskableBook, entry: Entry, given: dict[str
     from tidegate.cli.release_book import patience
     from tidegate.cli.release_view import Progress, closing
     from tidegate.client.identity import this_process
-    from tidegate.client.release.command import About, ReleaseOptions, carry_on, sight_of
+    from tidegate.client.release.command import About, ReleaseOptions, carry_on, seen
     from tidegate.client.release.document import document
     from tidegate.engine.ledger import Ledger
 
@@ -309,11 +310,11 @@ async def _carried(client: Any, book: AskableBook, entry: Entry, given: dict[str
             identity=this_process(),
             ledger=Ledger(default_path()),
             timeout_seconds=given["timeout"] or float("inf"),
-            patience_seconds=await patience(client),
+            patience_seconds=await patience(client, book),
         )
         with Progress() as progress:
-            await carry_on(client, book, about, options, progress.heard)
-    shown = document(await sight_of(client, book, about))
+            entry = await carry_on(client, book, about, options, progress.heard)
+    shown = document(await seen(client, entry))
     if given["output"] == "text" and not given["no_wait"]:
         click.echo(fitted(closing(shown), sys.stdout))
     if given["no_wait"]:

@@ -20,14 +20,15 @@
 - ``client.release.command``: ``plan_release``, ``begin_release``, ``ask_release``, ``carry_on``: releases.
 - ``examine(client, namespace) -> Examination``: what doctor looks at, each finding with its next step.
 
-``client`` is what ``tidegate.kube.connect.open_api`` gives. A name's module is imported when the name is first used: a
-command pays for its own verb and for no other (all of them are 0.1 s of a core, before anything is asked).
+``client`` is what ``tidegate.kube.connect.open_api`` gives. A name's module is imported when the name is first used:
+a command pays for its own verb and for no other (``tidegate.late``).
 """
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
+
+from tidegate.late import late
 
 if TYPE_CHECKING:
     from tidegate.client.cut import cut_pod
@@ -77,39 +78,36 @@ __all__ = [
     "verify_pod",
 ]  # fmt: skip
 
-_MODULE_OF = {
-    "About": "prepare.scene",
-    "Examination": "doctor",
-    "NodePlan": "node",
-    "NodeResult": "node",
-    "PodPlan": "plan",
-    "PrepareOptions": "prepare.plan",
-    "Prepared": "prepare.run",
-    "Status": "status",
-    "Trace": "trace",
-    "VerbOptions": "options",
-    "Verification": "verification",
-    "VerifyOptions": "verify",
-    "carry_out": "drain",
-    "cut_pod": "cut",
-    "drain_node": "node",
-    "drain_pod": "drain",
-    "examine": "doctor",
-    "follow_pod": "trace",
-    "follow_status": "status",
-    "isolate_pod": "isolate",
-    "orphans_of": "status",
-    "plan_node": "node",
-    "plan_pod": "plan",
-    "prepare_service": "prepare.run",
-    "restore_pod": "restore",
-    "status_of": "status",
-    "trace_pod": "trace",
-    "verify_pod": "verify",
-}
-
-
-def __getattr__(name: str) -> object:
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+__getattr__ = late(
+    __name__,
+    {
+        "About": "prepare.scene",
+        "Examination": "doctor",
+        "NodePlan": "node",
+        "NodeResult": "node",
+        "PodPlan": "plan",
+        "PrepareOptions": "prepare.plan",
+        "Prepared": "prepare.run",
+        "Status": "status",
+        "Trace": "trace",
+        "VerbOptions": "options",
+        "Verification": "verification",
+        "VerifyOptions": "verify",
+        "carry_out": "drain",
+        "cut_pod": "cut",
+        "drain_node": "node",
+        "drain_pod": "drain",
+        "examine": "doctor",
+        "follow_pod": "trace",
+        "follow_status": "status",
+        "isolate_pod": "isolate",
+        "orphans_of": "status",
+        "plan_node": "node",
+        "plan_pod": "plan",
+        "prepare_service": "prepare.run",
+        "restore_pod": "restore",
+        "status_of": "status",
+        "trace_pod": "trace",
+        "verify_pod": "verify",
+    },
+)

@@ -14,7 +14,24 @@ Public surface:
 
 from __future__ import annotations
 
-from tidegate.dataplane.facts import Facts, Route, Tracked, Unreadable
-from tidegate.dataplane.sockets import Quiet, Socket
+from typing import TYPE_CHECKING
+
+from tidegate.late import late
+
+if TYPE_CHECKING:
+    from tidegate.dataplane.facts import Facts, Route, Tracked, Unreadable
+    from tidegate.dataplane.sockets import Quiet, Socket
 
 __all__ = ["Facts", "Quiet", "Route", "Socket", "Tracked", "Unreadable"]
+
+__getattr__ = late(
+    __name__,
+    {
+        "Facts": "facts",
+        "Quiet": "sockets",
+        "Route": "facts",
+        "Socket": "sockets",
+        "Tracked": "facts",
+        "Unreadable": "facts",
+    },
+)

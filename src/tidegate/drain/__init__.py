@@ -19,22 +19,27 @@ Public surface:
 
 from __future__ import annotations
 
-from tidegate.drain.acknowledgement import (
-    Acknowledgement,
-    Evidence,
-    Verdict,
-    acknowledge,
-    assumed,
-    quorum,
-    stragglers,
-    unreachable,
-)
-from tidegate.drain.deadline import DEFAULT_BUDGET, Budget, gate_deadline
-from tidegate.drain.progress import Drain, EpochTooEarly, EventError, begin, resume
-from tidegate.drain.result import record, waiting_for
-from tidegate.drain.source import Question, Source, gate_exception, look, suspects
-from tidegate.drain.state import Mode, Policy, State
-from tidegate.drain.table import TRANSITIONS, UnlistedEvent, step
+from typing import TYPE_CHECKING
+
+from tidegate.late import late
+
+if TYPE_CHECKING:
+    from tidegate.drain.acknowledgement import (
+        Acknowledgement,
+        Evidence,
+        Verdict,
+        acknowledge,
+        assumed,
+        quorum,
+        stragglers,
+        unreachable,
+    )
+    from tidegate.drain.deadline import DEFAULT_BUDGET, Budget, gate_deadline
+    from tidegate.drain.progress import Drain, EpochTooEarly, EventError, begin, resume
+    from tidegate.drain.result import record, waiting_for
+    from tidegate.drain.source import Question, Source, gate_exception, look, suspects
+    from tidegate.drain.state import Mode, Policy, State
+    from tidegate.drain.table import TRANSITIONS, UnlistedEvent, step
 
 __all__ = [
     "DEFAULT_BUDGET",
@@ -67,3 +72,38 @@ __all__ = [
     "unreachable",
     "waiting_for",
 ]
+
+__getattr__ = late(
+    __name__,
+    {
+        "Acknowledgement": "acknowledgement",
+        "Budget": "deadline",
+        "DEFAULT_BUDGET": "deadline",
+        "Drain": "progress",
+        "EpochTooEarly": "progress",
+        "EventError": "progress",
+        "Evidence": "acknowledgement",
+        "Mode": "state",
+        "Policy": "state",
+        "Question": "source",
+        "Source": "source",
+        "State": "state",
+        "TRANSITIONS": "table",
+        "UnlistedEvent": "table",
+        "Verdict": "acknowledgement",
+        "acknowledge": "acknowledgement",
+        "assumed": "acknowledgement",
+        "begin": "progress",
+        "gate_deadline": "deadline",
+        "gate_exception": "source",
+        "look": "source",
+        "quorum": "acknowledgement",
+        "record": "result",
+        "resume": "progress",
+        "step": "table",
+        "stragglers": "acknowledgement",
+        "suspects": "source",
+        "unreachable": "acknowledgement",
+        "waiting_for": "result",
+    },
+)

@@ -8,8 +8,10 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tidegate.drain.ledger import Entry, decode, encode
+if TYPE_CHECKING:
+    from tidegate.drain.ledger import Entry
 
 BYTES_MAX = 8 * 1024 * 1024
 """Of one file. A retirement of a small cluster is 2 KiB; the file before is kept beside it, then forgotten."""
@@ -37,6 +39,8 @@ class Ledger:
 
     def write(self, entry: Entry) -> None:
         """Append one line. Never raises."""
+        from tidegate.drain.ledger import encode
+
         if not self.path:
             return
         try:
@@ -59,6 +63,8 @@ class Ledger:
 
     def read(self) -> Read:
         """All that is kept. Never raises."""
+        from tidegate.drain.ledger import decode
+
         entries: list[Entry] = []
         unreadable = 0
         for path in (self.path + OLDER, self.path):

@@ -50,10 +50,11 @@ async def open_exchange(server: str) -> AsyncIterator[Exchange]:
 
 @contextlib.asynccontextmanager
 async def open_cluster(
-    cluster: Cluster, *, is_patient: bool = False, is_lean: bool = False
+    cluster: Cluster, *, is_patient: bool = False, is_lean: bool = True
 ) -> AsyncIterator[KubeClient]:
     """An API client for a cluster already loaded. ``is_patient``: asks again where the server cannot just now
-    (``kube.patience``), for callers without a loop of their own to come back with. ``is_lean``: as of ``open_api``."""
+    (``kube.patience``), for callers without a loop of their own to come back with. ``is_lean``: as of ``open_api``;
+    command lines are, and importing aiohttp is a quarter of what a short one costs."""
     hosted: dict[str, Exchange] = vtime.hosted()
     if cluster.server in hosted:
         signed = _signed(hosted[cluster.server], cluster)

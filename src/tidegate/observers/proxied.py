@@ -6,19 +6,17 @@ Works wherever the API server is reachable. RBAC says who may use ``pods/proxy``
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from tidegate.dataplane.facts import Unreadable
-from tidegate.dataplane.sockets import Quiet
 from tidegate.kube.api import LEASES, PODS, JsonObject, Selection
 from tidegate.kube.client import KubeClient
 from tidegate.kube.errors import ApiError, KubeError
 from tidegate.kube.exchange import Request
 from tidegate.model.endpoint import Endpoint
 from tidegate.model.names import AGENT_PORT, SYSTEM_NAMESPACE
-from tidegate.observers import asking, sockets, witness
+from tidegate.observers import asking
 from tidegate.observers.coordinator import (
     ACKNOWLEDGE_PATH,
     LEASE_NAME,
@@ -31,7 +29,10 @@ from tidegate.observers.coordinator import (
     lease_address,
     spell,
 )
-from tidegate.observers.witness import Answer, Question
+
+if TYPE_CHECKING:
+    from tidegate.dataplane.sockets import Quiet
+    from tidegate.observers.witness import Answer, Question
 
 AGENT_LABELS = "app.kubernetes.io/name=tidegate,app.kubernetes.io/component=agent"
 CONNECTIONS_PATH = "/v1/connections"
@@ -93,6 +94,10 @@ class ProxiedAgents:
 
     async def connections(self, node: str, endpoints: tuple[Endpoint, ...]) -> Quiet:
         """What is in flight at ``endpoints`` on ``node``. Never raises: no answer is unreadable."""
+        from tidegate.dataplane.facts import Unreadable
+        from tidegate.dataplane.sockets import Quiet
+        from tidegate.observers import sockets
+
         query = tuple(("endpoint", text) for text in spell(endpoints))
         try:
             body = await self.call(node, Request("GET", CONNECTIONS_PATH, query))
@@ -102,6 +107,8 @@ class ProxiedAgents:
 
     async def ask(self, node: str, question: Question) -> Answer:
         """What ``node`` routes to. Raises ``KubeError``."""
+        from tidegate.observers import witness
+
         body = witness.encode_question(question)
         headers = {"content-type": "application/json"}
         request = Request("POST", witness.QUESTION_PATH, (), headers, body)

@@ -10,15 +10,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from tidegate.dataplane.facts import Facts, Route, Tracked, Unreadable
-from tidegate.kube import wire
 from tidegate.kube.errors import Unreachable
 from tidegate.kube.exchange import Request
 from tidegate.model.endpoint import Endpoint
 from tidegate.model.epoch import Epoch
+
+if TYPE_CHECKING:
+    from tidegate.kube.wire import Peer
 
 PROTOCOL = 1
 QUESTION_PATH = "/v1/question"
@@ -145,8 +148,10 @@ def decode_answer(body: bytes, node: str) -> Answer:
         return answer_of(node, Facts(node, "answer", unreadable=(why,)))
 
 
-async def ask(peer: wire.Peer, node: str, question: Question) -> Answer:
+async def ask(peer: Peer, node: str, question: Question) -> Answer:
     """Put ``question`` to the agent of ``node``. Raises ``Unreachable``, an HTTP error included."""
+    from tidegate.kube import wire  # late: a command line asks by proxy, and reads these answers all the same
+
     request = Request("POST", QUESTION_PATH, (), {"content-type": "application/json"}, encode_question(question))
     status, _, body = await wire.fetch(peer, request)
     if status != 200:

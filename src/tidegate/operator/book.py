@@ -12,9 +12,7 @@ from tidegate import vtime
 from tidegate.client.release.book import Entry
 from tidegate.engine.act import instant, tests
 from tidegate.kube.api import RELEASES, Api, JsonObject, Patch, Selection
-from tidegate.kube.client import KubeClient
 from tidegate.kube.errors import ApiError
-from tidegate.kube.exchange import Request
 from tidegate.operator import conditions
 from tidegate.release.record import Status, decode_status, encode_status
 from tidegate.release.spec import Spec, decode_spec, encode_spec
@@ -144,22 +142,6 @@ def entry_of(obj: JsonObject) -> Entry:
         uid=metadata["uid"],
         is_leaving="deletionTimestamp" in metadata,
     )
-
-
-async def is_served(client: KubeClient) -> bool:
-    """Whether the cluster knows Releases, by its discovery, which everybody may read: a list that is forbidden says
-    nothing, for whoever may not is told so of kinds that are not there as well. Raises ``KubeError`` where it cannot be
-    told."""
-    try:
-        response = await client.request(Request("GET", f"/apis/{RELEASES.api_version}"))
-        served = msgspec.json.decode(await response.read(), type=dict[str, Any])
-    except ApiError as error:
-        if error.is_not_found:
-            return False
-        if error.code == 403:
-            return True
-        raise
-    return any(one.get("name") == RELEASES.plural for one in served.get("resources") or ())
 
 
 async def list_objects(api: Api, namespace: str) -> list[Entry]:

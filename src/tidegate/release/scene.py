@@ -161,6 +161,11 @@ class Question:
     def key(self) -> str:
         return f"{self.kind}/{self.service}/{self.revision}/{self.round}"
 
+    @property
+    def is_about_weights(self) -> bool:
+        """Whether the question is one to routers that divide by weight."""
+        return self.kind == "restored" or self.kind.startswith("weighed-")
+
 
 @dataclass(frozen=True, slots=True)
 class Scene:

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from dataclasses import replace
 
 import msgspec
 
-from tidegate.release import bluegreen, canary, rainbow, rolling
 from tidegate.release.endings import unverified
 from tidegate.release.plan import Act, Decision, Step, Strategy, go, halt, wait
 from tidegate.release.record import PAST_KEPT, Past, Phase, Status
 from tidegate.release.scene import Scene
 
-STRATEGIES: Mapping[str, Strategy] = {
-    "rolling": rolling.decide,
-    "bluegreen": bluegreen.decide,
-    "canary": canary.decide,
-    "rainbow": rainbow.decide,
+STRATEGIES: Mapping[str, str] = {
+    "rolling": "tidegate.release.rolling",
+    "bluegreen": "tidegate.release.bluegreen",
+    "canary": "tidegate.release.canary",
+    "rainbow": "tidegate.release.rainbow",
 }
+"""Strategy -> the module whose ``decide`` it is, imported when the first release of it is decided."""
+
+
+def strategy_of(name: str) -> Strategy:
+    """Raises ``KeyError``."""
+    found: Strategy = importlib.import_module(STRATEGIES[name]).decide
+    return found
 
 
 def decide(scene: Scene) -> Decision:
@@ -36,7 +43,7 @@ def decide(scene: Scene) -> Decision:
     if half is not None:  # whatever is asked for now: its Deployment is paused, and nobody else would end that
         why = f"deployment/{half.deployment} is paused, half of it with the gate: that is brought to its end first"
         return go(aimed, Step(Act.GATE, half.revision, why), phase=Phase(aimed.status.phase))
-    decision = _let_go(aimed, STRATEGIES[scene.spec.strategy](aimed))
+    decision = _let_go(aimed, strategy_of(scene.spec.strategy)(aimed))
     status = _recorded(aimed, decision.status)
     # Told at the end, whatever was agreed to: who lets pods go unverified is not told that they were.
     ended = tuple(sorted({*status.unverified, *unverified(aimed)}))
@@ -90,12 +97,17 @@ def aim(scene: Scene) -> Status:
     return _begun(scene)
 
 
+def _is_flipped(scene: Scene) -> bool:
+    from tidegate.release import bluegreen
+
+    return bluegreen.is_flipped(scene.status) and not scene.goes_back
+
+
 def _begun(scene: Scene) -> Status:
     status = scene.status
     known = scene.incoming
     stable = status.stable
-    is_flipped = scene.spec.strategy == "bluegreen" and bluegreen.is_flipped(status) and not scene.goes_back
-    if status.phase == Phase.DONE.value or is_flipped:
+    if status.phase == Phase.DONE.value or (scene.spec.strategy == "bluegreen" and _is_flipped(scene)):
         stable = status.revision
     if scene.edition(stable) is None:
         serving = max(scene.editions, key=lambda one: (one.listed, one.ready, one.desired))

@@ -15,19 +15,50 @@ Public surface:
 
 from __future__ import annotations
 
-from tidegate.traffic.census import Census
-from tidegate.traffic.finding import Finding
-from tidegate.traffic.floor import Floor, floors
+from typing import TYPE_CHECKING
+
+from tidegate.late import late
+
+# Names that are modules' too: these have to be there before anybody imports the modules.
 from tidegate.traffic.held import Held, all_held, held, hold_warnings
-from tidegate.traffic.labels import LabelCut, cut, isolation, not_isolated, tombstone
-from tidegate.traffic.listing import Listing, every_endpoint, listings, serving_endpoints
-from tidegate.traffic.revision import Revision
 from tidegate.traffic.routes import Candidate, Routes, routes, slices_of
-from tidegate.traffic.selection import Selection, selecting, selections
-from tidegate.traffic.warnings import warnings_of
+
+if TYPE_CHECKING:
+    from tidegate.traffic.census import Census
+    from tidegate.traffic.finding import Finding
+    from tidegate.traffic.floor import Floor, floors
+    from tidegate.traffic.labels import LabelCut, cut, isolation, not_isolated, tombstone
+    from tidegate.traffic.listing import Listing, every_endpoint, listings, serving_endpoints
+    from tidegate.traffic.revision import Revision
+    from tidegate.traffic.selection import Selection, selecting, selections
+    from tidegate.traffic.warnings import warnings_of
 
 __all__ = [
     "Candidate", "Census", "Finding", "Floor", "Held", "LabelCut", "Listing", "Revision", "Routes", "Selection",
     "all_held", "cut", "every_endpoint", "floors", "held", "hold_warnings", "isolation", "listings", "not_isolated",
     "routes", "selecting", "selections", "serving_endpoints", "slices_of", "tombstone", "warnings_of",
 ]  # fmt: skip
+
+__getattr__ = late(
+    __name__,
+    {
+        "Census": "census",
+        "Finding": "finding",
+        "Floor": "floor",
+        "LabelCut": "labels",
+        "Listing": "listing",
+        "Revision": "revision",
+        "Selection": "selection",
+        "cut": "labels",
+        "every_endpoint": "listing",
+        "floors": "floor",
+        "isolation": "labels",
+        "listings": "listing",
+        "not_isolated": "labels",
+        "selecting": "selection",
+        "selections": "selection",
+        "serving_endpoints": "listing",
+        "tombstone": "labels",
+        "warnings_of": "warnings",
+    },
+)

@@ -57,12 +57,6 @@ class VirtualLoop(TimerLoop):
         return process.remove_signal_handler(int(sig)) if process is not None else False
 
 
-def hosted() -> dict[str, Any]:
-    """HTTP servers of this virtual world by URL, to be asked without a socket; empty on an ordinary loop."""
-    loop = asyncio.get_running_loop()
-    return loop.hosted if isinstance(loop, VirtualLoop) else {}
-
-
 def _adopting_task(loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> asyncio.Task[Any]:
     task: asyncio.Task[Any] = asyncio.Task(coro, loop=loop, **options)
     process = processes.current()

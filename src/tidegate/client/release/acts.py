@@ -1,6 +1,7 @@
 """Act: one performer for each kind of step. Every write tests what it was decided on, and is safe to repeat.
 
-A strategy's own performers stand in files of their own and are named in ``PERFORMERS``. Steps that take long (DRAIN,
+A strategy's own performers stand in files of their own and are named in ``PERFORMERS``; what few releases need is
+imported when it is first performed. Steps that take long (DRAIN,
 ASK, MEASURE) are ``background``: the engine goes on looking meanwhile.
 """
 
@@ -9,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from copy import deepcopy
 
-from tidegate.client.drain import drain_pod
 from tidegate.client.options import VerbOptions
-from tidegate.client.release import family_acts, rainbow_acts, routers
+from tidegate.client.release import family_acts
 from tidegate.client.release.family import deployments_of, replicasets_of
 from tidegate.client.release.gate import gate_in_place, gating_of
 from tidegate.client.release.ground import Failed, Ground, check_kept
@@ -103,8 +103,12 @@ async def _drain(ground: Ground, sight: Sight, step: Step) -> None:
     """One pod after the other, each replaced first; with ``count``, the Deployment is to have as many fewer, and they
     are idle. Raises ``Failed`` at the first that is not verified."""
     if step.count is not None:
+        from tidegate.client.release import rainbow_acts
+
         await rainbow_acts.end_idle(ground, sight, step)
         return
+    from tidegate.client.drain import drain_pod
+
     for name in step.pods:
         options = VerbOptions(
             timeout_seconds=ground.drain_seconds,
@@ -121,6 +125,18 @@ async def _drain(ground: Ground, sight: Sight, step: Step) -> None:
             continue
         if not is_fine(result.result.value):
             raise Failed(f"pod/{name} was not drained: {result}")
+
+
+async def _mark(ground: Ground, sight: Sight, step: Step) -> None:
+    from tidegate.client.release import rainbow_acts
+
+    await rainbow_acts.mark(ground, sight, step)
+
+
+async def _weigh(ground: Ground, sight: Sight, step: Step) -> None:
+    from tidegate.client.release import routers
+
+    await routers.weigh(ground, sight, step)
 
 
 def _deployment(sight: Sight) -> JsonObject:
@@ -147,8 +163,8 @@ PERFORMERS: Mapping[Act, Performer] = {
     Act.RETARGET: family_acts.retarget,
     Act.RETIRE: family_acts.retire,
     Act.AUTOSCALE: family_acts.autoscale,
-    Act.MARK: rainbow_acts.mark,
-    Act.WEIGH: routers.weigh,
+    Act.MARK: _mark,
+    Act.WEIGH: _weigh,
 }
 BACKGROUND = frozenset({Act.DRAIN, Act.LET_GO, Act.ASK, Act.MEASURE})
 """Steps that take long: they run beside the engine, one of each kind and subject at a time."""

@@ -72,11 +72,14 @@ async def answer(client: KubeClient, subject: Subject, nonce: str, heard: Heard)
         return Asked("yes", at=_now())  # no pod, no route
     while True:
         try:
-            missing, own = await _source(client, subject)
+            # Who can be asked, and of which fence, is looked up beside the LIST; the question itself comes after it.
+            (missing, own), has_coordinator, fence = await asyncio.gather(
+                _source(client, subject), is_installed(client), _fence(client, subject)
+            )
             if not missing:
-                if not await is_installed(client):
+                if not has_coordinator:
                     return await _settled(client, subject, heard)
-                found = await _follow(client, subject, await _ask(client, subject, own, nonce), heard)
+                found = await _follow(client, subject, _ask(subject, own, fence, nonce), heard)
                 if found is not None:
                     return found
                 continue
@@ -179,16 +182,23 @@ async def _clean(
             await asyncio.sleep(RETRY_SECONDS / 10)
 
 
-async def _ask(client: KubeClient, subject: Subject, own: Iterable[EndpointSlice], nonce: str) -> Ask:
+async def _fence(client: KubeClient, subject: Subject) -> str:
+    """The Service of the fence, where its epoch alone is asked for. Raises ``KubeError``."""
+    if subject.question.kind != "routed":
+        return ""
+    fences = (await client.list(SERVICES, Selection(SYSTEM_NAMESPACE))).items
+    names = sorted(f"{SYSTEM_NAMESPACE}/{one['metadata']['name']}" for one in fences if _is_fence(one))
+    return names[0] if names else f"{SYSTEM_NAMESPACE}/{FENCE_PREFIX}"
+
+
+def _ask(subject: Subject, own: Iterable[EndpointSlice], fence: str, nonce: str) -> Ask:
     """One question for all pods: the first stands for them where the coordinator looks at slices itself."""
     first = subject.pods[0]
     if subject.question.kind == "routed":
         # Its pod is in the Service and is to stay there: asked for is the epoch, of a Service it is not in. That is all
         # for nodes, who show it with every addition from before it; others may list a pod before they send to it.
-        fences = (await client.list(SERVICES, Selection(SYSTEM_NAMESPACE))).items
-        names = sorted(f"{SYSTEM_NAMESPACE}/{one['metadata']['name']}" for one in fences if _is_fence(one))
         endpoints: tuple[Endpoint, ...] = (NOWHERE,)
-        services = tuple(names[:1]) or (f"{SYSTEM_NAMESPACE}/{FENCE_PREFIX}",)
+        services: tuple[str, ...] = (fence,)
         seen: tuple[str, ...] = ()
         addition = fields_of(addition_of(subject, own))
     else:

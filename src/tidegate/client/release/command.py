@@ -9,36 +9,34 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
 from tidegate import vtime
 from tidegate.client.options import Identity
-from tidegate.client.prepare.scene import template_labels
 from tidegate.client.release import late
-from tidegate.client.release.activity import Work
 from tidegate.client.release.book import AskableBook, Book, ConfigMapBook, Entry
 from tidegate.client.release.endings import Endings
 from tidegate.client.release.family import look
 from tidegate.client.release.ground import Ground, is_stale
 from tidegate.client.release.look import Sight
-from tidegate.client.release.permitted import lacking
-from tidegate.client.release.run import Engine, HeldByOther, Turn
+from tidegate.client.release.run import Engine, HeldByOther, Turn, Working
 from tidegate.engine.ledger import Ledger
 from tidegate.kube.api import DEPLOYMENTS, PODS, SERVICES, JsonObject, Selection
 from tidegate.kube.client import KubeClient
 from tidegate.kube.errors import ApiError, KubeError
 from tidegate.kube.reflector import Reflector
 from tidegate.model.names import MANAGED_BY, TIDEGATE
-from tidegate.release import canary
-from tidegate.release.foresee import Foreseen, foresee
 from tidegate.release.plan import Decision, counted
 from tidegate.release.record import Phase, Status
 from tidegate.release.scene import REVISION_LABEL, Scene
 from tidegate.release.spec import Invalid, Spec
 from tidegate.release.strategies import STRATEGIES, decide
 from tidegate.vtime import Nursery
+
+if TYPE_CHECKING:
+    from tidegate.release.foresee import Foreseen
 
 Verb = Literal["promote", "pause", "resume", "abort", "rollback", "retire"]
 FOLLOW_SECONDS = 1.0
@@ -93,6 +91,9 @@ async def plan_release(
 ) -> ReleasePlan:
     """Look, and tell the strategy forward. ``is_operated``: an operator will carry it, by its own rights. Changes
     nothing. Raises ``KubeError``."""
+    from tidegate.client.release.permitted import lacking
+    from tidegate.release.foresee import foresee
+
     try:
         entry = await book.read()
     except (Invalid, ValueError) as error:
@@ -121,6 +122,8 @@ async def services_of(client: KubeClient, about: About, by: str = REVISION_LABEL
 
 def _selecting(services: Iterable[JsonObject], deployment: JsonObject, by: str) -> list[str]:
     """Of the people's own, those that select its pods or those of its revisions, which ``by`` tells apart."""
+    from tidegate.client.prepare.scene import template_labels
+
     labels, found = template_labels(deployment), []
     for one in services:
         selector = dict((one.get("spec") or {}).get("selector") or {})
@@ -277,6 +280,8 @@ def changed(entry: Entry, verb: Verb, subject: str = "", is_full: bool = False) 
     again = msgspec.structs.replace
     match verb:
         case "promote":
+            from tidegate.release import canary
+
             # Counted from what is used up, so that asking twice at the same pause is asking once.
             promoted = status.promoted + (canary.FULL if is_full else 1)
             return again(spec, promoted=max(spec.promoted, promoted), paused=False)
@@ -369,13 +374,13 @@ async def _left_to_others(book: Book, until: float) -> None:
 async def _followed(client: KubeClient, book: Book, heard: Callable[[Turn], None], until: float) -> Entry | None:
     """Look on while another is at work, at most ``until`` (the loop's clock); None when nobody is any more."""
     loop = asyncio.get_running_loop()
-    work = Work(client)
+    working = Working(client)
     while True:
         entry = await book.read()
         if entry is None:
             return None
         sight = await look(client, entry, vtime.now().timestamp(), {})
-        sight.scene = await work.seen(sight)
+        sight.scene = await working.seen(sight)
         if entry.status.generation == entry.generation:
             # What the other one decided: it has read connections and analyses that nobody has read here.
             heard(Turn(sight, Decision((), entry.status)))
@@ -394,6 +399,11 @@ async def sight_of(client: KubeClient, book: Book, about: About) -> Sight:
     entry = await book.read()
     if entry is None:
         raise none_of(about)
+    return await seen(client, entry)
+
+
+async def seen(client: KubeClient, entry: Entry) -> Sight:
+    """The release that was read just now, as it stands. Raises ``KubeError``."""
     sight = await look(client, entry, vtime.now().timestamp(), {})
-    sight.scene = await Work(client).seen(sight)
+    sight.scene = await Working(client).seen(sight)
     return sight

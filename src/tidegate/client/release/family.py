@@ -7,12 +7,12 @@ that a user made and a release named (``bluegreen.name``) is of the family too, 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import msgspec
 
-from tidegate.client.release import routers
 from tidegate.client.release.book import Entry
 from tidegate.client.release.gate import is_half_gated
 from tidegate.client.release.look import Sight, bounds, controller_uid, failure_of, of_replicaset, read
@@ -43,16 +43,24 @@ async def look(api: Api, entry: Entry, now: float, endings: Mapping[str, str]) -
         sight.problems += _serving_elsewhere(sight)
         sight.scene = replace(sight.scene, problems=tuple(sight.problems) or sight.scene.problems)
         return sight
-    sight = await read(api, entry)
-    try:
-        found = (await api.list(HORIZONTALPODAUTOSCALERS, Selection(entry.namespace))).items
-        sight.autoscalers = {one["metadata"]["name"]: one for one in found}
-    except ApiError as error:
-        if not error.is_not_found:
-            sight.problems.append(f"autoscalers: {error}")
+    sight, (sight_of_autoscalers, why) = await asyncio.gather(read(api, entry), _autoscalers(api, entry.namespace))
+    sight.autoscalers = sight_of_autoscalers
+    sight.problems += [why] if why else []
     sight.scene = _scene(sight, now, endings)
-    await routers.see(api, sight)
+    if entry.spec.strategy == "canary":
+        from tidegate.client.release import routers
+
+        await routers.see(api, sight)
     return sight
+
+
+async def _autoscalers(api: Api, namespace: str) -> tuple[dict[str, JsonObject], str]:
+    """By name, and why they cannot be read. Raises ``Unreachable``."""
+    try:
+        found = (await api.list(HORIZONTALPODAUTOSCALERS, Selection(namespace))).items
+    except ApiError as error:
+        return {}, "" if error.is_not_found else f"autoscalers: {error}"
+    return {one["metadata"]["name"]: one for one in found}, ""
 
 
 def _serving_elsewhere(sight: Sight) -> Iterator[str]:

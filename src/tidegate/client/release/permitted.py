@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tidegate.client.permissions import Deed, deeds_of, review
-from tidegate.client.release import routers
 from tidegate.kube.api import CONFIGMAPS, RELEASES
 from tidegate.kube.client import KubeClient
 from tidegate.kube.errors import ApiError
@@ -37,6 +36,9 @@ def _carrying(namespace: str, spec: Spec, is_object: bool, is_witnessed: bool) -
     for deed in deeds_of(f"release {spec.strategy}", namespace, is_witnessed):
         if deed.verb in _WRITES and deed.resource.partition("/")[0] != other:
             yield deed
-    router = routers.ROUTERS.get(spec.canary.router) if spec.strategy == "canary" else None
-    if router is not None:
-        yield Deed("patch", router.resource.plural, namespace, router.resource.group)
+    if spec.strategy == "canary":
+        from tidegate.client.release import routers
+
+        router = routers.ROUTERS.get(spec.canary.router)
+        if router is not None:
+            yield Deed("patch", router.resource.plural, namespace, router.resource.group)

@@ -13,13 +13,13 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from tidegate import vtime
 from tidegate.client.lease import LEASE_SECONDS, RENEW_SECONDS, is_at_work
-from tidegate.client.release import analysis, asking, routers
-from tidegate.client.release.activity import Work
+from tidegate.client.release import asking
 from tidegate.client.release.acts import BACKGROUND, perform
 from tidegate.client.release.book import Book, Entry
 from tidegate.client.release.endings import Endings
@@ -29,13 +29,17 @@ from tidegate.client.release.look import Sight
 from tidegate.client.release.unseen import Unseen
 from tidegate.engine import act
 from tidegate.kube.api import Api
+from tidegate.kube.client import KubeClient
 from tidegate.kube.errors import ApiError, KubeError, Unreachable
-from tidegate.release.analysis import added
 from tidegate.release.guard import breaches
 from tidegate.release.leaving import listed
 from tidegate.release.plan import Act, Decision, Step
 from tidegate.release.record import Asked, Measured, Phase, Status, noted
+from tidegate.release.scene import Scene
 from tidegate.release.strategies import decide
+
+if TYPE_CHECKING:
+    from tidegate.client.release.activity import Work
 
 POLL_SECONDS = 0.5
 AGAIN_SECONDS = 0.1
@@ -56,6 +60,24 @@ class Turn:
     decision: Decision
 
 
+class Working:
+    """What revisions that drain still do (``activity.Work``): asked of rainbow alone, so no other one imports it."""
+
+    def __init__(self, client: KubeClient) -> None:
+        self._client = client
+        self._work: Work | None = None
+
+    async def seen(self, sight: Sight) -> Scene:
+        """The scene with it. Never raises."""
+        if sight.scene.spec.strategy != "rainbow":
+            return sight.scene
+        if self._work is None:
+            from tidegate.client.release.activity import Work
+
+            self._work = Work(self._client)
+        return await self._work.seen(sight)
+
+
 class Engine:
     """Carries one release. ``turn`` is one round; ``run`` turns until it is at its end or needs a person."""
 
@@ -65,12 +87,13 @@ class Engine:
         self._api: Api = api or ground.client
         self._nonce = f"{rng.getrandbits(48):012x}"
         self._holder = ground.identity.holder or self._nonce
-        self._work = Work(ground.client)
+        self._working = Working(ground.client)
         self._beside: dict[str, asyncio.Task[None]] = {}
         self._asked: dict[str, Asked] = {}
         self._measured: dict[str, Measured] = {}
         self._failures: dict[str, str] = {}
         self._renewed_at = float("-inf")
+        self._written_last: Entry | None = None
         self._news = asyncio.Event()
         self.endings = endings or Endings()
         self._unseen = Unseen(ground, self.endings)
@@ -114,7 +137,7 @@ class Engine:
         """Everything as it stands by ``api``, with the memory as it is now."""
         sight = await look(api, entry, vtime.now().timestamp(), self._endings(entry.status.began))
         sight.scene = replace(sight.scene, status=self._merged(entry.status))
-        sight.scene = await self._work.seen(sight)
+        sight.scene = await self._working.seen(sight)
         return sight
 
     def _endings(self, began: float) -> dict[str, str]:
@@ -163,7 +186,8 @@ class Engine:
         self._beside.clear()
         for _ in range(5):
             try:
-                entry = await self._book.read()
+                entry = self._written_last or await self._book.read()
+                self._written_last = None  # somebody wrote since, if this comes to nothing: it is read again
                 if entry is None or entry.status.holder != self._holder or not self.may_write():
                     return
                 await self._book.remember(entry, msgspec.structs.replace(entry.status, holder="", lease_until=""))
@@ -209,7 +233,8 @@ class Engine:
     async def _written(self, entry: Entry, status: Status) -> Entry:
         if not self.may_write():
             raise HeldByOther("this process is not the leader any more")
-        return await self._book.remember(entry, status)
+        self._written_last = await self._book.remember(entry, status)
+        return self._written_last
 
     # --- steps ---
 
@@ -252,7 +277,9 @@ class Engine:
         def heard(found: Asked) -> None:
             self._asked[question.key] = found
 
-        if routers.is_asked(question):
+        if question.is_about_weights:
+            from tidegate.client.release import routers
+
             self._asked[question.key] = await routers.answer(self._ground.client, sight, question, heard)
             return
         if self._api is not self._ground.client:
@@ -268,6 +295,9 @@ class Engine:
         self._asked[question.key] = await asking.answer(self._ground.client, subject, self._nonce, heard)
 
     async def _measure(self, sight: Sight, step: Step) -> None:
+        from tidegate.client.release import analysis
+        from tidegate.release.analysis import added
+
         key, status = step.subject, sight.scene.status
         one = next(one for one in sight.entry.spec.canary.analysis if one.name == step.detail["analysis"])
         finding = await analysis.ask(one, bool(step.detail.get("is_before")))

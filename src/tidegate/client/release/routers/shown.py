@@ -35,11 +35,6 @@ class _Otherwise(Exception):
     """The object itself is not as asked."""
 
 
-def is_asked(question: Question) -> bool:
-    """Whether the question is one about weights."""
-    return question.kind == "restored" or question.kind.startswith("weighed-")
-
-
 async def answer(client: KubeClient, sight: Sight, question: Question, heard: Heard) -> Asked:
     """Ask until it is so, or until the object itself says otherwise: then it is somebody's to write first, and ``no``.
     For ever, if need be: cancel it. As ``asking.answer``."""
