@@ -81,7 +81,7 @@ class Shop:
         return [one["status"]["result"] for one in self.read("drains", *SHOP)["items"]]
 
     def leave(self):
-        self.user.kubectl("delete", "namespace", "shop", "--timeout=15s").expect(0)
+        self.user.kubectl("delete", "rel,deploy", "--all", *SHOP, "--timeout=15s").expect(0)
         self.user.run("uninstall", "--yes").expect(0)
         assert "tidegate" not in self.user.kubectl("get", LEFT, "-o", "name").expect(0).stdout
 
