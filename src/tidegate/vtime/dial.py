@@ -70,7 +70,7 @@ async def connect(
 
 async def _made(
     factory: Callable[[], asyncio.BaseProtocol], sock: socket.socket
-) -> tuple[asyncio.BaseTransport, asyncio.BaseProtocol]:
+) -> tuple[asyncio.Transport, asyncio.BaseProtocol]:
     """``create_connection``, after which the socket object closes nothing any more that the loop has closed.
 
     A connection that ends as it is made (reset by its peer, or by ``connection_made``) uvloop 0.23 closes before it
@@ -85,7 +85,7 @@ async def _made(
     return made
 
 
-def _abort(made: asyncio.Future[tuple[asyncio.Transport, asyncio.BaseProtocol]]) -> None:
+def _abort(made: asyncio.Task[tuple[asyncio.Transport, asyncio.BaseProtocol]]) -> None:
     if not made.cancelled() and made.exception() is None:
         made.result()[0].abort()
 
