@@ -8,7 +8,7 @@ import pytest
 from operator_stage import NS, Hand, asked, deleted, play, seen, until
 from stage import deployment
 
-from tidegate.kube.api import DEPLOYMENTS, RELEASES, SERVICES
+from tidegate.kube.api import DEPLOYMENTS, RELEASES, REPLICASETS, SERVICES, Selection
 from tidegate.kube.errors import ApiError
 from tidegate.model.names import HELD
 
@@ -146,3 +146,47 @@ def test_at_its_end_a_release_waits_for_the_last_pod_that_is_drained_by_label():
         await hand.leave()
 
     play(story, deployment(replicas=2, gate=False))
+
+
+@pytest.mark.parametrize("writes", [1, 2, 3, 4, 5])
+def test_deleted_while_the_gate_is_put_in_place_no_rollout_begins(writes):
+    """Killed after so many writes of the release, and deleted: a ReplicaSet with the gate is not left alone with it."""
+
+    async def story(stage):
+        before = sorted(one["metadata"]["name"] for one in await stage.pods())
+        hand = Hand(stage)
+        hand.wire.kill_at = None
+        count = 0
+        exchange = hand.wire.exchange
+
+        async def counted(request):
+            nonlocal count
+            answer = await exchange(request)
+            if request.method == "PATCH" and "/apis/apps/v1/" in request.path:
+                count += 1
+                if count == writes:
+                    hand.wire.is_cut = True
+                    await asyncio.Event().wait()
+            return answer
+
+        hand.wire.exchange = counted
+        await asked(stage, images={"echo": "tidegate/echo:v2"})
+        while not hand.wire.is_cut:
+            await asyncio.sleep(0.05)
+            if count >= 3 and (await seen(stage)).get("status", {}).get("notes"):
+                break
+        await hand.kill()
+        second = Hand(stage, "operator-b", port=18082)
+        await deleted(stage, within=400)
+        found = await stage.api.get(DEPLOYMENTS, "echo", NS)
+        assert not found["spec"].get("paused")
+        assert "tidegate.dev/gating" not in found["metadata"].get("annotations", {})
+        if found["spec"]["template"]["spec"]["containers"][0]["image"].endswith("v1"):
+            await asyncio.sleep(20)
+            own = (await stage.client.list(REPLICASETS, Selection(NS))).items
+            assert len(own) == 1, "another ReplicaSet would be a rollout"
+            left = sorted(one["metadata"]["name"] for one in await stage.pods())
+            assert len(left) == len(before)
+        await second.leave()
+
+    play(story, deployment(gate=False), limit=1500)

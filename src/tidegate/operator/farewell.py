@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from tidegate.client.release.book import RELEASE_LABEL
+from tidegate.client.release.gate import free_gatings, is_half_gated
+from tidegate.client.release.ground import is_stale
 from tidegate.kube.api import DEPLOYMENTS, SERVICES, Api, Deletion, JsonObject, Patch, Resource, Selection
 from tidegate.kube.client import FIELD_MANAGER
 from tidegate.kube.errors import ApiError
@@ -25,6 +27,12 @@ async def let_go(api: Api, namespace: str, workload: str, phase: str) -> tuple[s
     """What could not be let go, a sentence each. Raises ``KubeError`` only where the API does not answer (or is
     overloaded): again then."""
     told: list[str] = []
+    try:
+        await free_gatings(api, namespace, workload)
+    except ApiError as error:
+        if error.code == 429 or error.code >= 500 or is_stale(error):
+            raise
+        told.append(f"deployment/{workload} is left paused, half of it with the gate: {error}")
     for resource, obj, patch in await _holds(api, namespace, workload, phase):
         await _tried(told, resource, obj, api.patch(resource, obj["metadata"]["name"], patch, namespace))
     for resource, obj in await _leftovers(api, namespace, workload):
@@ -50,6 +58,8 @@ async def _holds(api: Api, namespace: str, workload: str, phase: str) -> list[tu
     for obj in (await api.list(DEPLOYMENTS, Selection(namespace))).items:
         metadata = obj["metadata"]
         is_own = metadata["name"] == workload or (metadata.get("labels") or {}).get(WORKLOAD_LABEL) == workload
+        if is_half_gated(obj):
+            continue  # what could not be freed: resumed as it is, it would replace its pods by some without a gate
         if is_own and obj["spec"].get("paused") and _is_paused_by_us(metadata, phase):
             tests = {"uid": metadata["uid"], "resourceVersion": metadata["resourceVersion"]}
             found.append((DEPLOYMENTS, obj, Patch({"metadata": tests, "spec": {"paused": None}})))

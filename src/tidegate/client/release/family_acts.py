@@ -6,10 +6,12 @@ or after it, the next look finds what is left to do. LABEL takes many: each call
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import Any
 
 from tidegate import vtime
+from tidegate.client.lease import RENEW_SECONDS
 from tidegate.client.prepare import writes
 from tidegate.client.prepare.scene import About, member_of
 from tidegate.client.prepare.scene import look as look_prepared
@@ -200,6 +202,7 @@ async def label(ground: Ground, sight: Sight, step: Step) -> None:
         raise Failed(f"$.spec.bluegreen.by: deployment/{name} gives its pods no label {key}")
     wish = Wish(key, edition.mark, in_place=True)
     about = About(sight.entry.namespace, str(step.detail["service"]), (name,))
+    until = asyncio.get_running_loop().time() + RENEW_SECONDS
     seen = await look_prepared(ground.client, about, key)
     uids = {one["metadata"]["uid"] for one in replicasets_of(sight, obj)}
     own = {name: one for name, one in sight.pods.items() if controller_uid(one) in uids}
@@ -221,6 +224,8 @@ async def label(ground: Ground, sight: Sight, step: Step) -> None:
     )
     for one in move.names or ("",):
         await _label_write(ground, seen, replace(move, names=(one,) if one else ()), (wish, record))
+        if asyncio.get_running_loop().time() >= until:
+            return  # the lease is to stand: what is left is the next turn's
 
 
 async def _label_write(ground: Ground, seen: Any, move: Move, asked: tuple[Wish, PrepareRecord]) -> None:

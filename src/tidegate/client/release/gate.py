@@ -7,51 +7,133 @@ while it is paused, both stay equal and its controller begins no rollout (the wa
 from __future__ import annotations
 
 import asyncio
+from copy import deepcopy
 
+from tidegate.client.lease import RENEW_SECONDS
+from tidegate.client.release.ground import is_stale
 from tidegate.drain.gating import gate_patch
 from tidegate.engine.act import Step as Change
 from tidegate.engine.act import pointer, write
-from tidegate.kube.api import DEPLOYMENTS, REPLICASETS, JsonObject, Patch
+from tidegate.kube.api import DEPLOYMENTS, REPLICASETS, Api, JsonObject, Patch, Selection
 from tidegate.kube.client import KubeClient
 from tidegate.kube.errors import ApiError
 from tidegate.model.workload import HASH_LABEL
 from tidegate.release import template as templates
+from tidegate.release.scene import WORKLOAD_LABEL
 
 LOOK_SECONDS = 0.2
-TRIES = 150
+TURN_SECONDS = RENEW_SECONDS
+SETTLE_SECONDS = 2.0
+TRIES = 10
 
 
 async def gate_in_place(client: KubeClient, deployment: JsonObject, found: JsonObject | None) -> None:
     """Pause, both templates (``found`` is the ReplicaSet), resume; each write tested, all of it safe to repeat.
 
-    ``GATING`` stands on the Deployment meanwhile: killed there, the next engine knows whose pause that is, and goes on.
-    A Deployment that was paused before stays so. Without ``found`` (it is gone) what was begun is only ended. Raises
+    For ``TURN_SECONDS`` at most: an engine's lease is to stand meanwhile, and called again this goes on. ``GATING``
+    stands on the Deployment until its end: killed there, the next engine knows whose pause that is, and goes on. A
+    Deployment that was paused before stays so. Without ``found`` (it is gone) what was begun is only ended. Raises
     ``KubeError``.
     """
-    if not is_half_gated(deployment) and not deployment["spec"].get("paused"):
+    until = asyncio.get_running_loop().time() + TURN_SECONDS
+
+    def is_over() -> bool:
+        return asyncio.get_running_loop().time() >= until
+
+    if not is_half_gated(deployment):
+        was_paused = bool(deployment["spec"].get("paused"))
         notes = [] if deployment["metadata"].get("annotations") else [_NO_NOTES]
-        mark: Change = {"op": "add", "path": _GATING, "value": _revision(found)}
-        paused: Change = {"op": "add", "path": "/spec/paused", "value": True}
-        deployment = await write(client, DEPLOYMENTS, deployment, [paused, *notes, mark])
-    deployment = await _observed(client, deployment)
+        mark: Change = {"op": "add", "path": _GATING, "value": _revision(found) + (STAYS if was_paused else "")}
+        paused: list[Change] = [] if was_paused else [{"op": "add", "path": "/spec/paused", "value": True}]
+        deployment = await write(client, DEPLOYMENTS, deployment, [*paused, *notes, mark])
+    seen = await _observed(client, deployment, until)
+    if seen is None or is_over():
+        return
+    deployment = seen
     if found is not None and not templates.is_gated(found["spec"]["template"]):
         await client.patch(REPLICASETS, found["metadata"]["name"], _patch(found), found["metadata"]["namespace"])
-    is_current = found is not None and templates.fingerprint(deployment["spec"]["template"]) == templates.fingerprint(
-        found["spec"]["template"]
-    )
-    if is_current and not templates.is_gated(deployment["spec"]["template"]):
+        if is_over():
+            return
+    if _is_current(deployment, found) and not templates.is_gated(deployment["spec"]["template"]):
         metadata = deployment["metadata"]
         deployment = await client.patch(DEPLOYMENTS, metadata["name"], _patch(deployment), metadata["namespace"])
-    deployment = await _observed(client, deployment)
+    seen = await _observed(client, deployment, until)
+    if seen is not None and not is_over():
+        await _resumed(client, seen)
+
+
+def _is_current(deployment: JsonObject, found: JsonObject | None) -> bool:
+    """Whether the ReplicaSet is the one that its Deployment's template asks for."""
+    if found is None:
+        return False
+    return templates.fingerprint(deployment["spec"]["template"]) == templates.fingerprint(found["spec"]["template"])
+
+
+async def _resumed(client: Api, deployment: JsonObject) -> None:
+    """The end of it: the mark off and, where it was ours, the pause."""
+    resumed: list[Change] = [{"op": "remove", "path": _GATING}]
+    if deployment["spec"].get("paused") and not _mark_of(deployment).endswith(STAYS):
+        resumed.append({"op": "remove", "path": "/spec/paused"})
     if is_half_gated(deployment):
-        resumed: list[Change] = [{"op": "remove", "path": _GATING}]
-        if deployment["spec"].get("paused"):
-            resumed.append({"op": "remove", "path": "/spec/paused"})
         await write(client, DEPLOYMENTS, deployment, resumed)
+
+
+async def free_gatings(client: Api, namespace: str = "", workload: str = "") -> tuple[str, ...]:
+    """Deployments that whoever put the gate into them has left half-way, as they were before: names (namespace/name).
+
+    For an end of Tidegate's work on them, not for a release: nobody comes back to finish it, and going on with a
+    ReplicaSet that has the gate and a Deployment that has not would be a rollout of pods without one. ``workload``: of
+    that one alone (and what a release made for it), "" for all. Raises ``KubeError``.
+    """
+    freed: list[str] = []
+    for attempt in range(TRIES):
+        try:
+            freed += await _freed(client, namespace, workload)
+            break
+        except ApiError as error:  # their controllers write, too
+            if not is_stale(error) or attempt == TRIES - 1:
+                raise
+            await asyncio.sleep(LOOK_SECONDS)
+    return tuple(freed)
+
+
+async def _freed(client: Api, namespace: str, workload: str) -> list[str]:
+    half = [one for one in (await client.list(DEPLOYMENTS, Selection(namespace))).items if is_half_gated(one)]
+    if workload:
+        half = [one for one in half if workload in (one["metadata"]["name"], _workload_of(one))]
+    for one in half:
+        metadata = one["metadata"]
+        own = (await client.list(REPLICASETS, Selection(metadata["namespace"]))).items
+        for found in own:
+            is_its = any(ref.get("uid") == metadata["uid"] for ref in found["metadata"].get("ownerReferences") or ())
+            if is_its and _is_ahead(one, found):
+                labels = (found["spec"]["template"].get("metadata") or {}).get("labels") or {}
+                template = deepcopy(one["spec"]["template"])
+                template.setdefault("metadata", {})["labels"] = labels
+                change: Change = {"op": "replace", "path": "/spec/template", "value": template}
+                await write(client, REPLICASETS, found, [change])
+    if half:
+        # The controller hears of ReplicaSets and of Deployments by two watches, and nothing orders these.
+        await asyncio.sleep(SETTLE_SECONDS)
+    for one in half:
+        await _resumed(client, one)
+    return [f"{one['metadata']['namespace']}/{one['metadata']['name']}" for one in half]
+
+
+def _is_ahead(deployment: JsonObject, found: JsonObject) -> bool:
+    """Whether the ReplicaSet has the gate already, of the two that are to be the same."""
+    is_gated = templates.is_gated(found["spec"]["template"])
+    return is_gated and _is_current(deployment, found) and not templates.is_gated(deployment["spec"]["template"])
+
+
+def _workload_of(obj: JsonObject) -> str:
+    return str((obj["metadata"].get("labels") or {}).get(WORKLOAD_LABEL, ""))
 
 
 GATING = "tidegate.dev/gating"
 """On a Deployment that is paused while the gate is put into it: the hash of the ReplicaSet that gets it, too."""
+STAYS = "/paused"
+"""Behind that hash: somebody else had paused it, so it stays so."""
 _GATING = f"/metadata/annotations/{pointer(GATING)}"
 _NO_NOTES: Change = {"op": "add", "path": "/metadata/annotations", "value": {}}
 
@@ -63,6 +145,10 @@ def is_half_gated(deployment: JsonObject) -> bool:
 
 def gating_of(deployment: JsonObject) -> str:
     """The hash of the ReplicaSet that is being gated, "" for none."""
+    return _mark_of(deployment).removesuffix(STAYS)
+
+
+def _mark_of(deployment: JsonObject) -> str:
     return str((deployment["metadata"].get("annotations") or {}).get(GATING, ""))
 
 
@@ -76,12 +162,13 @@ def _patch(obj: JsonObject) -> Patch:
     return Patch({"metadata": metadata, **gate_patch(obj).patch}, "strategic")
 
 
-async def _observed(client: KubeClient, obj: JsonObject) -> JsonObject:
-    """Until the Deployment controller has seen it as it was written. Raises ``ApiError``."""
+async def _observed(client: KubeClient, obj: JsonObject, until: float) -> JsonObject | None:
+    """Once the Deployment controller has seen it as it was written; None where it has not by ``until``. Raises
+    ``ApiError``."""
     metadata = obj["metadata"]
-    for _ in range(TRIES):
-        if (obj.get("status") or {}).get("observedGeneration", 0) >= metadata["generation"]:
-            return obj
+    while (obj.get("status") or {}).get("observedGeneration", 0) < metadata["generation"]:
+        if asyncio.get_running_loop().time() >= until:
+            return None
         await asyncio.sleep(LOOK_SECONDS)
         obj = await client.get(DEPLOYMENTS, metadata["name"], metadata["namespace"])
-    raise ApiError(504, "Timeout", f"the Deployment controller has not seen deployment/{metadata['name']} for 30 s")
+    return obj

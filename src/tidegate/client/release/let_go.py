@@ -1,4 +1,4 @@
-"""Pods whose drain by label was begun, ended as they are: somebody has asked to let pods without a gate go unverified."""
+"""Pods whose drain by label was begun, ended as they are: who asked for it lets pods without a gate go unverified."""
 
 from __future__ import annotations
 

@@ -130,6 +130,7 @@ class Engine:
         sight.entry = entry
         self.heard(Turn(sight, decision))
         for step in decision.steps:
+            sight.entry = await self._claimed(sight.entry)  # a look may take long, and so may the step before
             await self._make(sight, step)
         return decision
 
@@ -242,13 +243,27 @@ class Engine:
         if not self.may_write():
             raise HeldByOther("this process is not the leader any more")
         if step.act not in BACKGROUND:
-            await perform(self._ground, sight, step)
+            await self._performed(sight, step)
             return
         key = self._key(step)
         if key not in self._beside:
             task = asyncio.get_running_loop().create_task(self._aside(key, sight, step))
             self._beside[key] = task
             task.add_done_callback(lambda done: self._ended(key))
+
+    async def _performed(self, sight: Sight, step: Step) -> None:
+        """A step, with the lease kept for as long as it takes: many pods to label, an API that is slow."""
+        task = asyncio.get_running_loop().create_task(perform(self._ground, sight, step))
+        try:
+            while not (await asyncio.wait([task], timeout=RENEW_SECONDS / 2))[0]:
+                entry = await self._book.read()
+                if entry is None or is_at_work(entry.status, self._ground.identity, vtime.now(), self._holder):
+                    raise HeldByOther("another engine has taken the release up meanwhile")
+                await self._claimed(entry)
+            await task
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
     def _ended(self, key: str) -> None:
         self._beside.pop(key, None)

@@ -1,0 +1,137 @@
+"""The gate put into what runs: somebody is at work on it for as long as it is half done, and no rollout comes of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import pytest
+from scene import Mortal, play
+from stage import NS, deployment
+from troupe import SPECS, at_work
+
+from tidegate import vtime
+from tidegate.client.release.book import ConfigMapBook
+from tidegate.client.release.gate import GATING, free_gatings, gate_in_place
+from tidegate.engine.act import instant
+from tidegate.kube.api import DEPLOYMENTS, REPLICASETS, Patch, Selection
+from tidegate.kube.client import KubeClient
+from tidegate.kube.errors import ApiError
+from tidegate.release.template import is_gated
+
+
+class Slow:
+    """An API that takes its time over everything."""
+
+    def __init__(self, exchange, seconds):
+        self.exchange, self.seconds = exchange, seconds
+
+    async def __call__(self, request):
+        if ("watch", "1") not in request.query and ("watch", "true") not in request.query:
+            await asyncio.sleep(self.seconds)
+        return await self.exchange(request)
+
+
+async def lapses(stage, book):
+    """When nobody's lease stood though somebody is at work; for ever."""
+    found = []
+    try:
+        while True:
+            status = (await book.read()).status
+            if status.holder and status.lease_until < instant(vtime.now()):
+                found.append((stage.now, status.lease_until, status.reason))
+            await asyncio.sleep(0.5)
+    except asyncio.CancelledError:
+        return found
+
+
+@pytest.mark.parametrize("strategy", ["rolling", "bluegreen"])
+@pytest.mark.parametrize("count", [3, 6])
+def test_its_lease_stands_for_as_long_as_an_engine_puts_the_gate_or_labels_in_place(strategy, count):
+    async def story(stage):
+        book = ConfigMapBook(stage.client, NS, "echo")
+        await book.begin(SPECS[strategy])
+        slow = KubeClient(Slow(stage.lab.lab.exchange, 1.5 if strategy == "rolling" else 0.9), "lab")
+        looking = asyncio.create_task(lapses(stage, book))
+        async with at_work(stage, "echo", client=slow) as made:
+            began = stage.now
+            running = asyncio.create_task(made.run(1000))
+            while stage.now - began < 1000 and not await is_over(stage, strategy):
+                await asyncio.sleep(0.5)
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+        looking.cancel()
+        assert await looking == []
+        assert await is_over(stage, strategy)
+
+    play(story, deployment(count, gate=False), limit=1200)
+
+
+async def is_over(stage, strategy):
+    """Whether all of it is gated (rolling), or labelled."""
+    made = await stage.api.get(DEPLOYMENTS, "echo", NS)
+    if made["spec"].get("paused"):
+        return False
+    if strategy == "rolling":
+        return is_gated(made["spec"]["template"])
+    return "tidegate.dev/revision" in made["spec"]["template"]["metadata"]["labels"] and all(
+        "tidegate.dev/revision" in one["metadata"]["labels"] for one in await stage.pods()
+    )
+
+
+async def halfway(stage, count):
+    """Whoever puts the gate into it is killed right after so many writes: the mark, the ReplicaSet, the Deployment."""
+    mortal = Mortal(stage.lab.lab.exchange, count)
+
+    async def gating():
+        while not mortal.died.is_set():
+            found = await stage.api.get(DEPLOYMENTS, "echo", NS)
+            with contextlib.suppress(ApiError):  # its controller wrote meanwhile
+                await gate_in_place(KubeClient(mortal, "lab"), found, (await own(stage))[0])
+
+    dying = asyncio.create_task(gating())
+    await mortal.died.wait()
+    dying.cancel()
+    await asyncio.gather(dying, return_exceptions=True)
+
+
+async def own(stage):
+    return (await stage.api.list(REPLICASETS, Selection(NS))).items
+
+
+def has_mark(obj):
+    return GATING in (obj["metadata"].get("annotations") or {})
+
+
+@pytest.mark.parametrize("writes", [1, 2, 3])
+def test_what_was_left_half_gated_is_freed_without_a_rollout(writes):
+    async def story(stage):
+        before = sorted(one["metadata"]["name"] for one in await stage.pods())
+        await halfway(stage, writes)
+        found = await stage.api.get(DEPLOYMENTS, "echo", NS)
+        assert has_mark(found) and found["spec"]["paused"]
+        assert await free_gatings(stage.client) == (f"{NS}/echo",)
+        found = await stage.api.get(DEPLOYMENTS, "echo", NS)
+        assert not found["spec"].get("paused") and not has_mark(found)
+        await asyncio.sleep(20)
+        assert sorted(one["metadata"]["name"] for one in await stage.pods()) == before
+        assert len(await own(stage)) == 1, "another ReplicaSet would be a rollout"
+        made = (await own(stage))[0]["spec"]["template"]
+        assert is_gated(made) == is_gated(found["spec"]["template"])
+        assert await free_gatings(stage.client) == ()
+
+    play(story, deployment(gate=False), limit=600)
+
+
+@pytest.mark.parametrize("writes", [1, 2, 3])
+def test_a_deployment_that_its_user_paused_stays_paused(writes):
+    async def story(stage):
+        await stage.api.patch(DEPLOYMENTS, "echo", Patch({"spec": {"paused": True}}), NS)
+        await asyncio.sleep(1)
+        await halfway(stage, writes)
+        await asyncio.sleep(1)
+        await gate_in_place(stage.client, await stage.api.get(DEPLOYMENTS, "echo", NS), (await own(stage))[0])
+        found = await stage.api.get(DEPLOYMENTS, "echo", NS)
+        assert found["spec"]["paused"] and is_gated(found["spec"]["template"]) and not has_mark(found)
+
+    play(story, deployment(gate=False), limit=600)
