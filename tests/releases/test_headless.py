@@ -1,48 +1,30 @@
-"""A release behind a headless Service: whoever resolves it is to be told of the new pods before the old ones end."""
+"""A headless Service has no data plane: what nodes say of it proves nothing."""
 
 from __future__ import annotations
 
-import msgspec
-from tests.observers.test_dns_stories import observer, resolved, told
-from troupe import SPECS, at_rest, engine
+import copy
 
-from tidegate.kube.api import PODS, Selection
+from scene import play
+from stage import NS, SERVICE
 
-SERVERS = ("127.16.1.1", "127.16.1.2")
+from tidegate.client.release.asking import answer, subject_of
+from tidegate.kube.api import SERVICES
+from tidegate.model import pod
+from tidegate.release.scene import Question
 
 
-def test_old_pods_stay_until_every_server_answers_with_the_new_one(tmp_path):
-    spec = msgspec.structs.replace(
-        SPECS["canary"], canary=msgspec.structs.replace(SPECS["canary"].canary, service="peers"), progress_seconds=300
-    )
+def test_that_a_headless_service_routes_to_a_revision_is_assumed_by_name():
+    async def story(stage):
+        made = copy.deepcopy(SERVICE)
+        made["metadata"]["name"] = "bare"
+        made["spec"]["clusterIP"] = "None"
+        await stage.api.create(SERVICES, made, NS)
+        await stage.ready(3)
+        pods = [pod.decode(one) for one in await stage.pods()]
+        subject = subject_of(NS, Question("routed", "r2", "bare", 1), pods)
+        said = await answer(stage.client, subject, "n", lambda found: None)
+        assert said.verdict == "assumed"
+        assert "headless Service demo/bare" in said.assumed[0]
+        assert "no observer is configured" in said.assumed[0]
 
-    async def story(stage, clients):
-        seen, reasons = [], []
-        old = {pod["metadata"]["name"] for pod in await stage.pods()}
-
-        async def look(turn):
-            pods = (await stage.api.list(PODS, Selection("demo"))).items
-            if not seen and any(
-                one["metadata"]["name"] in old and "deletionTimestamp" in one["metadata"] for one in pods
-            ):
-                new = {one["status"]["podIP"] for one in pods if one["metadata"]["name"] not in old}
-                seen.append([sorted(new & set((await resolved(server))[0])) == sorted(new) for server in SERVERS])
-
-        async with engine(stage, spec) as (made, book):
-            made.heard = lambda turn: reasons.append(turn.decision.status.reason)
-            original = made.turn
-
-            async def turn():
-                decision = await original()
-                await look(decision)
-                return decision
-
-            made.turn = turn
-            status = await at_rest(made, book, within=600.0)
-        return status, seen, reasons, [lost for one in clients for lost in one.lost]
-
-    status, seen, reasons, lost = told(tmp_path, story, observer(), grace=300, limit=2000)
-    [question] = [one for key, one in status.asked.items() if key.startswith("routed/peers/")]
-    assert (status.phase, question.verdict, lost) == ("done", "yes", [])
-    assert seen == [[True, True]]
-    assert any("dns/" in text and "does not list pod/echo-r2-" in text for text in reasons)
+    play(story)
