@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from scene import play
 from stage import NS, deployment, first, node_of, other_node
+from test_hard_places import second
 from test_killed_midway import killed
 from troupe import SPECS, V2, V3, ask_for, at_rest, at_work, engine
 
@@ -283,3 +284,17 @@ def test_of_pods_that_were_never_ready_nobody_can_have_lost_a_request():
     found = replace(found, editions=(replace(found.editions[0], members=pods),))
     told = listed(found, go(found, Step(Act.SET_TEMPLATE, "web", "because")), lambda uid: False).status
     assert list(told.leaving) == [first_.name]
+
+
+def test_how_pods_of_another_workload_end_is_not_the_release_s_affair():
+    async def story(stage):
+        await second(stage)
+        async with engine(stage, SPECS["rolling"]) as (made, book):
+            running = asyncio.create_task(at_rest(made, book))
+            await asyncio.sleep(1)
+            other = min(name for name in [one["metadata"]["name"] for one in await stage.pods()] if "other" in name)
+            await stage.delete(other, grace=0)
+            status = await running
+            assert status.unverified == ()
+
+    play(story, limit=600)

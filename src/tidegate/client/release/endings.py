@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 
 from tidegate import vtime
+from tidegate.client.release.look import maker_uid
 from tidegate.kube.api import JsonObject
 from tidegate.model import pod
 from tidegate.model.decode import Malformed
@@ -21,6 +22,7 @@ class _End:
     name: str
     how: str
     at: float
+    maker: str
 
 
 class Endings:
@@ -37,9 +39,12 @@ class Endings:
         """Pod -> how it ended, of all that were seen to."""
         return self.since(0.0)
 
-    def since(self, at: float) -> Mapping[str, str]:
-        """Of those that went after ``at`` (seconds since 1970): what ended before a release is not its own."""
-        return {one.name: one.how for one in self._gone.values() if one.at >= at}
+    def since(self, at: float, makers: Container[str] | None = None) -> Mapping[str, str]:
+        """Of those that went after ``at`` (seconds since 1970): what ended before a release is not its own, nor is what
+        another controller than ``makers`` (uids) had made."""
+        return {
+            one.name: one.how for one in self._gone.values() if one.at >= at and (makers is None or one.maker in makers)
+        }
 
     def has_seen(self, uid: str) -> bool:
         """Whether the watch knows that pod: its end will be told, or was."""
@@ -62,7 +67,9 @@ class Endings:
         except Malformed:
             return
         if before is not None:
-            self._gone[before.uid] = _End(before.name, self._ending(before), vtime.now().timestamp())
+            self._gone[before.uid] = _End(
+                before.name, self._ending(before), vtime.now().timestamp(), maker_uid(old or {})
+            )
             self._alive.discard(before.uid)
             self._was_ready.discard(before.uid)
 

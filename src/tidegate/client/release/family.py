@@ -312,6 +312,14 @@ def replicasets_of(sight: Sight, deployment: JsonObject) -> list[JsonObject]:
     return [one for one in sight.replicasets.values() if controller_uid(one) == uid]
 
 
+def makers_of(sight: Sight) -> set[str]:
+    """uids of all ReplicaSets of the workload's Deployments."""
+    made = {one["metadata"]["uid"]: one for one in deployments_of(sight).values()}
+    named = sight.deployments.get(sight.entry.spec.bluegreen.name)  # the user's own second one
+    made |= {named["metadata"]["uid"]: named} if named is not None else {}
+    return {one["metadata"]["uid"] for one in sight.replicasets.values() if controller_uid(one) in made}
+
+
 def is_labelled(sight: Sight, deployment: JsonObject, key: str, value: str) -> bool:
     """Whether every pod has the label, and whatever makes pods gives it; and nothing of the labelling is left over."""
     own = replicasets_of(sight, deployment)

@@ -23,7 +23,7 @@ from tidegate.client.release import asking
 from tidegate.client.release.acts import BACKGROUND, perform
 from tidegate.client.release.book import Book, Entry
 from tidegate.client.release.endings import Endings
-from tidegate.client.release.family import look
+from tidegate.client.release.family import look, makers_of
 from tidegate.client.release.ground import Ground, is_stale
 from tidegate.client.release.look import Sight
 from tidegate.client.release.unseen import Unseen
@@ -96,6 +96,8 @@ class Engine:
         self._written_last: Entry | None = None
         self._news = asyncio.Event()
         self.endings = endings or Endings()
+        self._makers: set[str] = set()
+        """uids of what ever made pods of this workload: a watch sees all of a namespace."""
         self._unseen = Unseen(ground, self.endings)
         self.heard: Heard = lambda turn: None
         self.may_write: Callable[[], bool] = lambda: True
@@ -136,14 +138,16 @@ class Engine:
 
     async def _seen(self, api: Api, entry: Entry) -> Sight:
         """Everything as it stands by ``api``, with the memory as it is now."""
-        sight = await look(api, entry, vtime.now().timestamp(), self._endings(entry.status.began))
+        sight = await look(api, entry, vtime.now().timestamp(), {})
+        self._makers |= makers_of(sight)
+        sight.scene = replace(sight.scene, endings=self._endings(entry.status.began))
         sight.scene = replace(sight.scene, status=self._merged(entry.status))
         sight.scene = await self._working.seen(sight)
         return sight
 
     def _endings(self, began: float) -> dict[str, str]:
         """Pod -> how it ended, of a release that began then: what was seen, and what others have told."""
-        return {**self._unseen.since(began), **self.endings.since(began)}
+        return {**self._unseen.since(began), **self.endings.since(began, self._makers)}
 
     def _put_off(self, sight: Sight, why: str) -> Unreachable:
         """Nothing is decided before that is known; the memory stays as it is."""
