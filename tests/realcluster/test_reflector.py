@@ -11,8 +11,8 @@ from tests.realcluster.objects import configmap
 from tidegate.kube.api import CONFIGMAPS, NAMESPACES, Deletion, Patch, Selection
 from tidegate.kube.client import KubeClient
 from tidegate.kube.connect import open_api
-from tidegate.kube.errors import ApiError, KubeError, Unreachable
 from tidegate.kube.direct import DirectTransport
+from tidegate.kube.errors import ApiError, KubeError, Unreachable
 from tidegate.kube.kubeconfig import load
 from tidegate.kube.reflector import Reflector, key_of
 
