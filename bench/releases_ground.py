@@ -32,6 +32,7 @@ NEW_PER_SECOND, KEPT_PER_SECOND, PORT_PER_SECOND = 60.0, 30.0, 30.0
 AFTER_SECONDS = 1.0
 """Requests go on this long after the command has ended: who answers then is who has the traffic."""
 COMMAND_SECONDS = 240.0
+STARTUP_SECONDS = 0.3
 IMAGE, BAD = "tidegate/echo:{}", "nowhere/echo:{}"
 
 
@@ -221,7 +222,7 @@ def span(samples: Sequence[Sample], since: float, until: float) -> Iterator[Samp
     return (one for one in samples if one.lane == NEW and since <= one.started_at < until)
 
 
-def web(replicas: int = PODS, *, gated: bool = True, startup_seconds: float = 0.3) -> Object:
+def web(replicas: int = PODS, *, gated: bool = True, startup_seconds: float = STARTUP_SECONDS) -> Object:
     """The workload: without a gate its pods end at once when told to."""
     made = deployment("web", {"app": "web"}, replicas, version="v1", gated=gated)
     made["spec"]["template"]["spec"]["containers"][0]["env"] = [

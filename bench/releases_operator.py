@@ -17,7 +17,7 @@ from typing import Any
 from bench import releases_stories
 from bench.figures import Figure, holds
 from bench.ground import BenchLab
-from bench.releases_ground import COMMAND_SECONDS, IMAGE, PODS, Play, Told, web
+from bench.releases_ground import COMMAND_SECONDS, IMAGE, PODS, STARTUP_SECONDS, Play, Told, web
 from bench.releases_operators import (
     Operators,
     call_webhook,
@@ -39,7 +39,6 @@ SECTIONS: dict[str, Object] = {
 LOAD_SHARE = 1 / len(STRATEGIES)
 UNDER_WAY_SECONDS = 1.0
 KILLS = 3
-QUICK_SECONDS = 0.3
 SLOW_SECONDS = {"rolling": 9.0, "bluegreen": 20.0, "canary": 6.0, "rainbow": 20.0}
 """Pods that take so long to start: a release is still under way when two Leases have run out. Blue/green has all of
 its pods come at once."""
@@ -184,11 +183,16 @@ class Story:
     beside: Beside = _nothing
     is_gated: bool = True
     """Whether the pods have their gate from their template."""
+    startup_seconds: float = STARTUP_SECONDS
     is_slow: bool = False
     """Whether pods take their time to start."""
 
 
-AUTOSCALED = Story("operator, autoscaled midway", releases_stories.autoscaled)
+AUTOSCALED = Story(
+    "operator, autoscaled midway",
+    releases_stories.autoscaled,
+    startup_seconds=releases_stories.AUTOSCALED_STARTUP_SECONDS,
+)
 KILLED = Story("operator, killed three times midway", beside=_killed, is_slow=True)
 LED = Story("operator, leader stood still and another asked to stop", beside=_led_by_others, is_slow=True)
 BAD_API = Story("operator, a bad API for a while", releases_stories.bad_api)
@@ -238,5 +242,5 @@ async def _played(both: Operators, story: Story) -> list[Told]:
 
 
 def _workload(story: Story, play: Kept) -> Object:
-    seconds = SLOW_SECONDS[play.strategy] if story.is_slow else QUICK_SECONDS
+    seconds = SLOW_SECONDS[play.strategy] if story.is_slow else story.startup_seconds
     return web(gated=story.is_gated, startup_seconds=seconds)

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 from bench.figures import Figure, holds
 from bench.ground import BenchLab
-from bench.releases_ground import BAD, PODS, Play, Told, now, web
+from bench.releases_ground import BAD, PODS, STARTUP_SECONDS, Play, Told, now, web
 from bench.verbs_ground import ended
 from bench.verbs_objects import Object
 from tidegate.rehearse.real import RealStage
@@ -19,6 +19,9 @@ MIDWAY_SECONDS = 3.0
 """From the command's start: it has planned by then, and new pods come."""
 AUTOSCALER_SECONDS = 15.0
 """From its making to its first look, as a kube-controller-manager has it (--horizontal-pod-autoscaler-sync-period)."""
+AUTOSCALED = "autoscaled midway"
+AUTOSCALED_STARTUP_SECONDS = 3.0
+"""Of its pods: a blue/green of an operator's is done 4 s after it was asked for otherwise, before anybody looked."""
 BAD_API_SECONDS, BAD_API_SHARE = 12.0, 0.5
 """Many turns of an engine, of which one is half a second."""
 KILLS = (1.5, 2.5, 4.0)
@@ -136,7 +139,7 @@ STORIES: tuple[tuple[str, Story], ...] = (
     ("superseded midway", superseded),
     ("scaled midway", scaled),
     ("a node drained midway", drained),
-    ("autoscaled midway", autoscaled),
+    (AUTOSCALED, autoscaled),
     ("a bad API for a while", bad_api),
     ("killed three times, resumed", killed),
 )
@@ -174,7 +177,9 @@ async def show(lab: BenchLab, stage: RealStage, only: str = "") -> list[Figure]:
         size = 1 if name in ALONE else AT_ONCE
         for some in (asked[start : start + size] for start in range(0, len(asked), size)):
             plays = [Play(lab, stage, f"{one}-{number}", one) for one in some]
-            playing = [told(play, name, story, web(gated=name != UNGATED)) for play in plays]
+            seconds = AUTOSCALED_STARTUP_SECONDS if name == AUTOSCALED else STARTUP_SECONDS
+            made = web(gated=name != UNGATED, startup_seconds=seconds)
+            playing = [told(play, name, story, made) for play in plays]
             for play, one in zip(plays, await asyncio.gather(*playing), strict=True):
                 tell(one)
                 found[STRATEGIES.index(play.strategy), number] = one
