@@ -11,7 +11,7 @@ from contextlib import suppress
 from tidegate.dataplane.facts import Facts
 from tidegate.dataplane.frontends import Asking
 from tidegate.dataplane.netlink import Malformed
-from tidegate.dataplane.nftmirror import Changed, Mirror
+from tidegate.dataplane.nftables.mirror import Changed, Mirror
 from tidegate.observers.linux.generation import ABSENT, Generations
 from tidegate.observers.linux.nftables import Commits, Questions
 

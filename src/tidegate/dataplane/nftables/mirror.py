@@ -32,13 +32,13 @@ from tidegate.dataplane.netlink import (
     number,
     text,
 )
-from tidegate.dataplane.nftalike import lasting_digest
-from tidegate.dataplane.nftends import Ends, Named, SeenRules, id_of
-from tidegate.dataplane.nftrule import RawRule, expressions_of, rule_of
-from tidegate.dataplane.nftsets import KernelSet
-from tidegate.dataplane.nftspool import Spool
-from tidegate.dataplane.nftstore import SetStore
-from tidegate.dataplane.nftwire import Wiring, rewrites
+from tidegate.dataplane.nftables.alike import lasting_digest
+from tidegate.dataplane.nftables.ends import Ends, Named, SeenRules, id_of
+from tidegate.dataplane.nftables.rule import RawRule, expressions_of, rule_of
+from tidegate.dataplane.nftables.sets import KernelSet
+from tidegate.dataplane.nftables.spool import Spool
+from tidegate.dataplane.nftables.store import SetStore
+from tidegate.dataplane.nftables.wire import Wiring, rewrites
 from tidegate.dataplane.rules import (
     Chain,
     Dnat,

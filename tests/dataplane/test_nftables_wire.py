@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from tidegate.dataplane import ctnetlink, rules
 from tidegate.dataplane.netlink import Malformed, attribute, messages, request
-from tidegate.dataplane.nftalike import lasting_digest
-from tidegate.dataplane.nftmirror import Mirror
-from tidegate.dataplane.nftrule import rule_of
-from tidegate.dataplane.nftsets import KernelSet, listed_elements, set_of
-from tidegate.dataplane.nftwire import Wiring, rewrites
+from tidegate.dataplane.nftables.alike import lasting_digest
+from tidegate.dataplane.nftables.mirror import Mirror
+from tidegate.dataplane.nftables.rule import rule_of
+from tidegate.dataplane.nftables.sets import KernelSet, listed_elements, set_of
+from tidegate.dataplane.nftables.wire import Wiring, rewrites
 from tidegate.dataplane.rules import DADDR, Dnat, NotUnderstood, Opaque, Target, point
 
 

@@ -6,8 +6,8 @@ import sys
 import tracemalloc
 
 from tidegate.dataplane.netlink import attribute, name_attribute
-from tidegate.dataplane.nftsets import ANONYMOUS, MAP
-from tidegate.dataplane.nftstore import SetStore
+from tidegate.dataplane.nftables.sets import ANONYMOUS, MAP
+from tidegate.dataplane.nftables.store import SetStore
 
 HEAD = bytes((2, 0, 0, 0))
 MESSAGES, ELEMENTS_BYTES = 1000, 1024

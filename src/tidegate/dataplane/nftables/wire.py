@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from struct import pack
 
 from tidegate.dataplane.netlink import Malformed, attributes, listed, number, text
-from tidegate.dataplane.nftalike import FOUR_BYTES, apart, expression_of
-from tidegate.dataplane.nftregisters import (
+from tidegate.dataplane.nftables.alike import FOUR_BYTES, apart, expression_of
+from tidegate.dataplane.nftables.registers import (
     NFPROTO,
     PADDING,
     Choice,
@@ -32,7 +32,7 @@ from tidegate.dataplane.nftregisters import (
     whole_field,
     word_of,
 )
-from tidegate.dataplane.nftsets import (
+from tidegate.dataplane.nftables.sets import (
     Column,
     Element,
     KernelSet,

@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from tidegate.dataplane.netlink import Malformed, attributes, last_nested, number, text
-from tidegate.dataplane.nftsets import ANONYMOUS, CONCAT, INTERVAL, MAP, KernelSet, listed_elements, set_among
+from tidegate.dataplane.nftables.sets import ANONYMOUS, CONCAT, INTERVAL, MAP, KernelSet, listed_elements, set_among
 from tidegate.dataplane.rules import NotUnderstood
 
 _LIST_SET, _LIST_ELEMENTS = 2, 3

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from tidegate.dataplane.netlink import Malformed, number
-from tidegate.dataplane.nftsets import Column, KernelSet, thins
+from tidegate.dataplane.nftables.sets import Column, KernelSet, thins
 from tidegate.dataplane.rules import DADDR, DPORT, PROTO
 
 NFPROTO = -1
@@ -48,7 +48,7 @@ class Load:
     value: bytes | None = None
     choice: Choice | None = None
     hole: int = -1
-    """Which of the rule's constants ``value`` is, where another would do as well (``nftwire._Pattern``)."""
+    """Which of the rule's constants ``value`` is, where another would do as well (``wire._Pattern``)."""
     numbers: tuple[int, int] = (0, 0)
     """A number from the first to below the second."""
 
