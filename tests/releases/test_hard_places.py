@@ -169,6 +169,22 @@ def test_why_pods_cannot_be_drained_is_said_while_it_is_tried_again():
     play(story, deployment(gate=False))
 
 
+def test_a_fault_of_ours_in_a_question_is_told_as_its_reason_and_logged_once(monkeypatch):
+    async def faulty(*_args):
+        raise TypeError("there is no such field")
+
+    async def story(stage):
+        logged = []
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: logged.append(context["message"]))
+        monkeypatch.setattr(asking, "answer", faulty)
+        async with engine(stage, SPECS["bluegreen"]) as (made, book):
+            await made.run(40)
+            assert "TypeError: there is no such field" in (await book.read()).status.reason
+        assert len(logged) == len(set(logged)) > 0, logged
+
+    play(story)
+
+
 @pytest.mark.parametrize("strategy", sorted(SPECS))
 def test_pods_that_are_to_be_ready_for_a_while_are_waited_for(strategy):
     obj = deployment()

@@ -279,6 +279,11 @@ class Engine:
             self._failures.pop(key, None)
         except KubeError as error:
             self._failures[key] = str(error)
+        except Exception as error:  # a fault of ours: told like any other, else it would be tried for ever in silence
+            before, self._failures[key] = self._failures.get(key), f"{type(error).__name__}: {error}"
+            if before != self._failures[key]:
+                told = {"message": f"{key} came to nothing by a fault of its own", "exception": error}
+                asyncio.get_running_loop().call_exception_handler(told)
 
     async def _long(self, sight: Sight, step: Step) -> None:
         match step.act:
