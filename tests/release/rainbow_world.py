@@ -251,6 +251,11 @@ class World:
         if self.next_routes is not None:
             return Asked("no", stragglers=("node-3",))
         is_routed = self.routed_to in (None, question.revision)
+        ready = [
+            pod for one in self.revisions if one.name == question.revision for pod in one.pods if self._is_ready(pod)
+        ]
+        if question.kind == "routed" and not ready:
+            return Asked("no", stragglers=(f"no pod of {question.revision} is ready",))
         return Asked("yes" if is_routed == (question.kind == "routed") else "no", epoch="7")
 
     def play(self, seconds, last=None):

@@ -114,6 +114,8 @@ class World:
         self.most_pods, self.pod_seconds = 0, 0.0
         self._strategy = strategy
         self._answers: dict[str, float] = {}
+        self._unrouted: dict[str, str] = {}
+        """Questions for ``routed`` that nobody could say yes to yet -> their revision: none of its pods was ready."""
         self._measures: dict[str, float] = {}
         self._wakes: list[float] = []
 
@@ -127,7 +129,11 @@ class World:
     def scene(self) -> Scene:
         """As a strategy sees it."""
         at = self.now
-        asked = {key: Asked("yes", "e/1", due) for key, due in self._answers.items() if due <= at}
+        for key, revision in list(self._unrouted.items()):
+            if any(pod.is_ready(at) for rev in self.revs if rev.edition.revision == revision for pod in rev.pods):
+                del self._unrouted[key]
+        due = {key: then for key, then in self._answers.items() if then <= at and key not in self._unrouted}
+        asked = {key: Asked("yes", "e/1", then) for key, then in due.items()}
         self.status = msgspec.structs.replace(self.status, measured=self._measured())
         status = msgspec.structs.replace(self.status, asked={**self.status.asked, **asked})
         return replace(
@@ -206,6 +212,8 @@ class World:
                 self._weigh(step)
             case Act.ASK:
                 assert step.question is not None
+                if step.question.kind == "routed" and step.question.key not in self._answers:
+                    self._unrouted[step.question.key] = step.question.revision
                 self._answers.setdefault(step.question.key, self.now + self.pace.fence(step.question.key))
             case Act.MEASURE:
                 self._measures.setdefault(step.subject, self.now + 1.0)
