@@ -254,6 +254,7 @@ class World:
                 is_gated=pod.is_gated,
                 is_listed=self.is_ready(pod) and pod in self.history[-1][1]["web"],
                 problem="ImagePullBackOff" if pod.ready_at == NEVER else "",
+                has_fallen=pod.is_ill,
             )
             for pod in rev.pods
         )

@@ -163,6 +163,19 @@ def test_a_canary_that_falls_over_is_aborted_at_once(router):
     assert world.wrong == []
 
 
+def test_a_canary_pod_that_is_evicted_is_replaced_where_nobody_sends_to_one_that_is_not_ready():
+    world = World(router="replicas", steps=(25, 50), pause=None)
+    world.release("t2")
+    world.until(at_weight(world, 25))
+    for pod in world.pods("r2"):
+        pod.leaving_at = world.now
+    world.play(5)
+    assert world.phase() == "paused" and world.lost == world.wrong == []
+    world.promote(2)
+    world.to_the_end()
+    assert desired(world) == [("r1", 0), ("r2", 4)]
+
+
 def test_prometheus_that_cannot_be_asked_pauses_before_any_traffic_moves(golden):
     world = World(router="httproute", analysis=(SUCCESS,))
     world.judge = lambda name, at: Finding(None, "cannot be reached: connection refused")

@@ -474,7 +474,7 @@ def test_a_queue_without_a_service_is_released_by_its_length_alone():
     assert not [text for text in notes if text.startswith(("ask", "retarget", "label", "expose"))]
 
 
-def test_the_only_service_of_the_pods_is_taken_where_none_is_named_and_of_two_one_has_to_be():
+def test_where_services_select_the_pods_one_of_them_has_to_be_named():
     async def story(stage):
         spec = Spec("echo", "rainbow", images={"echo": "tidegate/echo:v2"})
         book = ConfigMapBook(stage.client, NS, "echo")
@@ -488,6 +488,6 @@ def test_the_only_service_of_the_pods_is_taken_where_none_is_named_and_of_two_on
         return one, two, none
 
     one, two, none = play(story, deployment(replicas=2))
-    assert (one.spec.service, one.refusals, one.foreseen.phase) == ("echo", (), "done")
-    assert two.refusals == ("rainbow needs a Service, and echo, other select its pods: name one with --service",)
+    assert one.refusals == ("rainbow moves a Service, and of its pods' echo none is named: --service does",)
+    assert two.refusals == ("rainbow moves a Service, and of its pods' echo, other none is named: --service does",)
     assert (none.spec.service, none.refusals) == ("", ())

@@ -75,13 +75,19 @@ def _held(scene: Scene) -> Iterator[Decision]:
 
 
 def _dead(scene: Scene, stable: Edition, canary: Edition | None) -> Iterator[Decision]:
-    """It had traffic, and now no pod of it is ready: that is worse than anything an analysis could say."""
+    """It had traffic, and now no pod of it is ready: that is worse than anything an analysis could say.
+
+    By the ratio of pods nobody sends to one that is not ready, so one that was evicted may be replaced first.
+    """
     name = scene.status.revision
     if not (scene.status.weight or scene.weights.get(name, 0)):
         return
     if canary is None:
         yield from _abort(scene, stable, f"{name} had traffic, and its Deployment is gone")
     elif canary.desired and not canary.ready:
+        is_replaced = not any(one.has_fallen or one.problem for one in canary.staying)
+        if scene.spec.canary.router == "replicas" and is_replaced:
+            return
         why = canary.problem or f"none of its {len(canary.staying)} pods is"
         yield from _abort(scene, stable, f"{name} was ready and is no more: {why}")
 

@@ -47,6 +47,7 @@ class Member:
     drain ended, as written on it (``verified``, ``timed-out: node-3``, ...). ``problem``: why its containers do not
     run. ``cost`` is its deletion cost. ``is_probed``: it bears the activity probe of the release, where that has one.
     ``is_let_go``: its owner has let go of it, for a drain by label that has not come to its end; it has no gate.
+    ``has_fallen``: it was ready once and is not any more, which one that is only new has not done.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Member:
     cost: int = 0
     is_probed: bool = True
     is_let_go: bool = False
+    has_fallen: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -142,7 +142,8 @@ def _refusals(spec: Spec, sight: Sight, entry: Entry | None) -> list[str]:
     elif spec.strategy == "rainbow" and not spec.service and sight.deployment is not None:
         # Without one it moves no traffic: right where work comes by other ways, and by mistake otherwise.
         names = _selecting(sight.services.values(), sight.deployment, REVISION_LABEL)
-        found += [f"rainbow moves a Service, and svc/{one} selects its pods: name it with --service" for one in names]
+        if names:
+            found.append(f"rainbow moves a Service, and of its pods' {', '.join(names)} none is named: --service does")
     elif not found and _is_idle(scene, entry):
         found.append("nothing to release: the template that is asked for is the one that runs; --restart makes another")
     if entry is not None and entry.status.phase and not entry.status.is_final and entry.spec.strategy != spec.strategy:

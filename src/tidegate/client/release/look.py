@@ -299,7 +299,18 @@ def _member(sight: Sight, name: str, one: Pod, obj: JsonObject) -> Member:
         problem=problem_of(obj),
         cost=int(cost) if cost.lstrip("-").isdigit() else 0,
         is_let_go=not controller_uid(obj) and not one.is_terminating and not one.is_gated,
+        has_fallen=_has_fallen(one),
     )
+
+
+def _has_fallen(one: Pod) -> bool:
+    """Ready is False from the first status on, which says Initialized by the same second or later (kubelet 1.36,
+    ``status_manager.go``): a False that is newer was a True before."""
+    known = {condition.type: condition for condition in one.conditions}
+    ready, begun = known.get("Ready"), known.get("Initialized")
+    if one.is_ready or ready is None or begun is None or ready.since is None or begun.since is None:
+        return False
+    return ready.since > begun.since
 
 
 _HEALTHY_WAITS = ("ContainerCreating", "PodInitializing")
