@@ -111,6 +111,7 @@ async def test_isolated_cut_and_given_back_by_the_command_line(real_cluster):
     async with scene(real_cluster, "given-back", start_seconds=0.5) as here:
         before = set(await here.names())
         first = min(before)
+        await asyncio.sleep(1.1)  # a pod's age is in whole seconds: of pods of one age, uids decide who goes
         ran = await here.tidegate("isolate", f"pod/{first}", "--keep-traffic", "--yes")
         assert ran.code == 0 and "took its place" in ran.out, ran.err
 

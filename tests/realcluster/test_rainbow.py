@@ -19,6 +19,7 @@ from tidegate.client.release.activity import Work
 from tidegate.client.release.book import ConfigMapBook
 from tidegate.client.release.ground import Ground
 from tidegate.client.release.run import Engine
+from tidegate.engine.ledger import Ledger
 from tidegate.kube.api import DEPLOYMENTS, NAMESPACES, PODS, SERVICES, Patch, Selection
 from tidegate.kube.connect import open_api
 from tidegate.release.scene import DELETION_COST
@@ -103,7 +104,7 @@ def test_a_pod_marked_two_seconds_before_is_the_one_that_goes(real_cluster):
     assert asyncio.run(whole()) == 0
 
 
-def test_the_busy_pod_of_a_revision_is_left_and_the_rest_go(real_cluster, monkeypatch):
+def test_the_busy_pod_of_a_revision_is_left_and_the_rest_go(real_cluster, monkeypatch, tmp_path):
     busy = set()
 
     async def counted(self, sight, pods, has_agents):
@@ -119,7 +120,10 @@ def test_the_busy_pod_of_a_revision_is_left_and_the_rest_go(real_cluster, monkey
             busy.add(kept)
             spec = Spec("web", "rainbow", {"app": "app:2"}, rainbow=Rainbow("web", retire_seconds=1.0))
             await side.book.begin(spec)
-            engine = Engine(side.book, Ground(side.api, Identity("tester@here", "engine-1"), seed=1))
+            engine = Engine(
+                side.book,
+                Ground(side.api, Identity("tester@here", "engine-1"), Ledger(str(tmp_path / "ledger.jsonl")), seed=1),
+            )
             running = asyncio.create_task(engine.run(180))
             async with asyncio.timeout(60):
                 while (await side.counts())["web"] != 1:
