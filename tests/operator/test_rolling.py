@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import pytest
 from operator_stage import NS, Hand, asked, condition, play, until
 from stage import deployment
 
+from tidegate.client.release.look import Sight
 from tidegate.kube import wire
 from tidegate.kube.api import DEPLOYMENTS, DRAINS, Selection
 from tidegate.kube.exchange import Request
@@ -45,6 +47,26 @@ def test_a_release_object_rolls_its_deployment_and_every_old_pod_ends_verified()
         _, _, body = await wire.fetch(wire.Peer("127.0.0.1", 18081), Request("GET", "/metrics"))
         assert b'tidegate_drain_seconds_count{result="verified"} 3.0' in body
         assert b'tidegate_observer_acknowledgement_seconds_count{observer="node"} 9.0' in body
+        await hand.leave()
+
+    play(story)
+
+
+def test_of_a_release_at_rest_nothing_is_left_for_the_collector():
+    """What a look saw is a namespace: of a thousand releases, kept in rings, it was 3 GiB where nobody collected."""
+
+    async def story(stage):
+        hand = Hand(stage)
+        gc.collect()
+        gc.disable()
+        try:
+            await asked(stage, images={"echo": "tidegate/echo:v2"})
+            await until(stage, "done")
+            await asyncio.sleep(2)
+            sights = [one for one in gc.get_objects() if isinstance(one, Sight)]
+        finally:
+            gc.enable()
+        assert sights == []
         await hand.leave()
 
     play(story)

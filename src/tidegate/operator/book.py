@@ -33,8 +33,8 @@ class ObjectBook:
         self.ready = ""
         self.is_fresh = False
         """``obj`` was read just now: the next ``read`` is about it."""
-        self.wrote: Callable[[JsonObject, JsonObject], None] = lambda old, new: None
-        """Told of the status before and after each write."""
+        self.wrote: Callable[[JsonObject, JsonObject, JsonObject], None] = lambda obj, old, new: None
+        """Told of the object after each write, and of its status before and after."""
 
     async def read(self) -> Entry | None:
         """Raises ``KubeError``, ``Invalid`` and ``ValueError`` (a status that no engine wrote)."""
@@ -114,7 +114,7 @@ class ObjectBook:
         before: JsonObject = self.obj.get("status") or {}
         changes = [*tests({"uid": uid, "resourceVersion": version}), {"op": "add", "path": "/status", "value": body}]
         self.obj = await self._api.patch(RELEASES, self.name, Patch(changes, "json", "status"), self.namespace)
-        self.wrote(before, body)
+        self.wrote(self.obj, before, body)
         return self.obj
 
     def _body(self, generation: int, status: Status) -> JsonObject:

@@ -111,8 +111,9 @@ class Reconciler:
         if run is None:
             return
         self.territories.leave(key[0], run.workload)
-        if run.engine is not None:
-            await run.engine.leave()
+        engine, run.engine = run.engine, None  # it tells `run` of its turns: a ring, and all they saw would stay in it
+        if engine is not None:
+            await engine.leave()
 
     async def drop_all(self) -> None:
         await asyncio.gather(*(self.drop(key) for key in list(self._runs)))
@@ -222,19 +223,18 @@ class Reconciler:
 
     def _book(self, key: Key) -> ObjectBook:
         book = ObjectBook(self.client, *key)
-
-        def wrote(old: JsonObject, new: JsonObject) -> None:
-            if new.get("phase") != old.get("phase") and new.get("phase") != Phase.PENDING.value:
-                kind: Kind = "Warning" if new.get("phase") in (Phase.HALTED.value, Phase.ABORTED.value) else "Normal"
-                phase, reason = str(new.get("phase")), str(new.get("reason") or "")
-                self.recorder.write(book.obj, kind, phase.capitalize(), reason or phase)
-            before = [one.get("text") for one in old.get("notes") or ()]
-            for one in (new.get("notes") or ())[-5:]:
-                if one["text"] not in before and not one["text"].startswith(str(new.get("phase"))):
-                    self.recorder.write(book.obj, "Normal", "Step", one["text"])
-
-        book.wrote = wrote
+        book.wrote = self._wrote
         return book
+
+    def _wrote(self, obj: JsonObject, old: JsonObject, new: JsonObject) -> None:
+        if new.get("phase") != old.get("phase") and new.get("phase") != Phase.PENDING.value:
+            kind: Kind = "Warning" if new.get("phase") in (Phase.HALTED.value, Phase.ABORTED.value) else "Normal"
+            phase, reason = str(new.get("phase")), str(new.get("reason") or "")
+            self.recorder.write(obj, kind, phase.capitalize(), reason or phase)
+        before = [one.get("text") for one in old.get("notes") or ()]
+        for one in (new.get("notes") or ())[-5:]:
+            if one["text"] not in before and not one["text"].startswith(str(new.get("phase"))):
+                self.recorder.write(obj, "Normal", "Step", one["text"])
 
     def _identity(self) -> Identity:
         return Identity(f"{BY}{self.identity}", f"{PREFIX}{self.identity}", _is_alive)
