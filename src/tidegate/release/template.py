@@ -7,6 +7,7 @@ under.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import re
@@ -14,6 +15,8 @@ from collections.abc import Mapping
 from copy import deepcopy
 from fractions import Fraction
 from typing import Any
+
+import msgspec
 
 from tidegate.drain.gating import GATE_TOKEN, GRACE_SECONDS, gate_patch, is_gate, is_plain_sleep
 from tidegate.model.names import PREPARED_REVISION
@@ -112,7 +115,13 @@ def labelled(template: Mapping[str, Any], labels: Mapping[str, str]) -> dict[str
 
 def fingerprint(template: Mapping[str, Any]) -> str:
     """The name of a template: ten hexadecimal digits of what its author wrote."""
-    text = json.dumps(_plain(_authored(template)), sort_keys=True, separators=(",", ":"))
+    return _named(msgspec.json.encode(template))
+
+
+@functools.lru_cache(maxsize=512)
+def _named(template: bytes) -> str:
+    """A release asks for the same few names sixteen times, and each took 0.15 ms (``python -m bench operator``)."""
+    text = json.dumps(_plain(_authored(msgspec.json.decode(template))), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:DIGITS]
 
 
@@ -129,9 +138,8 @@ def is_gated(template: Mapping[str, Any]) -> bool:
     return bool(hooks) and all(is_gate(name, hook, token) for name, hook in hooks)
 
 
-def _authored(template: Mapping[str, Any]) -> dict[str, Any]:
-    """Without what others than its author put in."""
-    found = deepcopy(dict(template))
+def _authored(found: dict[str, Any]) -> dict[str, Any]:
+    """Without what others than its author put in, which is taken out of ``found``."""
     metadata = found.get("metadata") or {}
     labels = {key: value for key, value in (metadata.get("labels") or {}).items() if key not in _OURS}
     notes = {key: value for key, value in (metadata.get("annotations") or {}).items() if key not in _NOTES}
