@@ -15,7 +15,7 @@ import msgspec
 
 from tidegate import vtime
 from tidegate.client.options import Identity
-from tidegate.client.release import late
+from tidegate.client.release import registering
 from tidegate.client.release.book import AskableBook, Book, ConfigMapBook, Entry
 from tidegate.client.release.endings import Endings
 from tidegate.client.release.family import look
@@ -110,7 +110,7 @@ async def plan_release(
     if seen.phase == Phase.HALTED.value and not any(one.step for one in seen.moments):
         return ReleasePlan(namespace, spec, sight, seen, (seen.reason,))
     services = [spec.service] if spec.service else _selecting(sight.services.values(), sight.deployment or {}, "")
-    found = [*_notes(sight), *await late.notes(client, sight, services)]
+    found = [*_notes(sight), *await registering.notes(client, sight, services)]
     return ReleasePlan(namespace, spec, sight, seen, (), tuple(found))
 
 
