@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from tidegate.client.release.endings import Endings
-from tidegate.client.release.look import maker_uid
+from tidegate.client.release.look import controller_uid, maker_uid
 from tidegate.kube.api import (
     ALL,
     DEPLOYMENTS,
@@ -209,13 +209,6 @@ class Plot:
         return getattr(self._api, name)
 
 
-def _controller(obj: JsonObject) -> str:
-    for one in obj["metadata"].get("ownerReferences") or ():
-        if one.get("controller"):
-            return str(one["uid"])
-    return ""
-
-
 def _labels(obj: JsonObject) -> dict[str, str]:
     found: dict[str, str] = (obj.get("metadata") or {}).get("labels") or {}
     return found
@@ -241,7 +234,7 @@ def _places(plural: str, obj: JsonObject | None) -> dict[str, None]:
             **({f"of/{labels[WORKLOAD_LABEL]}": None} if WORKLOAD_LABEL in labels else {}),
         }
     if plural == REPLICASETS.plural:
-        return {f"by/{_controller(obj)}": None}
+        return {f"by/{controller_uid(obj)}": None}
     if plural == PODS.plural:
         return {f"by/{maker_uid(obj)}": None}
     if plural == SERVICES.plural:

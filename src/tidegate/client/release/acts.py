@@ -1,8 +1,7 @@
 """Act: one performer for each kind of step. Every write tests what it was decided on, and is safe to repeat.
 
 A strategy's own performers stand in files of their own and are named in ``PERFORMERS``; what few releases need is
-imported when it is first performed. Steps that take long (DRAIN,
-ASK, MEASURE) are ``background``: the engine goes on looking meanwhile.
+imported when it is first performed. The engine goes on looking while a step of ``BACKGROUND`` is performed.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from copy import deepcopy
 from tidegate.client.options import VerbOptions
 from tidegate.client.release import family_acts
 from tidegate.client.release.family import deployments_of, replicasets_of
-from tidegate.client.release.gate import gate_in_place, gating_of
+from tidegate.client.release.gate import gate_in_place, gating_of, revision_of
 from tidegate.client.release.ground import Failed, Ground, check_kept
 from tidegate.client.release.let_go import let_go
 from tidegate.client.release.look import Sight
@@ -41,9 +40,7 @@ async def _set_template(ground: Ground, sight: Sight, step: Step) -> None:
     revision = step.detail.get("revision")
     template = sight.template
     if revision:
-        found = next((one for one in sight.replicasets.values() if _hash(one) == revision), None)
-        if found is None:
-            raise Failed(f"there is no ReplicaSet of revision {revision} any more")
+        found = _present(_of_revision(sight, deployment, str(revision)), str(revision))
         # One that still has pods is gone back to as it is: what differs, be it the gate, would replace them all.
         template = deepcopy(found["spec"]["template"])
         if not found["spec"].get("replicas"):
@@ -79,21 +76,27 @@ async def _gate(ground: Ground, sight: Sight, step: Step) -> None:
     if sight.entry.spec.strategy != "rolling":
         deployment = deployments_of(sight)[step.subject]
     begun = gating_of(deployment)
-    if begun:  # another engine chose, and may have ended in between
-        found = next((one for one in replicasets_of(sight, deployment) if _hash(one) == begun), None)
-    else:
-        found = _replicaset(sight, deployment, step.subject)
+    # Where it was begun another engine chose, and may have ended in between.
+    found = _of_revision(sight, deployment, begun) if begun else _replicaset(sight, deployment, step.subject)
     await gate_in_place(ground.client, deployment, found)
 
 
 def _replicaset(sight: Sight, deployment: JsonObject, revision: str) -> JsonObject:
     """By its hash; of a family's Deployment, the one that is as the Deployment's template says."""
     if sight.entry.spec.strategy == "rolling":
-        found = next((one for one in sight.replicasets.values() if _hash(one) == revision), None)
+        found = _of_revision(sight, deployment, revision)
     else:
         mark = templates.fingerprint(deployment["spec"]["template"])
         own = [one for one in replicasets_of(sight, deployment) if one["spec"].get("replicas")]
         found = next((one for one in own if templates.fingerprint(one["spec"]["template"]) == mark), None)
+    return _present(found, revision)
+
+
+def _of_revision(sight: Sight, deployment: JsonObject, revision: str) -> JsonObject | None:
+    return next((one for one in replicasets_of(sight, deployment) if revision_of(one) == revision), None)
+
+
+def _present(found: JsonObject | None, revision: str) -> JsonObject:
     if found is None:
         raise Failed(f"there is no ReplicaSet of revision {revision} any more")
     return found
@@ -143,10 +146,6 @@ def _deployment(sight: Sight) -> JsonObject:
     if sight.deployment is None:
         raise Failed(f"there is no deployment/{sight.entry.spec.workload}")
     return sight.deployment
-
-
-def _hash(replicaset: JsonObject) -> str:
-    return str((replicaset["metadata"].get("labels") or {}).get(HASH_LABEL, ""))
 
 
 PERFORMERS: Mapping[Act, Performer] = {

@@ -43,7 +43,8 @@ async def gate_in_place(client: KubeClient, deployment: JsonObject, found: JsonO
     if not is_half_gated(deployment):
         was_paused = bool(deployment["spec"].get("paused"))
         notes = [] if deployment["metadata"].get("annotations") else [_NO_NOTES]
-        mark: Change = {"op": "add", "path": _GATING, "value": _revision(found) + (STAYS if was_paused else "")}
+        revision = revision_of(found) if found is not None else ""
+        mark: Change = {"op": "add", "path": _GATING, "value": revision + (STAYS if was_paused else "")}
         paused: list[Change] = [] if was_paused else [{"op": "add", "path": "/spec/paused", "value": True}]
         deployment = await write(client, DEPLOYMENTS, deployment, [*paused, *notes, mark])
     seen = await _observed(client, deployment, until)
@@ -152,8 +153,10 @@ def _mark_of(deployment: JsonObject) -> str:
     return str((deployment["metadata"].get("annotations") or {}).get(GATING, ""))
 
 
-def _revision(found: JsonObject | None) -> str:
-    return str((found or {"metadata": {}})["metadata"].get("labels", {}).get(HASH_LABEL, ""))
+def revision_of(replicaset: JsonObject) -> str:
+    """The hash of its template, as its pods bear it; its name where somebody took the label off."""
+    metadata = replicaset["metadata"]
+    return str((metadata.get("labels") or {}).get(HASH_LABEL, metadata["name"]))
 
 
 def _patch(obj: JsonObject) -> Patch:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tidegate.client.release.book import Entry
-from tidegate.client.release.gate import is_half_gated
+from tidegate.client.release.gate import is_half_gated, revision_of
 from tidegate.drain.gating import CannotBeGated
 from tidegate.engine.owners import KINDS
 from tidegate.kube.api import DEPLOYMENTS, ENDPOINTSLICES, PODS, REPLICASETS, SERVICES, Api, JsonObject, Selection
@@ -25,7 +25,6 @@ from tidegate.model.decode import Malformed
 from tidegate.model.endpointslice import EndpointSlice
 from tidegate.model.names import DRAIN, decode_drain, decode_result
 from tidegate.model.pod import Pod
-from tidegate.model.workload import HASH_LABEL
 from tidegate.release import template as templates
 from tidegate.release.scene import DELETION_COST, Edition, Member, Scene, Way
 
@@ -198,7 +197,7 @@ def rolling_editions(sight: Sight, deployment: JsonObject) -> tuple[Edition, ...
         members = of_replicaset(sight, one)
         template = one["spec"]["template"]
         mark = templates.fingerprint(template)
-        revision = (one["metadata"].get("labels") or {}).get(HASH_LABEL, one["metadata"]["name"])
+        revision = revision_of(one)
         sight.pods_of[revision] = [pod.decode(sight.pods[member.name]) for member in members]
         found.append(
             Edition(
