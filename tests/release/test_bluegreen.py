@@ -100,6 +100,17 @@ def test_a_rollback_while_warm_is_at_once(golden):
     golden("release/bluegreen-rollback.txt", played(story, "done", "r1", {"r1": 4, "r2": 4}))
 
 
+@pytest.mark.parametrize("name", ["r1", "5d8f7c9b6"])
+def test_a_rollback_is_asked_for_once_by_whatever_name_the_revision_had(name):
+    """A rolling release called it by its hash; who promotes by hand has said by `rollback` what he wants."""
+    story = Story(spec_of(promote="manual")).go().ask(promoted=1).go()
+    assert story.serving() == "r2"
+    began = len(story.moments)
+    story.ask("t1", rollback_to=name).go()
+    played(story, "done", "r1", {"r1": 4, "r2": 4})
+    assert not any("promote" in str(one) for one in story.moments[began:]), story.text()
+
+
 def test_a_rollback_to_one_that_is_retired_makes_its_pods_first():
     story = Story(spec_of(keep_seconds=0)).go()
     told = len(story.moments)

@@ -104,8 +104,7 @@ class _Flip:
     @property
     def is_return(self) -> bool:
         """Back to a revision that had the traffic before: nobody waits for more than has to be."""
-        wanted = self.scene.spec.rollback_to
-        return self.is_back or (self.goal is not None and wanted != "" and self.goal.revision == wanted)
+        return self.is_back or (self.goal is not None and self.scene.spec.rollback_to != "")
 
     @property
     def is_warm(self) -> bool:
