@@ -114,9 +114,9 @@ def test_answers_add_up_and_a_problem_counts_as_neither():
 def test_answers_of_another_release_or_step_are_no_answers_of_this():
     status = Status(step=1, began=100.0)
     keys = {
-        key_of(status, ONE),
-        key_of(status, ONE, True),
-        key_of(Status(step=2, began=100.0), ONE),
-        key_of(Status(step=1, began=200.0), ONE),
+        key_of(status, ONE, "1"),
+        key_of(status, ONE, "before"),
+        key_of(status, ONE, "2"),
+        key_of(Status(step=1, began=200.0), ONE, "1"),
     }
     assert len(keys) == 4

@@ -12,9 +12,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 from canary_world import World
 
 from tidegate.release.analysis import Finding
-from tidegate.release.canary import FULL
 from tidegate.release.foresee import foresee
 from tidegate.release.fork import Fork
+from tidegate.release.proving import FULL
 from tidegate.release.scene import REVISION_LABEL
 from tidegate.release.spec import Analysis
 

@@ -123,7 +123,8 @@ class ObjectBook:
         body: JsonObject = msgspec.json.decode(msgspec.json.encode(encode_status(status)))
         body.setdefault("phase", status.phase)
         body["observedGeneration"] = generation
-        body["conditions"] = conditions.of(status, before, instant(vtime.now()), generation)
+        preview = ((self.obj["spec"] or {}).get("bluegreen") or {}).get("preview") or ""
+        body["conditions"] = conditions.of(status, before, instant(vtime.now()), generation, preview)
         if self.ready:
             body["ready"] = self.ready
         return body

@@ -26,8 +26,11 @@ class Word:
     message: str = ""
 
 
-def of(status: Status, before: Iterable[Condition], at: str, generation: int) -> list[Condition]:
-    """All conditions of ``status``. ``at`` (RFC 3339) is when those that change did; ``before`` keep their time."""
+def of(status: Status, before: Iterable[Condition], at: str, generation: int, preview: str = "") -> list[Condition]:
+    """All conditions of ``status``. ``at`` (RFC 3339) is when those that change did; ``before`` keep their time.
+
+    What is asked of the Service ``preview`` is not about the traffic.
+    """
     phase = Phase(status.phase)
     said = Word(phase.value.capitalize(), status.reason)
     moves = phase in (Phase.PROGRESSING, Phase.ABORTING)
@@ -35,7 +38,7 @@ def of(status: Status, before: Iterable[Condition], at: str, generation: int) ->
         "Accepted": ("True", Word("Valid")),
         "Progressing": ("True" if moves else "False", said),
         "Healthy": ("False" if phase is Phase.HALTED else "True", said),
-        "Routed": _routed(status),
+        "Routed": _routed(status, preview),
         "Complete": ("True" if phase.is_final else "False", said),
     }
     return dated(found, before, at, generation)
@@ -49,8 +52,9 @@ def refused(before: Iterable[Condition], why: Word, at: str, generation: int) ->
     return dated(found, before, at, generation)
 
 
-def _routed(status: Status) -> tuple[str, Word]:
-    asked = [one for key, one in sorted(status.asked.items()) if key.startswith("routed/")]
+def _routed(status: Status, preview: str) -> tuple[str, Word]:
+    about = [key for key in sorted(status.asked) if key.startswith("routed/") and key.split("/")[1] != preview]
+    asked = [status.asked[key] for key in about]
     if not asked:
         return "Unknown", Word("NotAsked")
     waiting = [one for one in asked if not one.is_settled]

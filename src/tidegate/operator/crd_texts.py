@@ -17,6 +17,40 @@ def _rule(rule: str, message: str, path: str = "") -> Schema:
     return {"rule": rule, "message": message, **({"fieldPath": path} if path else {})}
 
 
+_ANALYSES: Schema = {
+    "maxItems": ANALYSES_MAX,
+    "x-kubernetes-list-type": "map",
+    "x-kubernetes-list-map-keys": ["name"],
+}
+_ANALYSIS: dict[str, Schema] = {
+    "Analysis": {
+        "description": "One question.",
+        "x-kubernetes-validations": [
+            _rule(
+                "self.kind != 'prometheus' || (has(self.url) && size(self.url) > 0 && has(self.query) && "
+                "size(self.query) > 0 && has(self.success) && size(self.success) > 0)",
+                "prometheus needs url, query and success (such as '>= 0.99')",
+            ),
+            _rule("self.kind != 'http' || (has(self.url) && size(self.url) > 0)", "http needs a URL", ".url"),
+            _rule(
+                "self.kind != 'command' || (has(self.command) && size(self.command) > 0)",
+                "command needs one",
+                ".command",
+            ),
+        ],
+    },
+    "Analysis.name": _text("For people; each has its own."),
+    "Analysis.kind": _text("prometheus, http or command (of the command line only)."),
+    "Analysis.url": _text("Where."),
+    "Analysis.query": _text("Prometheus: the query."),
+    "Analysis.success": _text("Prometheus: what its value has to be, such as '>= 0.99'."),
+    "Analysis.command": _text("A program and its arguments: exit 0 is success."),
+    "Analysis.intervalSeconds": _text("How often.", **_POSITIVE),
+    "Analysis.count": _text("How many times for each step.", minimum=1),
+    "Analysis.failureLimit": _text("More failures than this abort.", **_NOT_NEGATIVE),
+    "Analysis.timeoutSeconds": _text("For how long an answer is waited for.", **_POSITIVE),
+}
+
 _SPEC: dict[str, Schema] = {
     "Spec": {
         "description": "What is asked for.",
@@ -91,6 +125,7 @@ _SPEC: dict[str, Schema] = {
         "Of the new revision's Deployment; without it WORKLOAD-rN.", pattern="^([a-z0-9]([-a-z0-9.]*[a-z0-9])?)?$"
     ),
     "BlueGreen.together": _text("Both serve from when the new one is ready until the flip."),
+    "BlueGreen.analysis": _text("What has to hold on both sides of the flip.", **_ANALYSES),
     "Canary": {
         "description": "A growing part of the traffic.",
         "x-kubernetes-validations": [
@@ -112,37 +147,15 @@ _SPEC: dict[str, Schema] = {
     "Canary.steps": _text("In order.", maxItems=STEPS_MAX),
     "Canary.router": _text("replicas: the ratio of pods; httproute or traefik: weights of an object."),
     "Canary.route": _text("The object that the router weighs."),
-    "Canary.analysis": _text("What has to hold for it to go on.", maxItems=ANALYSES_MAX),
+    "Canary.analysis": _text("What has to hold for it to go on.", **_ANALYSES),
     "CanaryStep": _text("One step."),
     "CanaryStep.weight": _text("Percent of new connections for the new revision.", minimum=0, maximum=100),
     "CanaryStep.pauseSeconds": _text("How long to stay; null: until somebody promotes.", **_NOT_NEGATIVE),
     "CanaryStep.header": _text("Only requests with it (name=value), where the router can.", maxLength=1024),
-    "Analysis": {
-        "description": "One question.",
-        "x-kubernetes-validations": [
-            _rule(
-                "self.kind != 'prometheus' || (has(self.url) && size(self.url) > 0 && has(self.query) && "
-                "size(self.query) > 0 && has(self.success) && size(self.success) > 0)",
-                "prometheus needs url, query and success (such as '>= 0.99')",
-            ),
-            _rule("self.kind != 'http' || (has(self.url) && size(self.url) > 0)", "http needs a URL", ".url"),
-            _rule(
-                "self.kind != 'command' || (has(self.command) && size(self.command) > 0)",
-                "command needs one",
-                ".command",
-            ),
-        ],
-    },
-    "Analysis.name": _text("For people."),
-    "Analysis.kind": _text("prometheus, http or command (of the command line only)."),
-    "Analysis.url": _text("Where."),
-    "Analysis.query": _text("Prometheus: the query."),
-    "Analysis.success": _text("Prometheus: what its value has to be, such as '>= 0.99'."),
-    "Analysis.command": _text("A program and its arguments: exit 0 is success."),
-    "Analysis.intervalSeconds": _text("How often.", **_POSITIVE),
-    "Analysis.count": _text("How many times for each step.", minimum=1),
-    "Analysis.failureLimit": _text("More failures than this abort.", **_NOT_NEGATIVE),
-    "Analysis.timeoutSeconds": _text("For how long an answer is waited for.", **_POSITIVE),
+    **_ANALYSIS,
+    **{f"Flip{place}": schema for place, schema in _ANALYSIS.items()},
+    "FlipAnalysis.count": _text("How many times.", minimum=1),
+    "FlipAnalysis.when": _text("before the flip: a failure leaves traffic where it is; after it: one flips back."),
     "Rainbow": _text("A Deployment for each revision; the old ones leave as their work does."),
     "Rainbow.service": _text("The Service that sends new work to the newest."),
     "Rainbow.cap": _text("Live revisions at most, the new one included.", minimum=2, maximum=20),

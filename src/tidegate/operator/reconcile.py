@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from tidegate.client.options import Identity
@@ -28,7 +28,7 @@ from tidegate.operator.territory import Plot, Territories
 from tidegate.operator.watch import ReleaseSeen
 from tidegate.release.plan import Decision
 from tidegate.release.record import Phase
-from tidegate.release.spec import Invalid, Spec
+from tidegate.release.spec import Analysis, Invalid, Spec
 
 STEP_SECONDS = 0.5
 """After steps, and while observers are asked: as the command line's engine."""
@@ -247,9 +247,15 @@ def _is_alive(holder: str) -> bool | None:
 
 def _not_here(spec: Spec) -> str:
     """What only a command line does: whoever may write a Release is not to run programs in the operator's pod."""
-    for number, one in enumerate(spec.canary.analysis):
-        if one.kind == "command":
-            return f"$.spec.canary.analysis[{number}].kind: command is of the command line, an operator runs none"
+    sections: dict[str, Sequence[Analysis]] = {
+        "bluegreen": spec.bluegreen.analysis,
+        "canary": spec.canary.analysis,
+    }
+    for section, analyses in sections.items():
+        for number, one in enumerate(analyses):
+            if one.kind == "command":
+                where = f"$.spec.{section}.analysis[{number}].kind"
+                return f"{where}: command is of the command line, an operator runs none"
     return ""
 
 

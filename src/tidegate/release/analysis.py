@@ -142,9 +142,9 @@ def judge_exit(code: int, output: str = "") -> Finding:
 # --- over time ---
 
 
-def key_of(status: Status, analysis: Analysis, is_before: bool = False) -> str:
-    """Under which its answers are remembered: of this release, and of this step or of before the first."""
-    return f"{'before' if is_before else status.step}/{analysis.name}/{status.began:.0f}"
+def key_of(status: Status, analysis: Analysis, moment: str) -> str:
+    """Under which its answers are remembered: of this release, and of one moment of it."""
+    return f"{moment}/{analysis.name}/{status.began:.0f}"
 
 
 def added(measured: Measured, finding: Finding, at: float) -> Measured:

@@ -4,7 +4,8 @@ The old revision (blue) gets a label of its own and the Service selects by it; t
 whole, and tried through a preview. Then the selector flips. Done is the flip only when every observer routes to green
 and none to blue any more; blue stays warm, so that the way back is one write, and is shrunk through its gates later.
 
-``status.step``: 0 before the flip, 1 while observers are asked, 2 once all of them have answered. ``status.round`` is
+``status.step``: 0 before the flip, 1 while observers are asked, 2 once all of them have answered, 3 once every analysis
+after the flip has passed: until then nothing of blue is shrunk, and one that fails flips back. ``status.round`` is
 written on the Service with each change of its selector, so a memory that is ahead of a write, or a hand that is not
 ours, is told from what we did.
 """
@@ -18,6 +19,7 @@ import msgspec
 
 from tidegate.release.endings import faults, fresh_fault
 from tidegate.release.plan import Act, Decision, Step, counted, go, halt, wait
+from tidegate.release.proving import PROVEN, before_all, is_direct, is_kept_by_analysis, of_flip
 from tidegate.release.record import Phase, Status
 from tidegate.release.scene import Edition, Question, Scene, Way, key_of, service_named
 
@@ -30,6 +32,11 @@ def is_flipped(status: Status) -> bool:
     return status.step >= SETTLED
 
 
+def is_proven(status: Status) -> bool:
+    """Whether what is asked after the flip has passed too: from then on it is the revision to go back to."""
+    return status.step >= PROVEN
+
+
 def rehearsal_of(workload: str) -> str:
     """The Service that nobody asks: its EndpointSlices tell whether the labels of a selector to come are known."""
     return service_named("tidegate-release", workload)
@@ -37,17 +44,22 @@ def rehearsal_of(workload: str) -> str:
 
 def decide(scene: Scene) -> Decision:
     """What to do now."""
-    return next(_decisions(scene))
+    decision = next(_decisions(scene))
+    status = decision.status
+    if status.cause and status.phase in (Phase.ABORTING.value, Phase.ABORTED.value):
+        status = msgspec.structs.replace(status, reason=f"{status.cause}; {status.reason}")
+    return Decision(decision.steps, status)
 
 
 @dataclass(frozen=True, slots=True)
 class _Flip:
     """One look. ``main`` is the Service; ``goal`` who is to have it, ``serving`` who has it by its selector (None: all
-    of them, or nobody)."""
+    of them, or nobody). ``is_failed``: an analysis was seen to fail just now, so it goes back."""
 
     scene: Scene
     main: Way
     goal: Edition | None
+    is_failed: bool = False
 
     @property
     def key(self) -> str:
@@ -55,7 +67,7 @@ class _Flip:
 
     @property
     def is_back(self) -> bool:
-        return self.scene.goes_back
+        return self.scene.goes_back or self.is_failed
 
     @property
     def phase(self) -> Phase:
@@ -135,14 +147,22 @@ def _decisions(scene: Scene) -> Iterator[Decision]:
         scene = replace(scene, status=anew)
         flip = replace(flip, scene=scene)
     yield from _stopped(flip)
-    if flip.is_back and scene.status.step == BEFORE and (flip.has_goal or not _has_begun(flip)):
+    if flip.goal is None and not flip.is_back and not is_direct(scene):
+        yield from before_all(scene.spec.bluegreen.analysis, _stays(flip)).reached(scene)
+    yield from _moved(flip)
+
+
+def _moved(flip: _Flip) -> Iterator[Decision]:
+    if flip.is_back and flip.scene.status.step == BEFORE and (flip.has_goal or not _has_begun(flip)):
         yield from _ended(flip)  # it never lost the traffic
     if not flip.is_flipped:
         if not flip.is_return:
             yield from _narrowed(flip)
         yield from _made(flip)
-        yield _flipped(flip)
-    yield from _ended((yield from _asked(flip)))
+        yield from _flips(flip)
+    flip = yield from _asked(flip)
+    yield from _warmed(flip)
+    yield from _ended((yield from _analysed(flip)))
 
 
 def _has_begun(flip: _Flip) -> bool:
@@ -276,7 +296,9 @@ def _ready(flip: _Flip, goal: Edition) -> Iterator[Decision]:
         text += f", {goal.available} of them for minReadySeconds"
     if goal.problem:
         text += f" ({goal.problem})"
-    is_late = scene.now - scene.status.since > scene.spec.progress_seconds
+    # Who asks an analysis for an hour has seen them stand until then.
+    since = max([scene.status.since, *(one.at for one in scene.status.measured.values())])
+    is_late = scene.now - since > scene.spec.progress_seconds
     if (goal.is_stalled or is_late) and not flip.is_back and scene.generation <= scene.status.generation:
         limit = f"no progress for {scene.spec.progress_seconds:g} s"
         yield halt(scene, f"{limit}: {text}; traffic stays on {scene.status.stable}")
@@ -287,10 +309,6 @@ def _ready(flip: _Flip, goal: Edition) -> Iterator[Decision]:
 # --- the flip ---
 
 
-def _flipped(flip: _Flip) -> Decision:
-    return next(_flips(flip))
-
-
 def _flips(flip: _Flip) -> Iterator[Decision]:
     scene, goal, status = flip.scene, flip.goal, flip.scene.status
     assert goal is not None
@@ -299,6 +317,8 @@ def _flips(flip: _Flip) -> Iterator[Decision]:
         yield from _rehearsed(flip, goal, preview)
     if scene.spec.bluegreen.together and not flip.mark:
         yield from _joined(flip, goal)
+    if not flip.is_back and not is_direct(scene):
+        yield from _tried(flip, goal)
     is_manual = scene.spec.bluegreen.promote == "manual" and scene.spec.promoted <= status.promoted
     if is_manual and not flip.is_return:
         where = f", to be tried by svc/{preview}" if scene.spec.bluegreen.preview else ""
@@ -316,6 +336,36 @@ def _joined(flip: _Flip, goal: Edition) -> Iterator[Decision]:
         reason = _waiting(flip.scene, [question])
         why = f"svc/{flip.main.name} drops the others when all say so"
         yield go(flip.scene, Step(Act.ASK, question.service, why, question=question), phase=flip.phase, reason=reason)
+
+
+def _tried(flip: _Flip, goal: Edition) -> Iterator[Decision]:
+    """What is asked before the flip has passed; of one that fails the new revision never has the traffic."""
+    scene, preview = flip.scene, flip.scene.spec.bluegreen.preview
+    trial = of_flip(scene, "before", _stays(flip))
+    if not trial.analyses or trial.is_passed(scene):
+        return
+    if preview:  # whoever asks by the preview is to meet the new revision, from wherever it asks
+        question = Question("routed", goal.revision, preview, scene.status.round)
+        if not _is_settled(scene, question):
+            step = Step(Act.ASK, preview, "it is tried by its preview once all say so", question=question)
+            yield go(scene, step, reason=_waiting(scene, [question]))
+    if cause := trial.failure(scene):
+        yield from _failed(flip, cause)
+    yield from trial.asked(scene)
+
+
+def _stays(flip: _Flip) -> str:
+    return f"traffic stays on {flip.serving.revision if flip.serving is not None else flip.scene.status.stable}"
+
+
+def _failed(flip: _Flip, cause: str) -> Iterator[Decision]:
+    """An analysis has failed: back to the revision before, as if somebody had asked for it, and with the cause."""
+    scene = flip.scene
+    scene = replace(scene, status=msgspec.structs.replace(scene.status, cause=cause))
+    back = replace(flip, scene=scene, goal=scene.stable, is_failed=True)
+    if back.goal is None:
+        yield halt(scene, f"{cause}; {scene.status.stable} is gone: name the revision to go back to")
+    yield from _moved(back)
 
 
 def _retarget(flip: _Flip, edition: Edition, why: str, step: int) -> Decision:
@@ -349,6 +399,23 @@ def _asked(flip: _Flip) -> Generator[Decision, None, _Flip]:
     if steps:
         yield go(flip.scene, *steps, phase=flip.phase)
     return flip
+
+
+def _analysed(flip: _Flip) -> Generator[Decision, None, _Flip]:
+    """What is asked after the flip has passed; until then the revision before stands whole, and a failure goes back.
+
+    What is returned is the look with the memory that it has.
+    """
+    scene, status = flip.scene, flip.scene.status
+    if is_kept_by_analysis(scene) and not flip.is_back:
+        kept = next((one.revision for one in flip.others if one.revision == status.stable), "nobody")
+        trial = of_flip(scene, "after", f"{status.revision} has the traffic, {kept} is kept for the way back")
+        if cause := trial.failure(scene):
+            yield from _failed(flip, cause)
+        yield from trial.asked(scene)
+    if is_proven(status):
+        return flip
+    return replace(flip, scene=replace(scene, status=msgspec.structs.replace(status, step=PROVEN, since=scene.now)))
 
 
 def _autoscaled(flip: _Flip, goal: Edition) -> Iterator[Step]:
@@ -410,12 +477,8 @@ def _ended(flip: _Flip) -> Iterator[Decision]:
         lacks = f"{goal.ready} of {goal.desired} pods of {goal.revision} are ready"
         yield wait(scene, f"{lacks}: nothing is shrunk meanwhile", flip.phase)
     for one in flip.others:
-        if _is_kept(flip, one):
-            if one.desired < goal.desired and one.desired:
-                step = Step(Act.SCALE, one.revision, f"warm, as many as {goal.revision} has", count=goal.desired)
-                yield go(scene, step, phase=flip.phase)
-            continue
-        yield from _retired(flip, one)
+        if not _is_kept(flip, one):
+            yield from _retired(flip, one)
     kept = [one for one in flip.others if _is_kept(flip, one) and one.desired]
     end = _warm_until(flip)
     if kept and end is not None:
@@ -427,13 +490,23 @@ def _ended(flip: _Flip) -> Iterator[Decision]:
     yield wait(scene, reason, Phase.ABORTED if flip.is_back else Phase.DONE)
 
 
+def _warmed(flip: _Flip) -> Iterator[Decision]:
+    """The way back has room for everybody."""
+    goal = flip.goal
+    assert goal is not None
+    for one in flip.others:
+        if _is_kept(flip, one) and one.desired and one.desired < goal.desired:
+            step = Step(Act.SCALE, one.revision, f"warm, as many as {goal.revision} has", count=goal.desired)
+            yield go(flip.scene, step, phase=flip.phase)
+
+
 def _is_kept(flip: _Flip, one: Edition) -> bool:
     """Whether it is the one before, and is to stay warm still."""
     spec, scene = flip.scene.spec, flip.scene
     if flip.is_back or one.revision != scene.status.stable or one.revision in spec.retire:
         return False
     end = _warm_until(flip)
-    return end is None or scene.now < end
+    return end is None or scene.now < end or not is_proven(scene.status)
 
 
 def _warm_until(flip: _Flip) -> float | None:

@@ -13,17 +13,14 @@ from typing import Any
 
 import msgspec
 
-from tidegate.release import analysis
 from tidegate.release.canary_back import back, unwind
 from tidegate.release.canary_shares import moved, narrowed, prepared, settled_in, share_of
 from tidegate.release.canary_steps import ending_fault, is_alone, scaled, services_of, settled
 from tidegate.release.plan import Act, Decision, Step, counted, go, halt, wait
-from tidegate.release.record import Measured, Phase
+from tidegate.release.proving import Trial, before_all, is_direct
+from tidegate.release.record import Phase
 from tidegate.release.scene import Edition, Scene
-from tidegate.release.spec import Analysis, CanaryStep
-
-FULL = 1_000_000
-"""So much more of ``Spec.promoted``, and everything that is left is let pass: pauses and analyses."""
+from tidegate.release.spec import CanaryStep
 
 
 def decide(scene: Scene) -> Decision:
@@ -99,11 +96,6 @@ def _abort(scene: Scene, stable: Edition, cause: str) -> Iterator[Decision]:
 # --- which step ---
 
 
-def is_direct(scene: Scene) -> bool:
-    """Whether steps and analyses are let pass: somebody said so, or it goes back to a revision that was served by."""
-    return scene.spec.promoted - scene.status.promoted >= FULL or bool(scene.spec.rollback_to)
-
-
 def _where(scene: Scene) -> Scene:
     """At the step it is at: steps that were edited on the way are taken up at the share that is reached."""
     status, steps = scene.status, scene.spec.canary.steps
@@ -161,13 +153,6 @@ def _at(scene: Scene, stable: Edition, step: CanaryStep) -> Iterator[Decision]:
 # --- what a step has to prove ---
 
 
-def _measure(scene: Scene, one: Analysis, is_before: bool = False) -> Step:
-    key = analysis.key_of(scene.status, one, is_before)
-    where = "before any traffic moves" if is_before else f"at {_percent(scene)} %"
-    why = f"{one.kind} {one.name} {where}"
-    return Step(Act.MEASURE, key, why, detail={"analysis": one.name, "is_before": is_before})
-
-
 def _percent(scene: Scene) -> int:
     steps = scene.spec.canary.steps
     return steps[scene.status.step].weight if scene.status.step < len(steps) else 100
@@ -177,49 +162,20 @@ def _asked_before(scene: Scene) -> Iterator[Decision]:
     """Before the first weight moves: can Prometheus be asked at all? What it says does not matter yet."""
     if scene.status.arrived or scene.status.step or scene.incoming is not None or is_direct(scene):
         return
-    for one in scene.spec.canary.analysis:
-        found = scene.status.measured.get(analysis.key_of(scene.status, one, True))
-        if one.kind != "prometheus" or (found is not None and found.passed):
-            continue
-        yield from _unanswered(scene, one, found, True)
-        if analysis.is_due(one, found, scene.now):
-            yield go(scene, _measure(scene, one, True))
-        yield wait(scene, _because(one, found, scene))
+    yield from before_all(scene.spec.canary.analysis, _stays(scene)).reached(scene)
 
 
-def _because(one: Analysis, found: Measured | None, scene: Scene) -> str:
-    if found is None or not found.problem:
-        return f"{one.kind} {one.name} is asked every {one.interval_seconds:g} s"
+def _stays(scene: Scene) -> str:
     weight = scene.status.weight
-    stays = f"traffic stays as it is, {weight} % on {scene.status.revision}" if weight else "traffic stays where it is"
-    return f"{one.kind} {one.name}: {found.problem}; {stays}"
-
-
-def _unanswered(scene: Scene, one: Analysis, found: Measured | None, is_before: bool) -> Iterator[Decision]:
-    """What cannot be asked is no success: it pauses with the reason, and is asked again."""
-    if found is None or not found.problem or found.problems < analysis.PROBLEMS_MAX:
-        return
-    step = (_measure(scene, one, is_before),) if analysis.is_due(one, found, scene.now) else ()
-    yield go(scene, *step, phase=Phase.PAUSED, reason=_because(one, found, scene))
+    return f"traffic stays as it is, {weight} % on {scene.status.revision}" if weight else "traffic stays where it is"
 
 
 def _analysed(scene: Scene, stable: Edition) -> Iterator[Decision]:
-    steps, waits = [], []
-    for one in scene.spec.canary.analysis:
-        found = scene.status.measured.get(analysis.key_of(scene.status, one))
-        if found is not None and analysis.is_failed(one, found):
-            cause = (
-                f"{one.kind} {one.name} failed {found.failed} of {found.failed + found.passed} at {_percent(scene)} %"
-            )
-            yield from _abort(scene, stable, f"{cause}: {found.last}")
-        if found is not None and analysis.is_over(one, found):
-            continue
-        yield from _unanswered(scene, one, found, False)
-        waits.append(_because(one, found, scene))
-        if analysis.is_due(one, found, scene.now):
-            steps.append(_measure(scene, one))
-    if waits:
-        yield go(scene, *steps, reason="; ".join(waits))
+    moment, where = str(scene.status.step), f"at {_percent(scene)} %"
+    trial = Trial(scene.spec.canary.analysis, moment, where, _stays(scene))
+    if cause := trial.failure(scene):
+        yield from _abort(scene, stable, cause)
+    yield from trial.asked(scene)
 
 
 def _is_promoted(scene: Scene) -> bool:

@@ -22,6 +22,7 @@ from tidegate.release.strategies import decide
 
 TURNS_MAX = 2000
 _NEVER = float("inf")
+_ANSWERS = {True: "it is as wanted", False: "it is not as wanted", None: "it cannot be asked"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +178,8 @@ class World:
     def _measured(self) -> dict[str, Measured]:
         found = dict(self.status.measured)
         for key in [key for key, due in self._measures.items() if due <= self.now]:
-            finding = Finding(self.pace.measured(key, self.now), "")
+            is_passed = self.pace.measured(key, self.now)
+            finding = Finding(is_passed, _ANSWERS[is_passed])
             found[key] = added(found.get(key, Measured()), finding, self._measures.pop(key))
         return found
 

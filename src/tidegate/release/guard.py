@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from tidegate.release.plan import Act, Decision, Step
+from tidegate.release.proving import is_kept_by_analysis
 from tidegate.release.scene import Edition, Question, Scene
 
 
@@ -42,6 +43,8 @@ def _scale(scene: Scene, step: Step) -> Iterator[str]:
     if fewer <= 0:
         return
     yield from _ungated(scene, step, [edition])
+    if edition.revision == scene.status.stable and is_kept_by_analysis(scene):
+        yield f"{step}: what is asked after the flip has not passed, and it is the way back"
     if not edition.listed:
         return
     left = left_after(scene, edition, step.count)

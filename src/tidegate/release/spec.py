@@ -7,7 +7,7 @@ the same words from the command line, from the operator's conditions and from th
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -20,7 +20,7 @@ NAME_LENGTH_MAX = 253
 WORKLOAD_LENGTH_MAX = 63
 """The workload's name is the value of a label on whatever a release makes."""
 STEPS_MAX, ANALYSES_MAX = 100, 20
-"""Of one canary. A CustomResourceDefinition's rules are priced by the longest list that they may meet."""
+"""Of one release. A CustomResourceDefinition's rules are priced by the longest list that they may meet."""
 
 
 class Invalid(ValueError):
@@ -37,6 +37,37 @@ class _Shape(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
 
 class Rolling(_Shape, frozen=True):
     """In place, on the Deployment itself; old pods end through their gates."""
+
+
+class Analysis(_Shape, frozen=True):
+    """One question whose answer lets a release go on.
+
+    ``kind``: ``prometheus`` (``query`` at ``url``, ``success`` compares its value: ``>= 0.99``), ``http`` (``url``
+    answers 2xx), ``command`` (exit 0; command line only). Asked every ``interval_seconds``, ``count`` times for each
+    step; more than ``failure_limit`` failures abort. What cannot be asked is neither success nor failure: the release
+    waits.
+    """
+
+    name: str
+    kind: Literal["prometheus", "http", "command"]
+    url: str = ""
+    query: str = ""
+    success: str = ""
+    command: tuple[str, ...] = ()
+    interval_seconds: float = 10.0
+    count: int = 3
+    failure_limit: int = 0
+    timeout_seconds: float = 5.0
+
+
+When = Literal["before", "after"]
+
+
+class FlipAnalysis(Analysis, frozen=True, kw_only=True):
+    """One that is asked ``count`` times ``before`` new traffic goes to the new revision, or ``after``: a failure before
+    leaves it where it is, a failure after takes it back."""
+
+    when: When
 
 
 class BlueGreen(_Shape, frozen=True):
@@ -57,27 +88,7 @@ class BlueGreen(_Shape, frozen=True):
     by: str = ""
     name: str = ""
     together: bool = False
-
-
-class Analysis(_Shape, frozen=True):
-    """One question whose answer lets a canary go on.
-
-    ``kind``: ``prometheus`` (``query`` at ``url``, ``success`` compares its value: ``>= 0.99``), ``http`` (``url``
-    answers 2xx), ``command`` (exit 0; command line only). Asked every ``interval_seconds``, ``count`` times for each
-    step; more than ``failure_limit`` failures abort. What cannot be asked is neither success nor failure: the release
-    waits.
-    """
-
-    name: str
-    kind: Literal["prometheus", "http", "command"]
-    url: str = ""
-    query: str = ""
-    success: str = ""
-    command: tuple[str, ...] = ()
-    interval_seconds: float = 10.0
-    count: int = 3
-    failure_limit: int = 0
-    timeout_seconds: float = 5.0
+    analysis: tuple[FlipAnalysis, ...] = ()
 
 
 class CanaryStep(_Shape, frozen=True):
@@ -209,6 +220,7 @@ def _problems(spec: Spec) -> Iterator[str]:
         yield f"$.spec.bluegreen.name: {spec.bluegreen.name!r} is not the name of a Deployment"
     # A section that is not used is held to its rules all the same: the schema of the object cannot but do so.
     yield from _canary(spec.canary)
+    yield from _analyses("bluegreen", spec.bluegreen.analysis)
     if not 2 <= spec.rainbow.cap <= 20:
         yield "$.spec.rainbow.cap: must be 2 to 20: the revision that serves and the one that comes"
     yield from _seconds(spec)
@@ -228,8 +240,6 @@ def _seconds(spec: Spec) -> Iterator[str]:
 def _canary(canary: Canary) -> Iterator[str]:
     if len(canary.steps) > STEPS_MAX:
         yield f"$.spec.canary.steps: {len(canary.steps)} are too many, {STEPS_MAX} at most"
-    if len(canary.analysis) > ANALYSES_MAX:
-        yield f"$.spec.canary.analysis: {len(canary.analysis)} are too many, {ANALYSES_MAX} at most"
     before = 0
     for number, step in enumerate(canary.steps):
         where = f"$.spec.canary.steps[{number}]"
@@ -244,8 +254,18 @@ def _canary(canary: Canary) -> Iterator[str]:
             yield f"{where}.pauseSeconds: must be 0 or more"
     if canary.router != "replicas" and not canary.route:
         yield f"$.spec.canary.route: router {canary.router} needs the name of the object that it weighs"
-    for number, one in enumerate(canary.analysis):
-        where = f"$.spec.canary.analysis[{number}]"
+    yield from _analyses("canary", canary.analysis)
+
+
+def _analyses(section: str, analyses: Sequence[Analysis]) -> Iterator[str]:
+    if len(analyses) > ANALYSES_MAX:
+        yield f"$.spec.{section}.analysis: {len(analyses)} are too many, {ANALYSES_MAX} at most"
+    known: set[str] = set()
+    for number, one in enumerate(analyses):
+        where = f"$.spec.{section}.analysis[{number}]"
+        if one.name in known:
+            yield f"{where}.name: another one is called {one.name!r} too, and their answers could not be told apart"
+        known.add(one.name)
         if one.kind == "prometheus" and not (one.url and one.query and one.success):
             yield f"{where}: prometheus needs url, query and success (such as '>= 0.99')"
         if one.kind == "http" and not one.url:

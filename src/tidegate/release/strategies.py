@@ -97,17 +97,18 @@ def aim(scene: Scene) -> Status:
     return _begun(scene)
 
 
-def _is_flipped(scene: Scene) -> bool:
+def _is_proven(scene: Scene) -> bool:
+    """Whether the revision that came has the traffic, and is one to go back to."""
     from tidegate.release import bluegreen
 
-    return bluegreen.is_flipped(scene.status) and not scene.goes_back
+    return bluegreen.is_proven(scene.status) and not scene.goes_back
 
 
 def _begun(scene: Scene) -> Status:
     status = scene.status
     known = scene.incoming
     stable = status.stable
-    if status.phase == Phase.DONE.value or (scene.spec.strategy == "bluegreen" and _is_flipped(scene)):
+    if status.phase == Phase.DONE.value or (scene.spec.strategy == "bluegreen" and _is_proven(scene)):
         stable = status.revision
     if scene.edition(stable) is None:
         serving = max(scene.editions, key=lambda one: (one.listed, one.ready, one.desired))

@@ -281,10 +281,10 @@ def changed(entry: Entry, verb: Verb, subject: str = "", is_full: bool = False) 
     again = msgspec.structs.replace
     match verb:
         case "promote":
-            from tidegate.release import canary
+            from tidegate.release.proving import FULL
 
             # Counted from what is used up, so that asking twice at the same pause is asking once.
-            promoted = status.promoted + (canary.FULL if is_full else 1)
+            promoted = status.promoted + (FULL if is_full else 1)
             return again(spec, promoted=max(spec.promoted, promoted), paused=False)
         case "pause":
             return again(spec, paused=True)

@@ -131,13 +131,15 @@ def replicas_of(deployment: JsonObject) -> int:
 
 def _target(sight: Sight, editions: tuple[Edition, ...], base: JsonObject) -> str:
     """The fingerprint of what is asked for; its whole template, gated, goes into the sight."""
+    from tidegate.release.bluegreen import is_proven
+
     spec, status = sight.entry.spec, sight.entry.status
     try:
         if spec.rollback_to:
             sight.template = _template_of(sight, editions, spec.rollback_to)
         else:
             # Images are put into the template of the revision that stands, which need not be the user's own.
-            is_over = status.phase == "done" or (spec.strategy == "bluegreen" and status.step >= 2)
+            is_over = status.phase == "done" or (spec.strategy == "bluegreen" and is_proven(status))
             known = {one.revision: sight.deployments[one.deployment] for one in editions}
             model = known.get(status.revision if is_over else status.stable) or base
             sight.template = templates.wanted(spec, model["spec"]["template"])

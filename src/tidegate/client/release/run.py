@@ -323,8 +323,7 @@ class Engine:
         from tidegate.release.analysis import added
 
         key, status = step.subject, sight.scene.status
-        one = next(one for one in sight.entry.spec.canary.analysis if one.name == step.detail["analysis"])
-        finding = await analysis.ask(one, bool(step.detail.get("is_before")))
+        finding = await analysis.ask(step.detail["asked"], bool(step.detail.get("is_before")))
         before = max(status.measured.get(key, Measured()), self._measured.get(key, Measured()), key=lambda two: two.at)
         self._measured[key] = added(before, finding, vtime.now().timestamp())
 
