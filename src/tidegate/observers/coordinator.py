@@ -120,6 +120,11 @@ class CoordinatorUnreachable(KubeError):
     """No coordinator answered as one. Held gates keep holding."""
 
 
+class QuestionRefused(CoordinatorUnreachable):
+    """It answered that it does not know the question: it is of another version. Never a yes; asked again, it says the
+    same."""
+
+
 def ask_of(pod: tuple[str, str, str], endpoints: tuple[Endpoint, ...], mode: Mode) -> Ask:
     """A question about ``pod`` (uid, namespace, name)."""
     uid, namespace, name = pod

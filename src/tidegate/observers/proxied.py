@@ -24,6 +24,7 @@ from tidegate.observers.coordinator import (
     STATUS_PATH,
     Ask,
     CoordinatorUnreachable,
+    QuestionRefused,
     View,
     decode_view,
     lease_address,
@@ -82,7 +83,17 @@ class ProxiedCoordinator:
             return await call(self._client, self._target, Request(method, path, query, {}, body))
         except KubeError as error:
             self._target = None
+            if isinstance(error, ApiError) and error.code == 400 and not error.reason:  # with one the API server's own
+                raise QuestionRefused(f"the coordinator does not know the question ({_words(error)})") from error
             raise CoordinatorUnreachable(f"the coordinator does not answer: {error}") from error
+
+
+def _words(error: ApiError) -> str:
+    """Of an answer of Tidegate's own: what it says."""
+    try:
+        return str(msgspec.json.decode(error.message.partition(" answered 400: ")[2], type=dict[str, str])["error"])
+    except (msgspec.DecodeError, KeyError):
+        return error.message
 
 
 class ProxiedAgents:

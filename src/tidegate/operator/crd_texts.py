@@ -167,6 +167,7 @@ _SPEC: dict[str, Schema] = {
 _STATUS: dict[str, Schema] = {
     "Status": _text("Where it stands: what the engine remembers between two looks."),
     "Status.phase": _text("pending, progressing, paused, halted, aborting, done or aborted."),
+    "Status.haltedIn": _text("Where a question of it was refused: the phase that it goes on in."),
     "Status.reason": _text("The one sentence that says why it waits."),
     "Status.revision": _text("The revision that comes, or came."),
     "Status.stable": _text("The one that has (had) the traffic."),

@@ -37,7 +37,8 @@ class Asked(_Shape, frozen=True):
     """What all observers said of one question (``Question.key``).
 
     ``verdict``: ``yes`` (all of them, at ``epoch``), ``assumed`` (nobody can be asked; ``seconds`` passed instead),
-    ``no`` (not yet; ``stragglers`` by name, with what they said).
+    ``no`` (not yet; ``stragglers`` by name, with what they said). ``refused``: the coordinator does not know the
+    question, in its own words; asking again says the same until it is upgraded.
     """
 
     verdict: str
@@ -46,6 +47,7 @@ class Asked(_Shape, frozen=True):
     seconds: float = 0.0
     stragglers: tuple[str, ...] = ()
     assumed: tuple[str, ...] = ()
+    refused: str = ""
 
     @property
     def is_settled(self) -> bool:
@@ -105,6 +107,8 @@ class Status(_Shape, frozen=True):
     """
 
     phase: str = Phase.PENDING.value
+    halted_in: str = ""
+    """Of one that halted because its question was refused: the phase that it goes on in."""
     reason: str = ""
     revision: str = ""
     stable: str = ""

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import msgspec
 
+from tidegate.release import refused
 from tidegate.release.endings import unverified
 from tidegate.release.plan import Act, Decision, Step, Strategy, go, halt, wait
 from tidegate.release.record import PAST_KEPT, Past, Phase, Status
@@ -36,6 +37,7 @@ def decide(scene: Scene) -> Decision:
     if scene.problems:
         phase = Phase.PROGRESSING if scene.status.is_final else Phase(scene.status.phase)
         return wait(scene, f"cannot be read: {scene.problems[0]}", phase)
+    scene = refused.reopened(scene)
     aimed = replace(scene, status=_named(scene, aim(scene)))
     if aimed.status.round != scene.status.round and aimed.status.began == scene.now:
         aimed = replace(aimed, endings={})  # of the release before
@@ -44,6 +46,7 @@ def decide(scene: Scene) -> Decision:
         why = f"deployment/{half.deployment} is paused, half of it with the gate: that is brought to its end first"
         return go(aimed, Step(Act.GATE, half.revision, why), phase=Phase(aimed.status.phase))
     decision = _let_go(aimed, strategy_of(scene.spec.strategy)(aimed))
+    decision = refused.halted(aimed, decision)
     status = _recorded(aimed, decision.status)
     # Told at the end, whatever was agreed to: who lets pods go unverified is not told that they were.
     ended = tuple(sorted({*status.unverified, *unverified(aimed)}))

@@ -29,7 +29,7 @@ from tidegate.model.endpointslice import EndpointSlice
 from tidegate.model.names import FENCE_PREFIX, SYSTEM_NAMESPACE
 from tidegate.model.pod import Pod
 from tidegate.observers.addition import Addition, Joining
-from tidegate.observers.coordinator import Ask, View, ask_of, fields_of
+from tidegate.observers.coordinator import Ask, QuestionRefused, View, ask_of, fields_of
 from tidegate.observers.proxied import ProxiedCoordinator, is_installed
 from tidegate.release.record import Asked
 from tidegate.release.scene import Question
@@ -62,7 +62,7 @@ class Subject:
 
 
 async def answer(client: KubeClient, subject: Subject, nonce: str, heard: Heard) -> Asked:
-    """Ask until it is settled; ``heard`` is told what is known so far. For ever, if need be: cancel it.
+    """Ask until it is settled, or refused; ``heard`` is told what is known so far. For ever, if need be: cancel it.
 
     A release that goes on by an answer re-checks the objects; the answer is as of ``Asked.at``.
     """
@@ -84,6 +84,8 @@ async def answer(client: KubeClient, subject: Subject, nonce: str, heard: Heard)
                     return found
                 continue
             heard(Asked("no", at=_now(), stragglers=missing))
+        except QuestionRefused as error:
+            return Asked("no", at=_now(), stragglers=("coordinator (refuses the question)",), refused=str(error))
         except KubeError as error:
             heard(Asked("no", at=_now(), stragglers=(f"cannot be asked: {error}",)))
         await asyncio.sleep(RETRY_SECONDS)

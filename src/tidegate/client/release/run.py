@@ -229,7 +229,8 @@ class Engine:
         status = msgspec.structs.replace(decision.status, holder=before.holder, lease_until=before.lease_until)
         at = vtime.now().timestamp()
         for step in decision.steps:
-            if self._key(step) not in self._beside:
+            is_asked_again = status.halted_in and step.act is Act.ASK
+            if self._key(step) not in self._beside and not is_asked_again:
                 status = noted(status, at, str(step))
         if status.phase != before.phase and not decision.steps:
             status = noted(status, at, f"{status.phase}: {status.reason}")
@@ -251,6 +252,8 @@ class Engine:
             return
         key = self._key(step)
         if key not in self._beside:
+            if step.question is not None and self._asked.get(step.question.key, _UNHEARD).refused:
+                del self._asked[step.question.key]  # what the memory says of it is for the strategy to keep
             task = asyncio.get_running_loop().create_task(self._aside(key, sight, step))
             self._beside[key] = task
             task.add_done_callback(lambda done: self._ended(key))
@@ -376,5 +379,6 @@ class Engine:
                 await self._news.wait()
 
 
+_UNHEARD = Asked("no")
 _TOLD = frozenset({Phase.HALTED.value, Phase.DONE.value, Phase.ABORTED.value})
 _RESTING = frozenset({Phase.DONE, Phase.ABORTED, Phase.PAUSED, Phase.HALTED})
