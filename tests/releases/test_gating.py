@@ -5,18 +5,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
+import msgspec
 import pytest
 from scene import Mortal, play
 from stage import NS, deployment
-from troupe import SPECS, at_work
+from troupe import SPECS, at_work, engine
 
 from tidegate import vtime
 from tidegate.client.release.book import ConfigMapBook
-from tidegate.client.release.gate import GATING, free_gatings, gate_in_place
+from tidegate.client.release.command import plan_release
+from tidegate.client.release.gate import GATING, free_gatings, gate_in_place, revision_of
+from tidegate.client.release.ground import Failed
 from tidegate.engine.act import instant
 from tidegate.kube.api import DEPLOYMENTS, REPLICASETS, Patch, Selection
 from tidegate.kube.client import KubeClient
 from tidegate.kube.errors import ApiError
+from tidegate.lab import assembly
 from tidegate.release.template import is_gated
 
 
@@ -30,6 +34,10 @@ class Slow:
         if ("watch", "1") not in request.query and ("watch", "true") not in request.query:
             await asyncio.sleep(self.seconds)
         return await self.exchange(request)
+
+
+def slow(stage, seconds):
+    return KubeClient(Slow(stage.lab.lab.exchange, seconds), "lab")
 
 
 async def lapses(stage, book):
@@ -51,9 +59,9 @@ def test_its_lease_stands_for_as_long_as_an_engine_puts_the_gate_or_labels_in_pl
     async def story(stage):
         book = ConfigMapBook(stage.client, NS, "echo")
         await book.begin(SPECS[strategy])
-        slow = KubeClient(Slow(stage.lab.lab.exchange, 1.5 if strategy == "rolling" else 0.9), "lab")
+        client = slow(stage, 1.5 if strategy == "rolling" else 0.9)
         looking = asyncio.create_task(lapses(stage, book))
-        async with at_work(stage, "echo", client=slow) as made:
+        async with at_work(stage, "echo", client=client) as made:
             began = stage.now
             running = asyncio.create_task(made.run(1000))
             while stage.now - began < 1000 and not await is_over(stage, strategy):
@@ -135,3 +143,107 @@ def test_a_deployment_that_its_user_paused_stays_paused(writes):
         assert found["spec"]["paused"] and is_gated(found["spec"]["template"]) and not has_mark(found)
 
     play(story, deployment(gate=False), limit=600)
+
+
+async def gate(stage, client):
+    """As an engine does it, turn after turn."""
+    while True:
+        found = await stage.api.get(DEPLOYMENTS, "echo", NS)
+        if is_gated(found["spec"]["template"]) and not has_mark(found):
+            return
+        with contextlib.suppress(ApiError):  # its controller wrote meanwhile
+            await gate_in_place(client, found, (await own(stage))[0])
+        await asyncio.sleep(0.2)
+
+
+def test_a_half_gated_deployment_that_somebody_resumed_is_paused_before_anything_else_changes():
+    async def story(stage):
+        before = sorted(one["metadata"]["name"] for one in await stage.pods())
+        await halfway(stage, 1)
+        await stage.api.patch(DEPLOYMENTS, "echo", Patch({"spec": {"paused": None}}), NS)
+        await asyncio.sleep(1)
+        await gate(stage, slow(stage, 0.5))
+        await asyncio.sleep(20)
+        assert sorted(one["metadata"]["name"] for one in await stage.pods()) == before
+        assert len(await own(stage)) == 1, "another ReplicaSet would be a rollout of pods without a gate"
+        assert not (await stage.api.get(DEPLOYMENTS, "echo", NS))["spec"].get("paused")
+
+    play(story, deployment(gate=False), limit=600)
+
+
+class LateSets:
+    """The API as controllers have it whose watch of ReplicaSets is behind: each kind has a watch of its own."""
+
+    def __init__(self, api, seconds):
+        self._api, self._seconds = api, seconds
+
+    def __getattr__(self, name):
+        return getattr(self._api, name)
+
+    async def watch(self, resource, *args, **kwargs):
+        async for event in self._api.watch(resource, *args, **kwargs):
+            if resource is REPLICASETS:
+                await asyncio.sleep(self._seconds)
+            yield event
+
+
+def test_it_is_resumed_once_the_controllers_know_of_the_replicaset_too(monkeypatch):
+    run = assembly.run_controllers
+    monkeypatch.setattr(assembly, "run_controllers", lambda api, config: run(LateSets(api, 1.5), config))
+
+    async def story(stage):
+        await asyncio.sleep(10)
+        before = sorted(one["metadata"]["name"] for one in await stage.pods())
+        await gate(stage, stage.client)
+        await asyncio.sleep(20)
+        assert sorted(one["metadata"]["name"] for one in await stage.pods()) == before
+        assert len(await own(stage)) == 1, "another ReplicaSet would be a rollout of pods without a gate"
+
+    play(story, deployment(gate=False), limit=600)
+
+
+def with_a_hook_of_its_own():
+    made = deployment(gate=False)
+    made["spec"]["template"]["spec"]["containers"][0]["lifecycle"] = {"preStop": {"exec": {"command": ["quit"]}}}
+    return made
+
+
+def without_hooks():
+    template = deployment(gate=False)["spec"]["template"]
+    template["spec"]["containers"][0]["image"] = "tidegate/echo:v2"
+    return template
+
+
+@pytest.mark.parametrize("strategy", list(SPECS))
+def test_pods_that_run_and_cannot_have_a_gate_refuse_a_release_that_would_drain_them(strategy):
+    async def story(stage):
+        spec = msgspec.structs.replace(SPECS[strategy], images={}, template=without_hooks())
+        book = ConfigMapBook(stage.client, NS, "echo")
+        plan = await plan_release(stage.client, book, NS, spec)
+        assert any("hook of its own" in one and "--ungated proceed" in one for one in plan.refusals), plan.refusals
+        agreed = msgspec.structs.replace(spec, ungated="proceed")
+        assert (await plan_release(stage.client, book, NS, agreed)).refusals == ()
+        async with engine(stage, spec) as (made, _):
+            status = await made.run(20)
+            assert "hook of its own" in status.reason
+            found = await stage.api.get(DEPLOYMENTS, "echo", NS)
+            assert not found["spec"].get("paused") and not has_mark(found)
+
+    play(story, with_a_hook_of_its_own(), limit=600)
+
+
+def test_what_cannot_have_a_gate_is_not_paused_for_one_and_what_was_is_resumed():
+    async def story(stage):
+        found, made = await stage.api.get(DEPLOYMENTS, "echo", NS), (await own(stage))[0]
+        with pytest.raises(Failed, match="hook of its own"):
+            await gate_in_place(stage.client, found, made)
+        assert await stage.api.get(DEPLOYMENTS, "echo", NS) == found
+        paused = {"metadata": {"annotations": {GATING: revision_of(made)}}, "spec": {"paused": True}}
+        await stage.api.patch(DEPLOYMENTS, "echo", Patch(paused), NS)
+        await asyncio.sleep(1)
+        await gate_in_place(stage.client, await stage.api.get(DEPLOYMENTS, "echo", NS), made)
+        found = await stage.api.get(DEPLOYMENTS, "echo", NS)
+        assert not found["spec"].get("paused") and not has_mark(found)
+        assert [one["spec"] for one in await own(stage)] == [made["spec"]]
+
+    play(story, with_a_hook_of_its_own(), limit=600)

@@ -89,6 +89,8 @@ class Edition:
     """Whether all its pods, and those it will make, bear the revision's label."""
     is_gated: bool = True
     """Whether the pods that it will make have a gate."""
+    ungatable: str = ""
+    """Why they cannot have one, "" where they can."""
     is_half_gated: bool = False
     """Its Deployment is paused while the gate is put into it: whoever did that has not come to its end."""
     value: str = ""

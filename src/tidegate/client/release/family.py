@@ -14,8 +14,8 @@ from dataclasses import replace
 import msgspec
 
 from tidegate.client.release.book import Entry
-from tidegate.client.release.gate import is_half_gated
-from tidegate.client.release.look import Sight, bounds, controller_uid, failure_of, of_replicaset, read
+from tidegate.client.release.gate import is_half_gated, why_ungatable
+from tidegate.client.release.look import Sight, bare, bounds, controller_uid, failure_of, of_replicaset, read
 from tidegate.client.release.look import look as look_rolling
 from tidegate.drain.gating import CannotBeGated
 from tidegate.kube.api import HORIZONTALPODAUTOSCALERS, Api, JsonObject, Selection
@@ -87,7 +87,7 @@ def _scene(sight: Sight, now: float, endings: Mapping[str, str]) -> Scene:
     editions = _adopted(sight, editions, target)
     sight.problems += _unmarked(sight, editions, target)
     sight.problems += _taken(sight, editions, target)
-    sight.problems += _strangers(sight)
+    sight.problems += [*_strangers(sight), *bare(spec, editions, target)]
     serving = _serving(editions, ways, sight)
     model = sight.deployments[serving.deployment] if serving is not None else base
     replicas = replicas_of(model)
@@ -293,6 +293,7 @@ def edition_of(sight: Sight, revision: str, obj: JsonObject) -> Edition:
         is_stalled=is_stalled,
         is_labelled=bool(value) and _is_member(sight, obj) and is_labelled(sight, obj, key, value),
         is_gated=all(templates.is_gated(one) for one in (template, *live)),
+        ungatable=why_ungatable(obj),
         is_half_gated=is_half_gated(obj),
         failure=failure_of(own),
         value=value if key != REVISION_LABEL else "",

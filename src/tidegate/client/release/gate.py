@@ -10,11 +10,11 @@ import asyncio
 from copy import deepcopy
 
 from tidegate.client.lease import RENEW_SECONDS
-from tidegate.client.release.ground import is_stale
-from tidegate.drain.gating import gate_patch
+from tidegate.client.release.ground import Failed, is_stale
+from tidegate.drain.gating import CannotBeGated, gate_patch
 from tidegate.engine.act import Step as Change
 from tidegate.engine.act import pointer, write
-from tidegate.kube.api import DEPLOYMENTS, REPLICASETS, Api, JsonObject, Patch, Selection
+from tidegate.kube.api import DEPLOYMENTS, REPLICASETS, Api, JsonObject, Patch, Resource, Selection
 from tidegate.kube.client import KubeClient
 from tidegate.kube.errors import ApiError
 from tidegate.model.workload import HASH_LABEL
@@ -32,35 +32,61 @@ async def gate_in_place(client: KubeClient, deployment: JsonObject, found: JsonO
 
     For ``TURN_SECONDS`` at most: an engine's lease is to stand meanwhile, and called again this goes on. ``GATING``
     stands on the Deployment until its end: killed there, the next engine knows whose pause that is, and goes on. A
-    Deployment that was paused before stays so. Without ``found`` (it is gone) what was begun is only ended. Raises
-    ``KubeError``.
+    Deployment that was paused before stays so; one that somebody resumed meanwhile is paused again first. Without
+    ``found`` (it is gone), or where that cannot have a gate, what was begun is only ended. Raises ``KubeError``.
     """
+    why = why_ungatable(found) if found is not None else ""
+    if why and found is not None and not is_half_gated(deployment):
+        raise Failed(f"revision {revision_of(found)} cannot be given a gate: {why}")
+    if why:
+        found = None
     until = asyncio.get_running_loop().time() + TURN_SECONDS
 
     def is_over() -> bool:
         return asyncio.get_running_loop().time() >= until
 
-    if not is_half_gated(deployment):
-        was_paused = bool(deployment["spec"].get("paused"))
-        notes = [] if deployment["metadata"].get("annotations") else [_NO_NOTES]
-        revision = revision_of(found) if found is not None else ""
-        mark: Change = {"op": "add", "path": _GATING, "value": revision + (STAYS if was_paused else "")}
-        paused: list[Change] = [] if was_paused else [{"op": "add", "path": "/spec/paused", "value": True}]
-        deployment = await write(client, DEPLOYMENTS, deployment, [*paused, *notes, mark])
-    seen = await _observed(client, deployment, until)
-    if seen is None or is_over():
+    if found is not None and not _is_held(deployment):
+        deployment = await _paused(client, deployment, found)
+    seen = await _observed(client, DEPLOYMENTS, deployment, until)
+    if seen is None or is_over() or (found is not None and not _is_held(seen)):
         return
     deployment = seen
     if found is not None and not templates.is_gated(found["spec"]["template"]):
-        await client.patch(REPLICASETS, found["metadata"]["name"], _patch(found), found["metadata"]["namespace"])
+        metadata, patch = found["metadata"], _patch(found)
+        found = await client.patch(REPLICASETS, metadata["name"], patch, metadata["namespace"])
         if is_over():
             return
     if _is_current(deployment, found) and not templates.is_gated(deployment["spec"]["template"]):
-        metadata = deployment["metadata"]
-        deployment = await client.patch(DEPLOYMENTS, metadata["name"], _patch(deployment), metadata["namespace"])
-    seen = await _observed(client, deployment, until)
-    if seen is not None and not is_over():
+        metadata, patch = deployment["metadata"], _patch(deployment)
+        deployment = await client.patch(DEPLOYMENTS, metadata["name"], patch, metadata["namespace"])
+    seen = await _observed(client, DEPLOYMENTS, deployment, until)
+    # Each kind has a watch of its own. The Deployment's controller knows of ReplicaSets by the copy that their own
+    # controller has (cmd/kube-controller-manager/app/apps.go: one informer factory), which says what it has seen.
+    is_known = found is None or await _observed(client, REPLICASETS, found, until) is not None
+    if seen is not None and is_known and not is_over():
         await _resumed(client, seen)
+
+
+def why_ungatable(workload: JsonObject) -> str:
+    """Why what makes pods (a Deployment, a ReplicaSet) cannot give them a gate, "" where it can."""
+    try:
+        gate_patch(workload)
+    except CannotBeGated as error:
+        return str(error)
+    return ""
+
+
+async def _paused(client: KubeClient, deployment: JsonObject, found: JsonObject) -> JsonObject:
+    was_paused = bool(deployment["spec"].get("paused"))
+    notes = [] if deployment["metadata"].get("annotations") else [_NO_NOTES]
+    mark: Change = {"op": "add", "path": _GATING, "value": revision_of(found) + (STAYS if was_paused else "")}
+    paused: list[Change] = [] if was_paused else [{"op": "add", "path": "/spec/paused", "value": True}]
+    return await write(client, DEPLOYMENTS, deployment, [*paused, *notes, mark])
+
+
+def _is_held(deployment: JsonObject) -> bool:
+    """Whether it is marked, and paused still: somebody may have resumed it."""
+    return is_half_gated(deployment) and bool(deployment["spec"].get("paused"))
 
 
 def _is_current(deployment: JsonObject, found: JsonObject | None) -> bool:
@@ -165,13 +191,12 @@ def _patch(obj: JsonObject) -> Patch:
     return Patch({"metadata": metadata, **gate_patch(obj).patch}, "strategic")
 
 
-async def _observed(client: KubeClient, obj: JsonObject, until: float) -> JsonObject | None:
-    """Once the Deployment controller has seen it as it was written; None where it has not by ``until``. Raises
-    ``ApiError``."""
+async def _observed(client: KubeClient, resource: Resource, obj: JsonObject, until: float) -> JsonObject | None:
+    """Once its controller has seen it as it was written; None where it has not by ``until``. Raises ``ApiError``."""
     metadata = obj["metadata"]
     while (obj.get("status") or {}).get("observedGeneration", 0) < metadata["generation"]:
         if asyncio.get_running_loop().time() >= until:
             return None
         await asyncio.sleep(LOOK_SECONDS)
-        obj = await client.get(DEPLOYMENTS, metadata["name"], metadata["namespace"])
+        obj = await client.get(resource, metadata["name"], metadata["namespace"])
     return obj

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tidegate.client.release.book import Entry
-from tidegate.client.release.gate import is_half_gated, revision_of
+from tidegate.client.release.gate import is_half_gated, revision_of, why_ungatable
 from tidegate.drain.gating import CannotBeGated
 from tidegate.engine.owners import KINDS
 from tidegate.kube.api import DEPLOYMENTS, ENDPOINTSLICES, PODS, REPLICASETS, SERVICES, Api, JsonObject, Selection
@@ -27,6 +27,7 @@ from tidegate.model.names import DRAIN, decode_drain, decode_result
 from tidegate.model.pod import Pod
 from tidegate.release import template as templates
 from tidegate.release.scene import DELETION_COST, Edition, Member, Scene, Way
+from tidegate.release.spec import Spec
 
 DEFAULT_SURGE = DEFAULT_UNAVAILABLE = "25%"
 
@@ -126,6 +127,7 @@ def _scene(sight: Sight, now: float, endings: Mapping[str, str]) -> Scene:
             problems.append(f"$.spec.rollbackTo: there is no revision {entry.spec.rollback_to}")
         else:
             target = back.fingerprint
+    problems += bare(entry.spec, editions, target)
     replicas = int(deployment["spec"].get("replicas", 1))
     is_recreated = (deployment["spec"].get("strategy") or {}).get("type") == "Recreate"
     if is_recreated and replicas and entry.spec.wish != "abort" and templates.fingerprint(base) != target:
@@ -149,6 +151,18 @@ def _scene(sight: Sight, now: float, endings: Mapping[str, str]) -> Scene:
         problems=tuple(problems),
         generation=entry.generation,
     )
+
+
+def bare(spec: Spec, editions: Iterable[Edition], target: str) -> list[str]:
+    """Revisions that run, whose pods are to be drained and cannot be: they have no gate, nor would their twins."""
+    return [
+        f"revision {one.revision} runs without a gate and cannot be given one: {one.ungatable}; "
+        "`--ungated proceed` lets its pods end unverified"
+        for one in editions
+        if one.ungatable and one.ungated and one.fingerprint != target and spec.ungated == "drain"
+        # What is half gated is resumed first.
+        if not one.is_half_gated
+    ]
 
 
 def _bare(entry: Entry, now: float, why: str) -> Scene:
@@ -211,6 +225,7 @@ def rolling_editions(sight: Sight, deployment: JsonObject) -> tuple[Edition, ...
                 is_paused=bool(deployment["spec"].get("paused")),
                 is_stalled=is_stalled and mark == current,
                 is_gated=templates.is_gated(template),
+                ungatable=why_ungatable(one),
                 is_half_gated=is_half_gated(deployment),
                 failure=failure_of([one]),
                 images=templates.images_of(template),
