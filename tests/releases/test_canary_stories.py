@@ -4,41 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 
 import msgspec
 import pytest
+from judges import PROMETHEUS, prometheus
 from scene import play
 from stage import NS, deployment
 from troupe import AUTOSCALER, BAD, SPECS, V2, V3, ask_for, at_rest, at_work, engine, loaded, requests, serving
 
-from tidegate.kube import wire
 from tidegate.kube.api import DEPLOYMENTS, HORIZONTALPODAUTOSCALERS, Patch
-from tidegate.kube.exchange import whole
 from tidegate.release.spec import Analysis, Canary, CanaryStep, Spec
-
-PROMETHEUS = "127.16.0.200"
-
-
-class Metrics:
-    """What Prometheus answers to any instant query: one sample, none (None), or nothing at all (off)."""
-
-    def __init__(self):
-        self.value, self.queries = "0.999", []
-
-    async def __call__(self, request):
-        self.queries.append(request.param("query"))
-        result = [] if self.value is None else [{"metric": {}, "value": [1.0, self.value]}]
-        answer = {"status": "success", "data": {"resultType": "vector", "result": result}}
-        return whole(200, json.dumps(answer).encode())
-
-
-@contextlib.asynccontextmanager
-async def prometheus():
-    made = Metrics()
-    async with wire.serving(made, PROMETHEUS, 9090):
-        yield made
-
 
 SUCCESS = Analysis(
     "success-rate",
