@@ -275,7 +275,7 @@ async def _ask(
     cluster: Cluster, about: tuple[str, str], asked: tuple[Verb, str], given: dict[str, Any]
 ) -> tuple[Any, int]:
     from tidegate.cli.release_book import opened
-    from tidegate.client.release.command import About, ask_release, changed, sight_of, unknown
+    from tidegate.client.release.command import About, ask_release, changed, no_way_back, sight_of, unknown
     from tidegate.kube.connect import open_cluster
 
     async with open_cluster(cluster, is_patient=True) as client:
@@ -284,6 +284,8 @@ async def _ask(
             book = await opened(client, About(*about))
             # Only a revision that was named can be unknown.
             if asked[1] and (wrong := unknown(await sight_of(client, book, About(*about)), *asked)):
+                fail(wrong, REFUSED)
+            if asked[0] == "rollback" and (wrong := await no_way_back(client, book, About(*about), asked[1])):
                 fail(wrong, REFUSED)
             entry = await ask_release(
                 book, About(*about), lambda found: changed(found, *asked, bool(given.get("full")))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -270,8 +270,9 @@ def _is_open(error: ApiError) -> bool:
 
 
 def before(status: Status) -> str:
-    """The revision that was released before the one of now, "" where none is known."""
-    past = [one.revision for one in status.history if one.revision != status.revision]
+    """The revision that was released before the one of now, "" where none is known; none that was given up."""
+    found = [one for one in status.history if one.outcome != Phase.ABORTED.value]
+    past = [one.revision for one in found if one.revision != status.revision]
     return past[-1] if past else status.stable
 
 
@@ -319,6 +320,18 @@ def unknown(sight: Sight, verb: Verb, subject: str) -> str:
     if verb not in ("rollback", "retire") or not subject or subject in found:
         return ""
     return f"there is no revision {subject} of deploy/{sight.entry.spec.workload}: name one of {', '.join(found)}"
+
+
+async def no_way_back(client: KubeClient, book: Book, about: About, subject: str = "") -> str:
+    """Why `rollback` cannot be asked for: a revision that is known by name alone. "" where it can.
+
+    Raises ``NoRelease``, ``KubeError``, and ``ValueError`` of ``changed``."""
+    entry = await book.read()
+    if entry is None:
+        raise none_of(about)
+    sight = await seen(client, replace(entry, spec=changed(entry, "rollback", subject)))
+    found = [one for one in sight.scene.problems if one.startswith("$.spec.rollbackTo")]
+    return f"{found[0]}: name one of `tidegate release history` with --to" if found else ""
 
 
 async def carry_on(

@@ -11,8 +11,7 @@ import asyncio
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-import msgspec
-
+from tidegate.client.release import past
 from tidegate.client.release.book import Entry
 from tidegate.client.release.gate import is_half_gated, why_ungatable
 from tidegate.client.release.look import Sight, bare, bounds, controller_uid, failure_of, of_replicaset, read
@@ -160,13 +159,8 @@ def _template_of(sight: Sight, editions: tuple[Edition, ...], revision: str) -> 
     for one in editions:
         if one.revision == revision:
             return dict(sight.deployments[one.deployment]["spec"]["template"])
-    past = next((one for one in reversed(sight.entry.status.history) if one.revision == revision), None)
-    if past is not None and past.template is not None:
-        return past.template
-    if past is not None and past.images and sight.deployment is not None:
-        asked = msgspec.structs.replace(sight.entry.spec, template=None, images=dict(past.images), restart="")
-        return templates.wanted(asked, sight.deployment["spec"]["template"])
-    raise ValueError(f"$.spec.rollbackTo: there is no revision {revision}")
+    own = sight.deployment
+    return past.template_of(sight.entry, revision, own["spec"]["template"] if own is not None else None)
 
 
 # --- editions ---

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from tidegate.client.release import past
 from tidegate.client.release.book import Entry
 from tidegate.client.release.gate import is_half_gated, revision_of, why_ungatable
 from tidegate.drain.gating import CannotBeGated
@@ -111,22 +112,20 @@ def _scene(sight: Sight, now: float, endings: Mapping[str, str]) -> Scene:
         why = f"$.spec.workload: there is no deployment/{entry.spec.workload} in namespace {entry.namespace}"
         return _bare(entry, now, why)
     base = deployment["spec"]["template"]
-    problems = sight.problems
+    problems, wish = sight.problems, entry.spec.rollback_to
+    editions = rolling_editions(sight, deployment)
+    back = next((one for one in editions if wish and one.revision == wish), None)
     try:
-        sight.template = templates.wanted(entry.spec, base)
+        is_past = bool(wish) and back is None  # its ReplicaSet is gone, or another strategy gave it its name
+        sight.template = past.template_of(entry, wish, base) if is_past else templates.wanted(entry.spec, base)
         target = templates.fingerprint(sight.template)
         sight.template = templates.gated(sight.template)
     except ValueError as error:  # CannotBeGated is one
         if not isinstance(error, CannotBeGated) or entry.spec.ungated == "drain":
             problems.append(str(error))
         target = templates.fingerprint(sight.template) if sight.template else entry.status.fingerprint
-    editions = rolling_editions(sight, deployment)
-    back = next((one for one in editions if one.revision == entry.spec.rollback_to), None)
-    if entry.spec.rollback_to:
-        if back is None:
-            problems.append(f"$.spec.rollbackTo: there is no revision {entry.spec.rollback_to}")
-        else:
-            target = back.fingerprint
+    if back is not None:
+        target = back.fingerprint
     problems += bare(entry.spec, editions, target)
     replicas = int(deployment["spec"].get("replicas", 1))
     is_recreated = (deployment["spec"].get("strategy") or {}).get("type") == "Recreate"
