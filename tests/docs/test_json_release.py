@@ -18,11 +18,20 @@ from tidegate.client.release.command import (
     sight_of,
 )
 from tidegate.client.release.document import document, history, plan_document, summary
-from tidegate.release.spec import BlueGreen, Spec
+from tidegate.kube import wire
+from tidegate.kube.exchange import whole
+from tidegate.release.spec import BlueGreen, FlipAnalysis, Spec
 
 ABOUT = About(NS, "echo")
 IMAGES = {"echo": "tidegate/echo:v2"}
-MANUAL = Spec("echo", "bluegreen", images=IMAGES, bluegreen=BlueGreen(service="echo", promote="manual"))
+SMOKE = FlipAnalysis("smoke", "http", url="http://127.16.0.200:9090/", count=1, when="before")
+MANUAL = Spec(
+    "echo", "bluegreen", images=IMAGES, bluegreen=BlueGreen(service="echo", promote="manual", analysis=(SMOKE,))
+)
+
+
+async def fine(request):
+    return whole(200, b"")
 
 
 def test_the_keys_of_a_release_are_those_of_the_page():
@@ -38,7 +47,8 @@ def test_the_keys_of_a_release_are_those_of_the_page():
             await carry_on(stage.client, book, ABOUT, ReleaseOptions(seed=1, timeout_seconds=seconds))
             shown.append(document(await sight_of(stage.client, book, ABOUT)))
 
-        await carried()
+        async with wire.serving(fine, "127.16.0.200", 9090):
+            await carried()
         await ask_release(book, ABOUT, lambda found: changed(found, "promote"))
         stage.fault("proxy-freeze", "node-1", 8)
         await carried(3)

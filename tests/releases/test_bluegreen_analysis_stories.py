@@ -12,8 +12,10 @@ from scene import Mortal, play
 from stage import NS
 from troupe import V2, V3, ask_for, at_rest, at_work, engine, requests, serving
 
+from tidegate.cli.release_view import lines
 from tidegate.client.release.book import ConfigMapBook
-from tidegate.client.release.command import plan_release
+from tidegate.client.release.command import About, plan_release, sight_of
+from tidegate.client.release.document import document
 from tidegate.kube.api import DEPLOYMENTS
 from tidegate.kube.client import KubeClient
 from tidegate.release.spec import BlueGreen, FlipAnalysis, Spec
@@ -127,6 +129,9 @@ def test_a_prometheus_that_goes_away_after_the_flip_holds_blue_and_is_no_success
             status = await running
             assert "cannot be asked" in status.reason, status.reason
             assert status.reason.endswith("r2 has the traffic, r1 is kept for the way back")
+            shown = "\n".join(lines(document(await sight_of(stage.client, book, About(NS, "echo")))))
+            assert "  success-rate before any traffic moves: 1 passed, 0 failed: it answers\n" in shown
+            assert "  success-rate after the flip: 0 passed, 0 failed, not answered 3 times: cannot be asked" in shown
             await asyncio.sleep(30)
             assert (await serving(stage), await counts(stage)) == ({"v2"}, {"echo": 3, "echo-r2": 3})
             async with prometheus():

@@ -91,6 +91,11 @@ def lines(shown: dict[str, Any]) -> Iterator[str]:
             yield f"  waits for {name}"
         for name in one["assumed"][:NAMES_SHOWN]:
             yield f"  assumed: {name}"
+    for one in shown["analyses"]:
+        counts = f"{one['passed']} passed, {one['failed']} failed"
+        if one["problems"]:
+            counts += f", not answered {one['problems']} times"
+        yield f"  {one['analysis']} {one['moment']}: {counts}: {one['said']}"
     for text in shown["problems"]:
         yield f"  cannot be read: {text}"
     if not shown["atWork"] and (shown["phase"] not in _RESTING or not shown["takenUp"]):

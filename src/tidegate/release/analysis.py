@@ -147,6 +147,21 @@ def key_of(status: Status, analysis: Analysis, moment: str) -> str:
     return f"{moment}/{analysis.name}/{status.began:.0f}"
 
 
+def place_of(key: str) -> tuple[str, str]:
+    """The name of the analysis of such a key, and in words the moment that it was asked at."""
+    moment, _, rest = key.partition("/")
+    match moment.partition("-")[0]:
+        case "before":
+            words = "before any traffic moves"
+        case "flip":
+            words = "before the flip"
+        case "flipped":
+            words = "after the flip"
+        case _:
+            words = f"at step {int(moment) + 1}" if moment.isdigit() else moment
+    return rest.rpartition("/")[0], words
+
+
 def added(measured: Measured, finding: Finding, at: float) -> Measured:
     """With one more answer."""
     if finding.is_passed is None:

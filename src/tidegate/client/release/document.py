@@ -12,7 +12,8 @@ from tidegate.client.release.keeping import Keeping
 from tidegate.client.release.look import Sight
 from tidegate.model.decode import Malformed
 from tidegate.model.names import decode_drain
-from tidegate.release.record import Phase
+from tidegate.release.analysis import place_of
+from tidegate.release.record import Phase, Status
 from tidegate.release.scene import Edition
 
 
@@ -56,10 +57,21 @@ def document(sight: Sight, keeping: Keeping = MappingProxyType({})) -> dict[str,
             | {"assumed": list(one.assumed), "seconds": round(one.seconds, 3)}
             for key, one in sorted(status.asked.items())
         ],
+        "analyses": _analyses(status),
         "problems": list(scene.problems),
         "unverified": list(status.unverified),
         "notes": [{"at": instant(one.at), "text": one.text} for one in status.notes],
     }
+
+
+def _analyses(status: Status) -> list[dict[str, Any]]:
+    """In the order in which they were asked last."""
+    found = []
+    for key, one in sorted(status.measured.items(), key=lambda item: item[1].at):
+        name, moment = place_of(key)
+        counts = {"passed": one.passed, "failed": one.failed, "problems": one.problems}
+        found.append({"analysis": name, "moment": moment, **counts, "said": one.problem or one.last})
+    return found
 
 
 def history(entry: Entry) -> list[dict[str, Any]]:
