@@ -73,6 +73,21 @@ async def test_defaults_are_written_and_are_those_of_the_structs(quiet_cluster):
         ({"workload": "web", "canary": {"steps": [{"weight": 5, "header": "a=b"}]}}, "spec.canary.steps"),
         ({"workload": "web", "canary": {"router": "traefik"}}, "spec.canary.route"),
         ({"workload": "web", "canary": {"analysis": [{"name": "a", "kind": "http"}]}}, "spec.canary.analysis[0].url"),
+        (
+            {"workload": "web", "bluegreen": {"analysis": [{"name": "a", "kind": "http", "when": "after"}]}},
+            "spec.bluegreen.analysis[0].url",
+        ),
+        (
+            {"workload": "web", "bluegreen": {"analysis": [{"name": "a", "kind": "http", "url": "http://a"}]}},
+            "spec.bluegreen.analysis[0].when",
+        ),
+        (
+            {
+                "workload": "web",
+                "bluegreen": {"analysis": [{"name": "a", "kind": "http", "url": "http://a", "when": "after"}] * 2},
+            },
+            "spec.bluegreen.analysis[1]",
+        ),
         ({"workload": "web", "rainbow": {"cap": 1}}, "spec.rainbow.cap"),
         ({"workload": "web", "strateggy": "canary"}, "spec.strateggy"),
     ],
@@ -156,6 +171,7 @@ def some_spec(rng):
             "preview": one("", "web-next", wrong=("web",)),
             "by": one("", "version", "a.b/c", wrong=("-x", "a/b/c")),
             "name": one("", "web-green", wrong=("Web",)),
+            "analysis": [some_analysis(one, True) for _ in range(rng.randrange(0, 3))],
         }
     if rng.random() < 0.6:
         weights = sorted(rng.randrange(0, 101) for _ in range(rng.randrange(0, 5)))
@@ -176,9 +192,15 @@ def some_spec(rng):
     return spec
 
 
-def some_analysis(one):
+def some_analysis(one, is_of_flip=False):
     kind = one("prometheus", "http", "command", wrong=("job",))
-    found = {"name": "a", "kind": kind, "count": one(1, 3, wrong=(0,)), "intervalSeconds": one(1, 10, wrong=(0,))}
+    found = {
+        "name": one("a", "b", "c"),
+        "kind": kind,
+        "count": one(1, 3, wrong=(0,)),
+        "intervalSeconds": one(1, 10, wrong=(0,)),
+    }
     if one(True, wrong=(False,)):
+        found |= {"when": one("before", "after", wrong=("later",))} if is_of_flip else {}
         found |= {"url": "http://prometheus:9090", "query": "up", "success": ">= 1", "command": ["true"]}
     return found
