@@ -156,5 +156,7 @@ def encode_status(status: Status) -> dict[str, Any]:
 
 
 def noted(status: Status, at: float, text: str) -> Status:
-    """With one more line; the oldest go."""
+    """With one more line, unless the last says so already: a step may take several turns. The oldest go."""
+    if status.notes and status.notes[-1].text == text:
+        return status
     return msgspec.structs.replace(status, notes=(*status.notes, Note(at, text))[-NOTES_KEPT:])
