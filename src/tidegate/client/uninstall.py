@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from tidegate.client.install import DAEMONSETS, IMAGE, RESOURCES, RUNNING, named, until_ready
 from tidegate.client.own_objects import free_objects, objects_over
 from tidegate.client.release.gate import free_gatings
+from tidegate.client.release.labels import free_labellings
 from tidegate.engine.owners import KINDS
 from tidegate.kube.api import DEPLOYMENTS, NAMESPACES, NODES, PODS, SERVICES, Deletion, JsonObject, Resource, Selection
 from tidegate.kube.client import KubeClient
@@ -166,6 +167,8 @@ async def carry_out_uninstall(
         return left
     for name in await free_gatings(client):  # by a command line that nobody will run again
         told(f"deployment/{name} is as it was before a release began to put the gate into it, and goes on")
+    for name, why in (await free_labellings(client)).items():
+        told(f"deployment/{name} is left {why}" if why else f"deployment/{name} has its label, all of it, and goes on")
     await free_objects(client, told)
     workloads = [one for one in plan.there if one["kind"] in RUNNING and one not in operator]
     if left := await _ended(client, workloads, until, told):

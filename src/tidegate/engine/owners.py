@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tidegate.kube.api import DEPLOYMENTS, REPLICASETS, Api, Resource
+from tidegate.kube.api import DEPLOYMENTS, REPLICASETS, Api, JsonObject, Resource
 from tidegate.kube.errors import ApiError
 from tidegate.model import workload
 from tidegate.model.pod import Owner, Pod
@@ -16,6 +16,14 @@ KINDS: dict[str, Resource] = {
     "Job": Resource("batch", "v1", "jobs", "Job"),
 }
 DEEP_MAX = 3
+
+
+def controller_uid(obj: JsonObject) -> str:
+    """Of the controlling owner, "" without one."""
+    for one in obj["metadata"].get("ownerReferences") or ():
+        if one.get("controller"):
+            return str(one["uid"])
+    return ""
 
 
 async def of(api: Api, pod: Pod) -> tuple[Workload, ...]:

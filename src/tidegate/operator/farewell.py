@@ -14,9 +14,11 @@ from typing import Any
 from tidegate.client.release.book import RELEASE_LABEL
 from tidegate.client.release.gate import free_gatings, is_half_gated
 from tidegate.client.release.ground import is_stale
+from tidegate.client.release.labels import free_labellings
 from tidegate.kube.api import DEPLOYMENTS, SERVICES, Api, Deletion, JsonObject, Patch, Resource, Selection
 from tidegate.kube.client import FIELD_MANAGER
 from tidegate.kube.errors import ApiError
+from tidegate.model.names import PREPARED
 from tidegate.release.record import Phase
 from tidegate.release.scene import REVISION_LABEL, WORKLOAD_LABEL
 
@@ -33,6 +35,7 @@ async def let_go(api: Api, namespace: str, workload: str, phase: str) -> tuple[s
         if error.code == 429 or error.code >= 500 or is_stale(error):
             raise
         told.append(f"deployment/{workload} is left paused, half of it with the gate: {error}")
+    told += [f"deployment/{name} is left {why}" for name, why in (await _labelled(api, namespace, workload)).items()]
     for resource, obj, patch in await _holds(api, namespace, workload, phase):
         await _tried(told, resource, obj, api.patch(resource, obj["metadata"]["name"], patch, namespace))
     for resource, obj in await _leftovers(api, namespace, workload):
@@ -40,6 +43,17 @@ async def let_go(api: Api, namespace: str, workload: str, phase: str) -> tuple[s
         options = Deletion(uid=metadata["uid"], resource_version=metadata["resourceVersion"])
         await _tried(told, resource, obj, api.delete(resource, metadata["name"], namespace, options))
     return tuple(told)
+
+
+async def _labelled(api: Api, namespace: str, workload: str) -> dict[str, str]:
+    """Deployments that are half labelled still, with why."""
+    try:
+        found = await free_labellings(api, namespace, workload)
+    except ApiError as error:
+        if error.code == 429 or error.code >= 500 or is_stale(error):
+            raise
+        return {workload: f"paused, half of it with its label: {error}"}
+    return {name.rpartition("/")[2]: why for name, why in found.items() if why}
 
 
 async def _tried(told: list[str], resource: Resource, obj: JsonObject, call: Any) -> None:
@@ -58,8 +72,8 @@ async def _holds(api: Api, namespace: str, workload: str, phase: str) -> list[tu
     for obj in (await api.list(DEPLOYMENTS, Selection(namespace))).items:
         metadata = obj["metadata"]
         is_own = metadata["name"] == workload or (metadata.get("labels") or {}).get(WORKLOAD_LABEL) == workload
-        if is_half_gated(obj):
-            continue  # what could not be freed: resumed as it is, it would replace its pods by some without a gate
+        if is_half_gated(obj) or PREPARED in (metadata.get("annotations") or {}):
+            continue  # what could not be freed, or is a ``prepare``'s: resumed as it is, it would replace its pods
         if is_own and obj["spec"].get("paused") and _is_paused_by_us(metadata, phase):
             tests = {"uid": metadata["uid"], "resourceVersion": metadata["resourceVersion"]}
             found.append((DEPLOYMENTS, obj, Patch({"metadata": tests, "spec": {"paused": None}})))

@@ -13,7 +13,8 @@ from functools import partial
 from typing import Any
 
 from tidegate.client.release.endings import Endings
-from tidegate.client.release.look import controller_uid, maker_uid
+from tidegate.client.release.look import maker_uid
+from tidegate.engine.owners import controller_uid
 from tidegate.kube.api import (
     ALL,
     DEPLOYMENTS,

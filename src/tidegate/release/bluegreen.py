@@ -231,9 +231,6 @@ def _labelled(flip: _Flip, edition: Edition) -> Iterator[Decision]:
     """The label on everything that is of the revision."""
     if edition.is_labelled:
         return
-    if edition.is_paused:
-        name = edition.deployment
-        yield wait(flip.scene, f"deployment/{name} is paused: `kubectl rollout resume deploy/{name}`", flip.phase)
     why = f"{flip.key}={edition.mark} on its pods and on all that makes them; none is restarted"
     step = Step(Act.LABEL, edition.revision, why, detail={"service": flip.main.name})
     yield go(flip.scene, step, phase=flip.phase)

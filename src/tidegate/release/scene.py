@@ -93,6 +93,8 @@ class Edition:
     """Why they cannot have one, "" where they can."""
     is_half_gated: bool = False
     """Its Deployment is paused while the gate is put into it: whoever did that has not come to its end."""
+    is_half_labelled: bool = False
+    """So while its label is put on all that it makes."""
     value: str = ""
     """Of the label by which a Service tells it from others; "" where that is its revision."""
     autoscaler: str = ""

@@ -45,13 +45,30 @@ def decide(scene: Scene) -> Decision:
     if half is not None:  # whatever is asked for now: its Deployment is paused, and nobody else would end that
         why = f"deployment/{half.deployment} is paused, half of it with the gate: that is brought to its end first"
         return go(aimed, Step(Act.GATE, half.revision, why), phase=Phase(aimed.status.phase))
-    decision = _let_go(aimed, strategy_of(scene.spec.strategy)(aimed))
+    decision = _let_go(aimed, _labelled_first(aimed, strategy_of(scene.spec.strategy)(aimed)))
     decision = refused.halted(aimed, decision)
     status = _recorded(aimed, decision.status)
     # Told at the end, whatever was agreed to: who lets pods go unverified is not told that they were.
     ended = tuple(sorted({*status.unverified, *unverified(aimed)}))
     status = msgspec.structs.replace(status, unverified=ended)
     return Decision(decision.steps, msgspec.structs.replace(status, generation=scene.generation))
+
+
+def _labelled_first(scene: Scene, decision: Decision) -> Decision:
+    """Resumed as it is, a Deployment that is half labelled would roll out; paused, it heals nothing. One that somebody
+    else paused is left so: it may have another template by now."""
+    asked = [scene.edition(one.subject) for one in decision.steps if one.act is Act.LABEL]
+    theirs = next((one for one in asked if one is not None and one.is_paused), None)
+    if theirs is not None:
+        name = theirs.deployment
+        why = f"deployment/{name} is paused: `kubectl rollout resume deploy/{name}`"
+        return wait(scene, why, Phase(decision.status.phase))
+    half = next((one for one in scene.editions if one.is_half_labelled), None)
+    if half is None or half in asked:
+        return decision
+    why = f"deployment/{half.deployment} is paused, half of it with its label: that is brought to its end first"
+    step = Step(Act.LABEL, half.revision, why, detail={"service": scene.spec.service})
+    return go(scene, step, phase=Phase(scene.status.phase))
 
 
 def _let_go(scene: Scene, decision: Decision) -> Decision:

@@ -14,9 +14,11 @@ from dataclasses import replace
 from tidegate.client.release import past
 from tidegate.client.release.book import Entry
 from tidegate.client.release.gate import is_half_gated, why_ungatable
-from tidegate.client.release.look import Sight, bare, bounds, controller_uid, failure_of, of_replicaset, read
+from tidegate.client.release.labels import half_labelled
+from tidegate.client.release.look import Sight, bare, bounds, failure_of, of_replicaset, read
 from tidegate.client.release.look import look as look_rolling
 from tidegate.drain.gating import CannotBeGated
+from tidegate.engine.owners import controller_uid
 from tidegate.kube.api import HORIZONTALPODAUTOSCALERS, Api, JsonObject, Selection
 from tidegate.kube.errors import ApiError
 from tidegate.model import pod
@@ -289,6 +291,7 @@ def edition_of(sight: Sight, revision: str, obj: JsonObject) -> Edition:
         is_gated=all(templates.is_gated(one) for one in (template, *live)),
         ungatable=why_ungatable(obj),
         is_half_gated=is_half_gated(obj),
+        is_half_labelled=half_labelled(obj, own, sight.services.values()) is not None,
         failure=failure_of(own),
         value=value if key != REVISION_LABEL else "",
         autoscaler=_autoscaler(sight, metadata["name"]),

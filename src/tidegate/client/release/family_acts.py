@@ -7,30 +7,26 @@ or after it, the next look finds what is left to do. LABEL takes many: each call
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from typing import Any
 
 from tidegate import vtime
 from tidegate.client.lease import RENEW_SECONDS
-from tidegate.client.prepare import writes
-from tidegate.client.prepare.scene import About, member_of
-from tidegate.client.prepare.scene import look as look_prepared
 from tidegate.client.release.book import RELEASE_LABEL
 from tidegate.client.release.family import REPLICAS, ROUND_LABEL, deployments_of, edition_of, replicasets_of
 from tidegate.client.release.ground import Failed, Ground, check_kept
-from tidegate.client.release.look import Sight, controller_uid
+from tidegate.client.release.labels import Labelling, half_labelled, put
+from tidegate.client.release.look import Sight
 from tidegate.engine import act
 from tidegate.engine.act import Step as Change
 from tidegate.engine.act import changes_of, write
+from tidegate.engine.owners import controller_uid
 from tidegate.kube.api import DEPLOYMENTS, HORIZONTALPODAUTOSCALERS, SERVICES, Deletion, JsonObject
 from tidegate.kube.errors import ApiError
-from tidegate.model import pod
 from tidegate.model.names import MANAGED_BY, TIDEGATE, PrepareRecord
 from tidegate.release import template as templates
 from tidegate.release.plan import Step
 from tidegate.release.scene import REVISION_LABEL, WORKLOAD_LABEL, key_of
-from tidegate.traffic.preparation import PAUSED, Move, Wish, label_move
-from tidegate.traffic.preparation import Act as Labelling
+from tidegate.traffic.preparation import PAUSED
 
 _KEPT = ("minReadySeconds", "strategy", "revisionHistoryLimit", "progressDeadlineSeconds")
 """Of the user's own Deployment, in every further one."""
@@ -193,60 +189,32 @@ async def label(ground: Ground, sight: Sight, step: Step) -> None:
     The way that ``prepare --in-place`` takes, with its record on the Deployment: killed there, it is paused, and says
     why, until the next engine or ``prepare --abort`` comes.
     """
-    obj, key = _deployment(sight, step.subject), key_of(sight.entry.spec)
-    name, edition = obj["metadata"]["name"], edition_of(sight, step.subject, obj)
-    if (obj["metadata"].get("labels") or {}).get(REVISION_LABEL) is None and name != sight.entry.spec.workload:
-        await _join(ground, sight, obj, step.subject)
-        return
-    if not edition.mark:
-        raise Failed(f"$.spec.bluegreen.by: deployment/{name} gives its pods no label {key}")
-    wish = Wish(key, edition.mark, in_place=True)
-    about = About(sight.entry.namespace, str(step.detail["service"]), (name,))
-    until = asyncio.get_running_loop().time() + RENEW_SECONDS
-    seen = await look_prepared(ground.client, about, key)
-    uids = {one["metadata"]["uid"] for one in replicasets_of(sight, obj)}
-    own = {name: one for name, one in sight.pods.items() if controller_uid(one) in uids}
-    seen.pods = {**seen.pods, **own}
-    members = tuple(member_of(pod.decode(one), f"Deployment/{name}", key) for one in own.values())
-    seen.scene = replace(seen.scene, members=members)
-    move = label_move(seen.scene, wish)
-    if move is None or move.act is Labelling.WAIT:
-        return
-    record = PrepareRecord(
-        token=sight.entry.uid or name,
-        phase=PAUSED,
-        key=key,
-        value=wish.value,
-        in_place=True,
-        by=ground.identity.by,
-        at=act.instant(vtime.now()),
-        service=about.service,
-    )
-    for one in move.names or ("",):
-        await _label_write(ground, seen, replace(move, names=(one,) if one else ()), (wish, record))
-        if asyncio.get_running_loop().time() >= until:
-            return  # the lease is to stand: what is left is the next turn's
-
-
-async def _label_write(ground: Ground, seen: Any, move: Move, asked: tuple[Wish, PrepareRecord]) -> None:
-    client, (wish, record) = ground.client, asked
-    match move.act:
-        case Labelling.PAUSE:
-            await writes.pause(client, seen, move.subject, record)
-        case Labelling.LABEL_REVISIONS:
-            await writes.label_edition(client, seen, move.names[0], wish)
-        case Labelling.LABEL_PODS:
-            await writes.label_pod(client, seen, move.names[0], wish)
-        case Labelling.LABEL_TEMPLATE:
-            await writes.label_template(client, seen, move.subject, wish)
-        case Labelling.ANNOUNCE:
-            await writes.announce(client, seen, move.subject)
-        case Labelling.RESUME:
-            await writes.resume(client, seen, move.subject)
-        case Labelling.CLEAN:
-            await writes.clean_edition(client, seen, move.names[0])
-        case _:
-            raise Failed(f"{move.act.value}: {move.reason}")
+    obj = _deployment(sight, step.subject)
+    own = replicasets_of(sight, obj)
+    asked = half_labelled(obj, own, sight.services.values())
+    if asked is None:
+        name, edition = obj["metadata"]["name"], edition_of(sight, step.subject, obj)
+        if (obj["metadata"].get("labels") or {}).get(REVISION_LABEL) is None and name != sight.entry.spec.workload:
+            await _join(ground, sight, obj, step.subject)
+            return
+        key = key_of(sight.entry.spec)
+        if not edition.mark:
+            raise Failed(f"$.spec.bluegreen.by: deployment/{name} gives its pods no label {key}")
+        record = PrepareRecord(
+            token=sight.entry.uid or name,
+            phase=PAUSED,
+            key=key,
+            value=edition.mark,
+            in_place=True,
+            by=ground.identity.by,
+            at=act.instant(vtime.now()),
+            service=str(step.detail["service"]),
+        )
+        asked = Labelling(sight.entry.namespace, name, record)
+    uids = {one["metadata"]["uid"] for one in own}
+    pods = {name: one for name, one in sight.pods.items() if controller_uid(one) in uids}
+    # The lease is to stand meanwhile: what is left is the next turn's.
+    await put(ground.client, asked, pods, asyncio.get_running_loop().time() + RENEW_SECONDS)
 
 
 async def _join(ground: Ground, sight: Sight, obj: JsonObject, revision: str) -> None:

@@ -17,8 +17,9 @@ from typing import Any
 from tidegate.client.release import past
 from tidegate.client.release.book import Entry
 from tidegate.client.release.gate import is_half_gated, revision_of, why_ungatable
+from tidegate.client.release.labels import half_labelled
 from tidegate.drain.gating import CannotBeGated
-from tidegate.engine.owners import KINDS
+from tidegate.engine.owners import KINDS, controller_uid
 from tidegate.kube.api import DEPLOYMENTS, ENDPOINTSLICES, PODS, REPLICASETS, SERVICES, Api, JsonObject, Selection
 from tidegate.kube.errors import ApiError
 from tidegate.model import endpointslice, pod
@@ -186,14 +187,6 @@ def _share(value: int | str, replicas: int, rounded: Any) -> int:
 # --- editions ---
 
 
-def controller_uid(obj: JsonObject) -> str:
-    """Of the controlling owner, "" without one."""
-    for one in obj["metadata"].get("ownerReferences") or ():
-        if one.get("controller"):
-            return str(one["uid"])
-    return ""
-
-
 def rolling_editions(sight: Sight, deployment: JsonObject) -> tuple[Edition, ...]:
     """The ReplicaSets of one Deployment that have pods, are to have some, or are the newest; oldest first."""
     uid, name = deployment["metadata"]["uid"], deployment["metadata"]["name"]
@@ -205,6 +198,7 @@ def rolling_editions(sight: Sight, deployment: JsonObject) -> tuple[Edition, ...
     )
     own = [one for one in sight.replicasets.values() if controller_uid(one) == uid]
     current = templates.fingerprint(deployment["spec"]["template"])
+    is_half_labelled = half_labelled(deployment, own, sight.services.values()) is not None
     found = []
     for one in sorted(own, key=_number):
         members = of_replicaset(sight, one)
@@ -226,6 +220,7 @@ def rolling_editions(sight: Sight, deployment: JsonObject) -> tuple[Edition, ...
                 is_gated=templates.is_gated(template),
                 ungatable=why_ungatable(one),
                 is_half_gated=is_half_gated(deployment),
+                is_half_labelled=is_half_labelled,
                 failure=failure_of([one]),
                 images=templates.images_of(template),
             )
