@@ -60,6 +60,13 @@ class Subject:
     def service(self) -> str:
         return f"{self.namespace}/{self.question.service}"
 
+    def is_outdated(self, pods: Iterable[Pod]) -> bool:
+        """Whether it comes to no end, ``pods`` being those of the revision now: of those that are to be listed one has
+        left, and nobody lists it again; or the one that stands for those that are not (``_ask``) is gone."""
+        is_addition = self.question.kind == "routed"
+        there = {one.uid for one in pods if not one.is_finished and not (is_addition and one.is_terminating)}
+        return any(one.uid not in there for one in (self.pods if is_addition else self.pods[:1]))
+
 
 async def answer(client: KubeClient, subject: Subject, nonce: str, heard: Heard) -> Asked:
     """Ask until it is settled, or refused; ``heard`` is told what is known so far. For ever, if need be: cancel it.

@@ -89,6 +89,8 @@ class Engine:
         self._holder = ground.identity.holder or self._nonce
         self._working = Working(ground.client)
         self._beside: dict[str, asyncio.Task[None]] = {}
+        self._subjects: dict[str, asking.Subject] = {}
+        """What questions under way are about."""
         self._asked: dict[str, Asked] = {}
         self._measured: dict[str, Measured] = {}
         self._failures: dict[str, str] = {}
@@ -251,6 +253,9 @@ class Engine:
             await self._performed(sight, step)
             return
         key = self._key(step)
+        about = self._subjects.get(key)
+        if about is not None and about.is_outdated(sight.pods_of.get(about.question.revision, ())):
+            self._beside[key].cancel()  # and asked anew with the next turn
         if key not in self._beside:
             if step.question is not None and self._asked.get(step.question.key, _UNHEARD).refused:
                 del self._asked[step.question.key]  # what the memory says of it is for the strategy to keep
@@ -274,6 +279,7 @@ class Engine:
 
     def _ended(self, key: str) -> None:
         self._beside.pop(key, None)
+        self._subjects.pop(key, None)
         self.wake()
 
     async def _aside(self, key: str, sight: Sight, step: Step) -> None:
@@ -318,7 +324,7 @@ class Engine:
         is_main = question.service == sight.entry.spec.service
         before = [found for key, found in sorted(sight.pods_of.items()) if is_main and key != question.revision]
         others = [one for found in before for one in found]
-        subject = asking.subject_of(sight.entry.namespace, question, pods, others)
+        subject = self._subjects[self._key(step)] = asking.subject_of(sight.entry.namespace, question, pods, others)
         self._asked[question.key] = await asking.answer(self._ground.client, subject, self._nonce, heard)
 
     async def _measure(self, sight: Sight, step: Step) -> None:
