@@ -47,6 +47,8 @@ def plan_lines(plan: ReleasePlan) -> Iterator[str]:
         given = "new pods need 2 s and old ones 1.5 s"
         given += ", and nobody waits to promote" if any(one.text.startswith(_PAUSED) for one in seen.moments) else ""
         yield f"  foreseen: {seen.phase} after {seen.seconds:.0f} s if {given}; {pods}"
+        if seen.phase in ("pending", "progressing", "aborting"):
+            yield f"  note: that is no end: {seen.reason}"
     for note in plan.notes:
         yield f"  note: {note}"
     for refusal in plan.refusals:

@@ -277,7 +277,13 @@ class World:
         self.fork = Fork(self.fork.name, shares, str(step.detail.get("header", "")), True)
 
     def _drain(self, rev: _Rev, step: Step) -> None:
-        """Replacement first: the twin is made at once, the pod goes when it is ready."""
+        """Replacement first: the twin is made at once, the pod goes when it is ready. With a number, its revision
+        shrinks to that, and nobody stands in."""
+        if step.count is not None:
+            rev.desired = step.count
+            for pod in (one for one in rev.pods if one.name in step.pods):
+                pod.gone_at = min(pod.gone_at, self.now + self.pace.end(pod.name))
+            return
         for name in step.pods[:1]:
             pod = next((one for one in rev.pods if one.name == name and one.gone_at == _NEVER), None)
             if pod is not None:
