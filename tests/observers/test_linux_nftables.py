@@ -21,7 +21,7 @@ from rulesets import L4PROTO, equal, iptables
 from tidegate.dataplane import iptables as iptables_parser
 from tidegate.dataplane import nft as nft_parser
 from tidegate.dataplane.frontends import Asking
-from tidegate.dataplane.nftables import mirror
+from tidegate.dataplane.nftables import table
 from tidegate.model.endpoint import Endpoint
 from tidegate.observers.linux import commands, nftables
 from tidegate.observers.linux.commands import CommandFailed
@@ -91,7 +91,7 @@ def followed(request):
     """One for all tests: what a test left has to be unlearned by the next. Each chain is long enough for it here that
     its rules are known again when they are read; or none is, and they are when they are heard of."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(mirror, "LONG_MIN", request.param)
+        patched.setattr(table, "LONG_MIN", request.param)
         made = Followed(Generations())
         yield made
         made.close()

@@ -241,8 +241,10 @@ class Chain:
     _by_value: tuple[dict[int, list[int]], ...] = ()
     _unindexed: list[int] = field(default_factory=list)
 
-    def near(self, box: Box) -> Iterable[Rule]:
-        """The rules a packet of ``box`` can match, in order, and perhaps some more."""
+    def near(self, box: Box, matters: Container[str] | None = None) -> Iterable[Rule]:
+        """The rules a packet of ``box`` can match, in order, and perhaps some more. With ``matters`` those may be left
+        out that only jump to another chain than these."""
+        del matters
         address, port = the_point(box[DADDR]), the_point(box[DPORT])
         if len(self.rules) < INDEXED_MIN or address is None or port is None:
             return self.rules
@@ -255,7 +257,7 @@ class Chain:
         by_address: dict[int, list[int]] = {}
         by_port: dict[int, list[int]] = {}
         for at, rule in enumerate(self.rules):
-            address, port = _only(rule.steps, DADDR), _only(rule.steps, DPORT)
+            address, port = only_value(rule.steps, DADDR), only_value(rule.steps, DPORT)
             if address is not None:
                 by_address.setdefault(address, []).append(at)
             elif port is not None:
@@ -265,7 +267,7 @@ class Chain:
         self._by_value = (by_address, by_port)
 
 
-def _only(steps: Sequence[Step], which: int) -> int | None:
+def only_value(steps: Sequence[Step], which: int) -> int | None:
     """The one value of a field with which the tests that open a rule can pass."""
     for step in steps:
         if isinstance(step, Test):

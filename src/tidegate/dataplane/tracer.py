@@ -140,7 +140,7 @@ class _Walk:
     def _chain(self, chain: Chain, box: Box, trail: Trail, depth: int = 0) -> bool:
         """Whether a packet may come back from ``chain``."""
         comes_back = False
-        for rule in chain.near(box):
+        for rule in chain.near(box, self.matters):
             goes_on, leaves = self._run(rule.steps, box, _At(rule, trail, depth))
             comes_back |= leaves
             if not goes_on:

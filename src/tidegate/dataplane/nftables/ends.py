@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -75,6 +75,10 @@ class Named(Container[str]):
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and id_of(name) in self.ids
+
+    def among(self, ids: Iterable[int]) -> list[int]:
+        """Those of ``ids`` that are of one of them."""
+        return sorted(self.ids.intersection(ids))
 
 
 class SeenRules:

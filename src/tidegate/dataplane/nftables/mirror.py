@@ -13,15 +13,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
-from ipaddress import ip_address
-from itertools import groupby
-from operator import attrgetter
 from struct import Struct
-from typing import Protocol
 
 from tidegate.dataplane.facts import Facts, Unreadable
-from tidegate.dataplane.frontends import Asking, facts_of, is_fence
+from tidegate.dataplane.frontends import Asking, facts_of
 from tidegate.dataplane.netlink import (
     HEADER_BYTES,
     Malformed,
@@ -32,349 +27,40 @@ from tidegate.dataplane.netlink import (
     number,
     text,
 )
-from tidegate.dataplane.nftables.alike import lasting_digest
-from tidegate.dataplane.nftables.ends import Ends, Named, SeenRules, id_of
-from tidegate.dataplane.nftables.rule import RawRule, expressions_of, rule_of
-from tidegate.dataplane.nftables.sets import KernelSet
-from tidegate.dataplane.nftables.spool import Spool
-from tidegate.dataplane.nftables.store import SetStore
-from tidegate.dataplane.nftables.wire import Wiring, rewrites
-from tidegate.dataplane.rules import (
-    Chain,
-    Dnat,
-    Opaque,
-    Rule,
-    Step,
-    Table,
-    Target,
-    Verdict,
-    all_steps,
+from tidegate.dataplane.nftables.source import (
+    DEL_CHAIN,
+    DEL_ELEMENT,
+    DEL_RULE,
+    DEL_SET,
+    DEL_TABLE,
+    FAMILIES,
+    NEW_CHAIN,
+    NEW_ELEMENT,
+    NEW_GENERATION,
+    NEW_RULE,
+    NEW_SET,
+    NEW_TABLE,
+    SUBSYSTEM,
+    Changed,
+    Source,
 )
+from tidegate.dataplane.nftables.table import HEAR_EVERY, TableMirror
+from tidegate.dataplane.rules import Table
 
-SUBSYSTEM = 10 << 8
-NEW_TABLE, DEL_TABLE, NEW_CHAIN, DEL_CHAIN, NEW_RULE, DEL_RULE = 0, 2, 3, 5, 6, 8
-NEW_SET, DEL_SET, NEW_ELEMENT, DEL_ELEMENT, NEW_GENERATION = 9, 11, 12, 14, 15
 _LED_BY_NAMES = frozenset([NEW_RULE, DEL_RULE, NEW_SET, DEL_SET, NEW_ELEMENT, DEL_ELEMENT])
 """Their first two attributes are the table's name and the chain's or set's."""
+_OF_RULES = frozenset([SUBSYSTEM | NEW_RULE, SUBSYSTEM | DEL_RULE])
 _HEAD = Struct("=IHHI")
 _HARMLESS = (18, 20, 22, 24)
 """Objects and flow tables: nothing that is routed depends on them."""
-FAMILIES = {
-    1: ("inet", (4, 6)),
-    2: ("ip", (4,)),
-    10: ("ip6", (6,)),
-    3: ("arp", ()),
-    5: ("netdev", ()),
-    7: ("bridge", ()),
-}
 _HOOKS = {0: "prerouting", 3: "output"}
 _TRANSLATING = b"nat\0"
 _FLAGS, _OWNED, _PERSISTS = 2, 2, 4
 _MADE = 0x600
 """NLM_F_CREATE, NLM_F_EXCL: of a chain that was made, or asked for where it was. Without them it got another name."""
-CHAINS_KEPT_MAX = 2048
-"""2 KiB each."""
 ASKED_NEXT_MAX = 768
 """Of so many chains that a commit touched each is kept as it was read: the next question is about them."""
-LONG_MIN = 256
-"""So many rules of a chain are known again when they are read again."""
-HEAR_EVERY = 256
 WHOLE_TRIES = 2
-_PROBLEM, _ANYWHERE, _FENCE = 1, 2, 3
-
-
-class Changed(Exception):
-    """What was to be read is not there any more: the rules changed meanwhile."""
-
-
-class Source(Protocol):
-    """Reads the kernel. Every method raises ``OSError``, ``Malformed``, and ``Changed``."""
-
-    def tables(self) -> list[bytes]: ...
-
-    def chains(self) -> Iterator[bytes]: ...
-
-    def rules(self, family: int, table: str, chain: str) -> Iterator[bytes]: ...
-
-    def every_rule(self, family: int, table: str) -> Iterator[bytes]: ...
-
-    def sets(self) -> Iterator[bytes]: ...
-
-    def elements(self, family: int, table: str, name: str) -> bytes: ...
-
-    def numbered(self, family: int, table: str, wanted: list[tuple[str, int]]) -> Iterator[tuple[str, bytes]]: ...
-
-
-class _Chains(dict[str, Chain]):
-    """The chains of a table for packets of one family, read when somebody asks for one."""
-
-    def __init__(self, read: Callable[[str], Chain]) -> None:
-        super().__init__()
-        self._read = read
-
-    def get(self, name: str, default: object = None) -> Chain:
-        del default
-        return self[name]
-
-    def __missing__(self, name: str) -> Chain:
-        found = self._read(name)
-        self.keep(found)
-        return found
-
-    def keep(self, chain: Chain) -> None:
-        self.make_room(1)
-        self[chain.name] = chain
-
-    def make_room(self, count: int) -> None:
-        """Not more than ``CHAINS_KEPT_MAX`` with so many more: then all are forgotten but those that translate, and the
-        longest, which every question comes by and which takes long to read."""
-        if len(self) + count > CHAINS_KEPT_MAX:
-            longest = max(self.values(), key=lambda kept: len(kept.rules), default=None)
-            for one in [one for one, kept in self.items() if not kept.hook and kept is not longest]:
-                del self[one]
-
-
-@dataclass(eq=False)
-class _TableMirror:
-    """One table. ``bases``: its chains that translate, with their hooks; ``dirty``: those that changed since read."""
-
-    source: Source
-    family: int
-    name: str
-    bases: dict[str, str] = field(default_factory=dict)
-    dirty: dict[str, None] = field(default_factory=dict)
-    rewriting: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    sets: SetStore = field(init=False)
-    _ends: Ends = field(default_factory=Ends)
-    _seen: SeenRules = field(default_factory=SeenRules)
-    _users: dict[str, dict[str, None]] = field(default_factory=dict)
-    _wirings: dict[int, Wiring] = field(default_factory=dict)
-    _chains: dict[int, _Chains] = field(default_factory=dict)
-    _known: dict[tuple[str, int], dict[bytes, tuple[tuple[Step, ...], str]]] = field(default_factory=dict)
-    _long: dict[str, None] = field(default_factory=dict)
-    """Chains all of whose rules are read again with each: sooner done than to look at what is told of each."""
-    _reading: str = ""
-
-    def __post_init__(self) -> None:
-        self.sets = SetStore(partial(self.source.elements, self.family, self.name))
-        for family in FAMILIES[self.family][1]:
-            self._wirings[family] = Wiring(family, self._set)
-            self._chains[family] = _Chains(partial(self._chain, family))
-
-    @property
-    def where(self) -> str:
-        return f"{FAMILIES[self.family][0]} {self.name}"
-
-    # --- what commits touch
-
-    def touch_chain(self, name: str) -> None:
-        self.dirty[name] = None
-        self._forget_chain(name)
-
-    def _forget_chain(self, name: str) -> None:
-        for chains in self._chains.values():
-            chains.pop(name, None)
-
-    def hear_rule(self, chain: str, body: bytes, at: int = 0) -> None:
-        """An NFT_MSG_NEWRULE; ``at``: where it goes on behind the chain's name. One that was seen in this chain before
-        leads nowhere new: the chain is read when a question comes by. Raises ``Malformed``."""
-        if chain in self.dirty:
-            return
-        if chain not in self.rewriting and chain not in self._long:
-            digest = lasting_digest(expressions_of(body, at))
-            if digest and self._seen.has(chain, digest):
-                return self._forget_chain(chain)
-        self.touch_chain(chain)
-
-    def lose_rule(self, chain: str) -> None:
-        """An NFT_MSG_DELRULE: what is left leads where it led."""
-        if chain in self.rewriting or chain in self._long:
-            self.touch_chain(chain)
-        else:
-            self._forget_chain(chain)
-
-    def touch_set(self, name: str) -> None:
-        """Its elements changed, or it is gone: so did every chain that looks it up."""
-        for wiring in self._wirings.values():
-            for key in [key for key in wiring.rows if key[0] == name]:
-                del wiring.rows[key]
-        for chain in self._users.pop(name, {}):
-            self.touch_chain(chain)
-
-    # --- what is read
-
-    def index(self, chain: str, is_asked_next: bool = False) -> None:
-        """Read ``chain``, and keep what it leads to; itself too, where a question about it is to be expected."""
-        self._take(chain, self._raw(chain), is_asked_next)
-        self.dirty.pop(chain, None)
-
-    def _take(self, chain: str, rules: list[RawRule], is_asked_next: bool = False) -> None:
-        caller = id_of(chain)
-        self.rewriting.pop(chain, None)
-        if rules and not self._wirings:
-            self._look_for_rewrites(chain, rules, 4)
-        digests = [lasting_digest(raw.expressions) for raw in rules]
-        for family, wiring in self._wirings.items():
-            self._look_for_rewrites(chain, rules, family)
-            made = Chain(chain, hook=self.bases.get(chain, ""))
-            for raw, (steps, comment), is_known in self._understood(chain, rules, digests, wiring):
-                rule = self._rule(raw, steps, comment)
-                if not rule.is_inert:
-                    made.rules.append(rule)
-                for end in () if is_known else _ends_of(steps, family):
-                    self._ends.add(end, caller)
-            if is_asked_next:
-                self._chains[family].keep(made)
-        if chain not in self._long:
-            for digest in filter(None, digests):
-                self._seen.add(chain, digest)
-
-    def _understood(
-        self, chain: str, rules: list[RawRule], digests: list[bytes], wiring: Wiring
-    ) -> Iterator[tuple[RawRule, tuple[tuple[Step, ...], str], bool]]:
-        """Each rule, its steps and its comment, and whether it has stood in this chain before: then what it leads to
-        is kept already. kube-proxy writes its chain of all Services anew for each change of one."""
-        is_long = len(rules) >= LONG_MIN
-        key = chain, wiring.family
-        known, kept = self._known.pop(key, {}), {}
-        for raw, digest in zip(rules, digests, strict=True):
-            name = digest if is_long else b""
-            found = known.get(name)
-            steps = wiring.steps_of(raw.expressions) if found is None else found
-            if name:
-                kept[name] = steps
-            yield raw, steps, found is not None
-        self._long.pop(chain, None)
-        if kept:
-            self._known[key] = kept
-            self._long[chain] = None
-
-    def index_all(self, between: Callable[[], None]) -> None:
-        """Read every chain, all in one dump. Raises ``Changed`` when that was torn. What commits touched since it was
-        taken down stays so."""
-        spooled = Spool(self.source.every_rule(self.family, self.name))
-        self._fetch_numbered(between)
-        for count, (chain, bodies) in enumerate(groupby(map(rule_of, spooled), key=attrgetter("chain"))):
-            self._reading = chain
-            try:
-                self._take(chain, list(bodies))
-            except Changed:
-                self.touch_chain(chain)
-            if not count % HEAR_EVERY:
-                between()
-
-    def _fetch_numbered(self, between: Callable[[], None]) -> None:
-        wanted = list(self.sets.numbered())
-        for at in range(0, len(wanted), HEAR_EVERY):
-            asked = dict(wanted[at : at + HEAR_EVERY])
-            for name, raw in self.source.numbered(self.family, self.name, list(asked.items())):
-                self.sets.supply(name, asked[name], raw)
-            between()
-
-    def make_room(self) -> None:
-        """For what is to be read again: what of it is kept must not drive out the rest of it."""
-        for chains in self._chains.values():
-            chains.make_room(len(self.dirty))
-
-    def index_or_touch(self, chain: str) -> None:
-        """The same; what is gone already is left to be read again."""
-        try:
-            self.index(chain)
-        except Changed:
-            self.touch_chain(chain)
-
-    def _look_for_rewrites(self, chain: str, rules: list[RawRule], family: int) -> None:
-        found = tuple(rule.handle for rule in rules if b"payload" in rule.expressions and _rewrites(rule, family))
-        if found:
-            self.rewriting[chain] = found
-
-    def _raw(self, chain: str) -> list[RawRule]:
-        self._reading = chain
-        return [rule_of(body) for body in self.source.rules(self.family, self.name, chain)]
-
-    def _set(self, name: str) -> KernelSet:
-        found = self.sets.find(name)
-        if not found.is_anonymous:
-            self._users.setdefault(name, {})[self._reading] = None
-        return found
-
-    def _chain(self, family: int, name: str) -> Chain:
-        """``name`` as the tracer walks it."""
-        return self._made(name, self._raw(name), self._wirings[family])
-
-    def _made(self, name: str, rules: list[RawRule], wiring: Wiring) -> Chain:
-        """The rules of a chain that do something."""
-        made = Chain(name, hook=self.bases.get(name, ""))
-        for raw in rules:
-            rule = self._rule(raw, *wiring.steps_of(raw.expressions))
-            if not rule.is_inert:
-                made.rules.append(rule)
-        return made
-
-    def _rule(self, raw: RawRule, steps: tuple[Step, ...], comment: str) -> Rule:
-        return Rule(f"table {self.where}, chain {raw.chain}, handle {raw.handle}", steps, raw.comment or comment)
-
-    # --- what is asked
-
-    def traced(self, family: int, asking: Asking) -> Table:
-        """The table in the tracer's shape, for one question."""
-        chains = self._chains[family]
-        for name in self.bases:
-            chains[name]
-        table = Table(self.where, family, chains, is_indexed=True)
-        if asking.endpoints is not None:
-            given = dict.fromkeys(ip_address(one.address) for one in asking.endpoints)
-            addresses = [one.packed for one in given if one.version == family]
-            wanted = [_PROBLEM, _ANYWHERE, _FENCE, *map(id_of, addresses)]
-            found = self._ends.leading_to(wanted)
-            table.leading = None if found is None else Named(found)
-        return table
-
-    def untracked(self) -> list[Unreadable]:
-        """Rules that write another destination into packets, tracked by nobody."""
-        return [
-            Unreadable("rewrites packets without tracking them", f"table {self.where}, chain {chain}, handle {handle}")
-            for chain, handles in self.rewriting.items()
-            for handle in handles
-        ]
-
-
-def _split(names: bytearray) -> Iterator[str]:
-    """Names with a nought behind each: 60,000 strings at once would stay in the process for good."""
-    at = 0
-    while (end := names.find(0, at)) >= 0:
-        yield names[at:end].decode(errors="surrogateescape")
-        at = end + 1
-
-
-def _rewrites(rule: RawRule, family: int) -> bool:
-    try:
-        return rewrites(rule.expressions, family)
-    except Malformed:
-        return True
-
-
-def _ends_of(steps: tuple[Step, ...], family: int) -> Iterator[int]:
-    """What a rule may lead to."""
-    for step in all_steps(steps):
-        if isinstance(step, Verdict):
-            if step.target:
-                yield id_of(step.target)
-        elif isinstance(step, Dnat):
-            for target in step.targets:
-                yield from _ends_at(target, family)
-        elif isinstance(step, Opaque):
-            yield _PROBLEM
-
-
-def _ends_at(target: Target, family: int) -> Iterator[int]:
-    if target.low is None or target.high is None:
-        yield _ANYWHERE
-        return
-    if is_fence(target, family):
-        yield _FENCE
-    for address in range(target.low, target.high + 1):
-        yield id_of(address.to_bytes(4 if family == 4 else 16, "big"))
 
 
 @dataclass(eq=False)
@@ -388,7 +74,7 @@ class Mirror:
     """Whether the kernel tells with which flags something was made (Linux 5.15)."""
     generation: int = 0
     """The last commit of which every message was heard."""
-    _tables: dict[tuple[int, str], _TableMirror] = field(default_factory=dict)
+    _tables: dict[tuple[int, str], TableMirror] = field(default_factory=dict)
     _are_bases_known: bool = False
     _has_owned: bool = False
     """Whether some table goes with the process that made it: without a commit, and without a word (NFT_TABLE_F_OWNER,
@@ -398,7 +84,7 @@ class Mirror:
         """Read everything; what is heard from now on is read again. ``between`` is called now and then, to hear."""
         self.is_whole = False
         self.generation = generation
-        self._tables = {key: _TableMirror(self.source, *key) for key in self._listed_tables()}
+        self._tables = {key: TableMirror(self.source, *key) for key in self._listed_tables()}
         self._read_sets()
         listed = {table: bytearray() for table in self._tables.values()}
         self._read_bases(listed)
@@ -407,7 +93,7 @@ class Mirror:
         self.is_whole = True
 
     @staticmethod
-    def _index(table: _TableMirror, names: bytearray, between: Callable[[], None]) -> None:
+    def _index(table: TableMirror, names: bytearray, between: Callable[[], None]) -> None:
         """At once, and chain by chain where commits keep tearing that."""
         for _ in range(WHOLE_TRIES):
             with suppress(Changed):
@@ -437,9 +123,9 @@ class Mirror:
             if table is not None:
                 table.sets.add(body, is_new=False)
 
-    def _read_bases(self, listed: dict[_TableMirror, bytearray] | None = None) -> None:
+    def _read_bases(self, listed: dict[TableMirror, bytearray] | None = None) -> None:
         """All chains, into ``listed``; those that translate are noted as such."""
-        bases: dict[_TableMirror, dict[str, str]] = {table: {} for table in self._tables.values()}
+        bases: dict[TableMirror, dict[str, str]] = {table: {} for table in self._tables.values()}
         for body in self.source.chains():
             given = attributes(body[4:])
             table = self._tables.get((body[0], text(given, 1)))
@@ -462,14 +148,14 @@ class Mirror:
         """The messages of one datagram (``hear``). Of rules of one chain that follow each other only what makes a
         difference: kube-proxy of iptables takes 10,000 away and makes them again for each change of one Service."""
         place, whole, before = 0, len(data), b""
-        table, chain = None, ""
+        table: TableMirror | None = None
+        chain = ""
         while whole - place >= HEADER_BYTES:
             length, kind, flags, sequence = _HEAD.unpack_from(data, place)
             if not HEADER_BYTES <= length <= whole - place:
                 break
             body = data[place + HEADER_BYTES : place + length]
-            is_new = kind == SUBSYSTEM | NEW_RULE
-            if not is_new and kind != SUBSYSTEM | DEL_RULE:
+            if kind not in _OF_RULES:
                 before = b""
                 self.hear(Message(kind, flags, sequence, body))
             elif not before or not body.startswith(before):
@@ -478,8 +164,8 @@ class Mirror:
                 before = b"" if led is None else body[: led[2]]
                 if led is not None:
                     table, chain = self._tables.get((body[0], led[0])), led[1]
-            elif is_new and table is not None:
-                table.hear_rule(chain, body, len(before))
+            elif table is not None:
+                table.hear_rule(chain, kind - SUBSYSTEM, flags, (body, len(before)))
             place += length + 3 & ~3
         messages(data[place:])
 
@@ -491,6 +177,8 @@ class Mirror:
             if generation > self.generation + 1:
                 raise Malformed(f"generation {generation} follows {self.generation}")
             self.generation = max(generation, self.generation)
+            for one in self._tables.values():
+                one.end_commit()
             return
         if kind in _HARMLESS:
             return
@@ -503,18 +191,19 @@ class Mirror:
         table = self._tables.get(key)
         if table is None or kind in (NEW_TABLE, DEL_TABLE):
             raise Malformed(f"table {key[1]} came or went")
-        if kind == NEW_RULE:
-            table.hear_rule(*((text(given, 2), body) if led is None else (led[1], body, led[2])))
-        elif kind == DEL_RULE:
-            table.lose_rule(text(given, 2) if led is None else led[1])
+        if kind in (NEW_RULE, DEL_RULE):
+            chain, at = (text(given, 2), 0) if led is None else (led[1], led[2])
+            table.hear_rule(chain, kind, message.flags, (body, at))
         elif kind in (NEW_CHAIN, DEL_CHAIN):
             name = text(given, 3)
             if kind == NEW_CHAIN and self.tells_renames and 4 not in given and not message.flags & _MADE:
                 raise Malformed(f"a chain is called {name} since: what jumps there is not told")
-            if self.tells_renames and 4 not in given:
-                table.lose_rule(name)  # what is in it is told rule by rule
-            else:
+            if not self.tells_renames or 4 in given:
                 table.touch_chain(name)
+            elif kind == NEW_CHAIN:
+                table.remake_chain(name)
+            else:
+                table.lose_chain(name)
             if 4 in given or name in table.bases:
                 self._are_bases_known = False
         elif kind in (NEW_SET, DEL_SET, NEW_ELEMENT, DEL_ELEMENT):
@@ -523,7 +212,7 @@ class Mirror:
             raise Malformed(f"a message of type {kind}")
 
     @staticmethod
-    def _hear_of_set(table: _TableMirror, kind: int, body: bytes, led: tuple[str, str, int] | None) -> None:
+    def _hear_of_set(table: TableMirror, kind: int, body: bytes, led: tuple[str, str, int] | None) -> None:
         name = text(attributes(body[4:]), 2) if led is None else led[1]
         if not table.sets.is_anonymous(name):
             table.touch_set(name)
@@ -574,3 +263,11 @@ class Mirror:
             unreadable += table.untracked()
             traced += [table.traced(family, asking) for family in FAMILIES[table.family][1] if table.bases]
         return facts_of("", "nft", traced, asking, tuple(unreadable))
+
+
+def _split(names: bytearray) -> Iterator[str]:
+    """Names with a nought behind each: 60,000 strings at once would stay in the process for good."""
+    at = 0
+    while (end := names.find(0, at)) >= 0:
+        yield names[at:end].decode(errors="surrogateescape")
+        at = end + 1

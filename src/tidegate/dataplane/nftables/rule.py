@@ -7,8 +7,8 @@ from struct import pack
 
 from tidegate.dataplane.netlink import attributes, last_nested, leading_texts, number, text
 
-_TABLE, _CHAIN, _HANDLE, _EXPRESSIONS, _USERDATA = 1, 2, 3, 4, 7
-_HANDLE_HERE, _POSITION_HERE = pack("=HH", 12, _HANDLE), pack("=HH", 12, 6)
+_TABLE, _CHAIN, HANDLE, EXPRESSIONS, POSITION, _USERDATA = 1, 2, 3, 4, 6, 7
+HANDLE_HERE, POSITION_HERE = pack("=HH", 12, HANDLE), pack("=HH", 12, POSITION)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +28,8 @@ def rule_of(body: bytes) -> RawRule:
         return plain
     given = attributes(body[4:])
     comment = _comment(given[_USERDATA]) if _USERDATA in given else ""
-    expressions = given.get(_EXPRESSIONS, b"")
-    return RawRule(text(given, _TABLE), text(given, _CHAIN), number(given, _HANDLE), expressions, comment)
+    expressions = given.get(EXPRESSIONS, b"")
+    return RawRule(text(given, _TABLE), text(given, _CHAIN), number(given, HANDLE), expressions, comment)
 
 
 def expressions_of(body: bytes, at: int = 0) -> bytes:
@@ -48,10 +48,10 @@ def _plain_rule(body: bytes) -> RawRule | None:
 
 def _plain_expressions(body: bytes, at: int) -> tuple[bytes, int] | None:
     """And the handle, of such a rule."""
-    if body[at : at + 4] != _HANDLE_HERE:
+    if body[at : at + 4] != HANDLE_HERE:
         return None
     at += 12
-    expressions = last_nested(body, at + 12 if body[at : at + 4] == _POSITION_HERE else at, _EXPRESSIONS)
+    expressions = last_nested(body, at + 12 if body[at : at + 4] == POSITION_HERE else at, EXPRESSIONS)
     return None if expressions is None else (expressions, int.from_bytes(body[at - 8 : at], "big"))
 
 

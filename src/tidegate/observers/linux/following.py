@@ -11,7 +11,8 @@ from contextlib import suppress
 from tidegate.dataplane.facts import Facts
 from tidegate.dataplane.frontends import Asking
 from tidegate.dataplane.netlink import Malformed
-from tidegate.dataplane.nftables.mirror import Changed, Mirror
+from tidegate.dataplane.nftables.mirror import Mirror
+from tidegate.dataplane.nftables.source import Changed
 from tidegate.observers.linux.generation import ABSENT, Generations
 from tidegate.observers.linux.nftables import Commits, Questions
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from contextlib import closing
 
 from tidegate.dataplane.netlink import Malformed
-from tidegate.dataplane.nftables.mirror import Changed
+from tidegate.dataplane.nftables.source import Changed
 from tidegate.observers.linux.commands import output
 from tidegate.observers.linux.generation import Generations
 from tidegate.observers.linux.nftables import Questions

@@ -26,8 +26,8 @@ from tidegate.dataplane.netlink import (
     name_attribute,
     request,
 )
-from tidegate.dataplane.nftables.mirror import SUBSYSTEM, Changed
 from tidegate.dataplane.nftables.sets import list_of
+from tidegate.dataplane.nftables.source import SUBSYSTEM, Changed
 
 _NETLINK_NETFILTER = 12
 _GET_TABLE, _GET_CHAIN, _GET_RULE, _GET_SET, _GET_ELEMENTS = 1, 4, 7, 10, 13
@@ -50,7 +50,7 @@ BACKLOG_BYTES = 16 << 20
 
 
 class Questions:
-    """To nftables, one at a time; ``nftables.mirror.Source``."""
+    """To nftables, one at a time; ``nftables.source.Source``."""
 
     def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER)
