@@ -281,8 +281,9 @@ class World:
         shrinks to that, and nobody stands in."""
         if step.count is not None:
             rev.desired = step.count
-            for pod in (one for one in rev.pods if one.name in step.pods):
-                pod.gone_at = min(pod.gone_at, self.now + self.pace.end(pod.name))
+            for one in rev.pods:
+                if one.name in step.pods:
+                    one.gone_at = min(one.gone_at, self.now + self.pace.end(one.name))
             return
         for name in step.pods[:1]:
             pod = next((one for one in rev.pods if one.name == name and one.gone_at == _NEVER), None)
