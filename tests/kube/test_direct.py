@@ -162,6 +162,17 @@ async def test_what_reads_is_asked_again_where_the_connection_of_before_is_close
         assert len(made) == 4
 
 
+async def test_what_nobody_asked_for_is_not_the_answer_to_the_next_request():
+    """A proxy in between says 408 on a connection that has stood idle for too long for it, and closes it."""
+    async with answering(OK, OK) as (transport, made):
+        assert await got(transport, "/") == b"ok"
+        made[0].write(b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 4\r\n\r\nlate")
+        await asyncio.sleep(0.05)
+        response = await transport(Request("GET", "/"))
+        assert (response.status, await response.read()) == (200, b"ok")
+        assert len(made) == 2
+
+
 @pytest.mark.parametrize(
     ("reply", "why"),
     [

@@ -86,6 +86,12 @@ class _Line:
         return not self._reader.at_eof() and not self._writer.is_closing()
 
     @property
+    def has_unasked(self) -> bool:
+        """Whether something has come since the last answer: it would be taken for the next one. A proxy says 408 on a
+        connection that is idle for too long, and closes it."""
+        return bool(getattr(self._reader, "_buffer", b""))
+
+    @property
     def is_reusable(self) -> bool:
         return self.is_done and self._is_kept and not self._has_more and self.is_open
 
@@ -194,7 +200,7 @@ class DirectTransport:
         now = asyncio.get_running_loop().time()
         while self._idle:
             line = self._idle.pop()
-            if line.is_open and now - line.since < IDLE_SECONDS:
+            if line.is_open and not line.has_unasked and now - line.since < IDLE_SECONDS:
                 return line
             line.close()
         return None
