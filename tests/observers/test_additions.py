@@ -228,6 +228,8 @@ def test_a_group_of_google_cloud_has_the_pods_of_its_zone():
     assert observer.expected(second, "demo/web", {}, PODS) == PODS[1:]
     unzoned = (replace(PODS[0], zone=""),)
     assert observer.expected(first, "demo/web", {}, unzoned) == observer.expected(second, "demo/web", {}, unzoned)
+    elsewhere = (replace(PODS[0], zone="z-3"),)
+    assert observer.expected(first, "demo/web", {}, elsewhere) == elsewhere, "a zone whose group is not known yet"
     assert observer.expected(first, "demo/other", {}, PODS) is None
     nothing = Sought(Addition("demo/web", ()), True)
     assert Arrival(Terms(), epoch(5)).take(dump(), nothing, 1.0, None)[0] is CONFIRMED

@@ -83,12 +83,14 @@ class GcpGroups:
     def expected(
         self, replica: Replica, service: str, services: Services, pods: tuple[Joining, ...]
     ) -> tuple[Joining, ...] | None:
-        """A group has the pods of its own zone. One whose zone the slices do not tell is looked for in each."""
+        """A group has the pods of its own zone. One whose zone the slices do not tell, or has no group yet, is looked
+        for in each: until the NEG controller has named its group nobody else would be asked for it."""
         del services
-        known, (_, _, zone) = (self._services or {}).get(replica.address), replica.address.partition("@")
+        found = {_zone(address) for address, names in (self._services or {}).items() if service in names}
+        known, zone = (self._services or {}).get(replica.address), _zone(replica.address)
         if known is None or service not in known:
             return None
-        return tuple(one for one in pods if one.zone in ("", zone))
+        return tuple(one for one in pods if one.zone == zone or one.zone not in found)
 
     async def ask(self, replica: Replica, question: Question) -> Facts:
         """Raises ``Unreachable``."""
@@ -132,6 +134,10 @@ def _addresses(service: str, notes: Mapping[str, str]) -> Iterable[str]:
         return tuple(f"{group}@{zone}" for group, zone in gcpneg.parse_status(status or ""))
     except ValueError:
         return (f"{_BROKEN}{service}",)
+
+
+def _zone(address: str) -> str:
+    return address.partition("@")[2]
 
 
 async def token() -> str:
