@@ -89,6 +89,13 @@ async def test_defaults_are_written_and_are_those_of_the_structs(quiet_cluster):
             "spec.bluegreen.analysis[1]",
         ),
         ({"workload": "web", "rainbow": {"cap": 1}}, "spec.rainbow.cap"),
+        (
+            {
+                "workload": "web",
+                "rainbow": {"analysis": [{"name": "a", "kind": "http", "url": "http://a", "when": "after"}]},
+            },
+            "spec.rainbow.service",
+        ),
         ({"workload": "web", "strateggy": "canary"}, "spec.strateggy"),
     ],
 )
@@ -163,6 +170,9 @@ def some_spec(rng):
             spec[name] = one(*values, wrong=wrong)
     if rng.random() < 0.2:
         spec["rainbow"] = {"cap": one(2, 20, 7, wrong=(1, 21)), "idleSeconds": one(0, 5, wrong=(-1,))}
+        spec["rainbow"]["analysis"] = [some_analysis(one, True) for _ in range(rng.randrange(0, 3))]
+        if rng.random() < 0.8:
+            spec["rainbow"]["service"] = one("web", wrong=("",))
     if rng.random() < 0.2:
         spec["bluegreen"] = {
             "keepSeconds": one(None, 0, 60, wrong=(-5,)),

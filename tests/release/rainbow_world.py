@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from tidegate.release.analysis import Finding, added
 from tidegate.release.guard import breaches
 from tidegate.release.plan import Act
-from tidegate.release.record import Asked, Status
+from tidegate.release.record import Asked, Measured, Status
 from tidegate.release.scene import REVISION_LABEL, Edition, Member, Scene, Way
 from tidegate.release.spec import Rainbow, Spec
 from tidegate.release.strategies import decide
@@ -71,6 +72,7 @@ class World:
         self.routed_to, self.routes_at, self.next_routes = None, 0.0, None
         self.cut, self.lost, self.log, self.retired, self.endings = [], [], [], [], {}
         self.alive_max = 0
+        self.measures, self.judge = {}, lambda moment, name: Finding(True, "it is as wanted")
         for _ in range(replicas):
             self._born(self.revisions[0], gated, at_once=True)
 
@@ -141,7 +143,16 @@ class World:
 
     # --- the engine ---
 
+    def _measured(self):
+        """Answers a second after their question."""
+        found = dict(self.status.measured)
+        for key in [key for key, due in self.measures.items() if due <= self.now]:
+            finding = self.judge(*key.split("/")[:2])
+            found[key] = added(found.get(key, Measured()), finding, self.measures.pop(key))
+        return found
+
     def scene(self):
+        self.status = msgspec.structs.replace(self.status, measured=self._measured())
         editions = tuple(
             Edition(
                 revision=one.name,
@@ -237,6 +248,8 @@ class World:
                 self.routes_at = self.now + ROUTES_LATE_SECONDS
             case Act.ASK:
                 asked[step.question.key] = self._answer(step.question)
+            case Act.MEASURE:
+                self.measures.setdefault(step.subject, self.now + 1.0)
             case Act.AUTOSCALE:
                 for other in self.revisions:
                     other.autoscaler = step.detail["autoscaler"] if other is one else ""

@@ -156,7 +156,17 @@ _SPEC: dict[str, Schema] = {
     **{f"Flip{place}": schema for place, schema in _ANALYSIS.items()},
     "FlipAnalysis.count": _text("How many times.", minimum=1),
     "FlipAnalysis.when": _text("before the flip: a failure leaves traffic where it is; after it: one flips back."),
-    "Rainbow": _text("A Deployment for each revision; the old ones leave as their work does."),
+    "Rainbow": {
+        "description": "A Deployment for each revision; the old ones leave as their work does.",
+        "x-kubernetes-validations": [
+            _rule(
+                "!has(self.analysis) || size(self.analysis) == 0 || (has(self.service) && size(self.service) > 0)",
+                "its analyses are of new traffic, which goes by a Service: name it",
+                ".service",
+            ),
+        ],
+    },
+    "Rainbow.analysis": _text("What has to hold before new traffic goes to it, and after.", **_ANALYSES),
     "Rainbow.service": _text("The Service that sends new work to the newest."),
     "Rainbow.cap": _text("Live revisions at most, the new one included.", minimum=2, maximum=20),
     "Rainbow.idleSeconds": _text("How long a pod has to be without work before it may go.", **_NOT_NEGATIVE),

@@ -250,6 +250,7 @@ def _not_here(spec: Spec) -> str:
     sections: dict[str, Sequence[Analysis]] = {
         "bluegreen": spec.bluegreen.analysis,
         "canary": spec.canary.analysis,
+        "rainbow": spec.rainbow.analysis,
     }
     for section, analyses in sections.items():
         for number, one in enumerate(analyses):

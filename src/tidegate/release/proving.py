@@ -16,7 +16,7 @@ from tidegate.release.scene import Scene
 from tidegate.release.spec import Analysis, FlipAnalysis, Spec, When
 
 PROVEN = 3
-"""``status.step`` of a flip: all that is asked after it has passed."""
+"""``status.step`` of a blue/green: all that is asked after its flip has passed."""
 FULL = 1_000_000
 """So much more of ``Spec.promoted``, and everything that is left is let pass: pauses and analyses."""
 
@@ -120,7 +120,13 @@ def before_all(analyses: Sequence[Analysis], stays: str) -> Trial:
 
 def flip_analyses(spec: Spec) -> tuple[FlipAnalysis, ...]:
     """Of the strategies that give new traffic to the new revision in one write."""
-    return spec.bluegreen.analysis if spec.strategy == "bluegreen" else ()
+    match spec.strategy:
+        case "bluegreen":
+            return spec.bluegreen.analysis
+        case "rainbow":
+            return spec.rainbow.analysis
+        case _:
+            return ()
 
 
 def of_flip(scene: Scene, when: When, stays: str = "") -> Trial:
@@ -134,5 +140,5 @@ def of_flip(scene: Scene, when: When, stays: str = "") -> Trial:
 def is_kept_by_analysis(scene: Scene) -> bool:
     """Whether the revision before has to stay as it is: what is asked after the flip has not passed yet."""
     status = scene.status
-    is_over = status.step >= PROVEN or Phase(status.phase) is Phase.DONE
+    is_over = status.step >= PROVEN or Phase(status.phase) is Phase.DONE or status.stable == status.revision
     return not is_over and not scene.goes_back and not is_direct(scene) and not of_flip(scene, "after").is_passed(scene)

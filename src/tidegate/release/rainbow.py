@@ -15,8 +15,10 @@ from tidegate.release import shrinking
 from tidegate.release.bluegreen import rehearsal_of
 from tidegate.release.endings import faults, fresh_fault
 from tidegate.release.plan import Act, Decision, Step, go, halt, wait
+from tidegate.release.proving import before_all, is_direct, is_kept_by_analysis, of_flip
 from tidegate.release.record import Asked, Phase
 from tidegate.release.scene import REVISION_LABEL, Edition, Question, Scene, Way
+from tidegate.release.spec import When
 
 BEFORE, FLIPPED = 0, 1
 """``status.step``: before and after the new revision was given the Service."""
@@ -43,24 +45,28 @@ class View:
 
     @property
     def is_served(self) -> bool:
-        """Whether all new work goes to the goal, and every observer has said so; without a Service, whether it could
-        take it."""
+        """Whether all new work goes to the goal, every observer has said so, and what is asked after that has passed;
+        without a Service, whether it could take it."""
         if self.goal is None:
             return False
         if not self.scene.spec.service:
             return self.goal.available >= self.scene.replicas or self.scene.status.stable == self.name
         said = self.scene.asked(question("routed", self.name, self.scene))
-        return self.serving == self.name and said is not None and said.is_settled
+        is_routed = self.serving == self.name and said is not None and said.is_settled
+        return is_routed and not is_kept_by_analysis(self.scene)
 
 
 def decide(scene: Scene) -> Decision:
     """What to do now: for the one that comes, and for those that go."""
-    scene = _asked_again(scene)
+    scene = _judged(_asked_again(scene))
     view = view_of(scene)
     old = draining(scene)
     view = replace(view, scene=shrinking.remembered(scene, old))
     coming = next(_coming(view))
-    if coming.status.phase == Phase.PAUSED.value or _is_stopped(coming):
+    if view.is_abort and scene.status.cause:
+        status = msgspec.structs.replace(coming.status, reason=f"{scene.status.cause}; {coming.status.reason}")
+        coming = Decision(coming.steps, status)
+    if (scene.spec.paused and not view.is_abort) or _is_stopped(coming):
         return coming
     going = shrinking.shrink(view.scene, old)
     is_settled = coming.status.phase in (Phase.DONE.value, Phase.ABORTED.value)
@@ -86,10 +92,21 @@ def _asked_again(scene: Scene) -> Scene:
     return replace(scene, status=status)
 
 
+def _judged(scene: Scene) -> Scene:
+    """An analysis that has failed aborts, as if somebody had asked for it, and with the cause."""
+    status = scene.status
+    if scene.goes_back or is_direct(scene) or status.stable == status.revision:
+        return scene
+    cause = of_flip(scene, "before").failure(scene) or of_flip(scene, "after").failure(scene)
+    if not cause:
+        return scene
+    return replace(scene, status=msgspec.structs.replace(status, phase=Phase.ABORTING.value, cause=cause))
+
+
 def view_of(scene: Scene) -> View:
     """Abort goes back to the revision that has, or had, the traffic; where that is the new one already, there is
     nothing to go back from (``rollback_to`` names where to)."""
-    is_abort = scene.spec.wish == "abort" and scene.stable is not None and scene.status.stable != scene.status.revision
+    is_abort = scene.goes_back and scene.stable is not None and scene.status.stable != scene.status.revision
     way = scene.way(scene.spec.service) if scene.spec.service else None
     goal = scene.stable if is_abort else scene.incoming
     return View(scene, goal, way.selector.get(REVISION_LABEL, "") if way is not None else "", is_abort)
@@ -126,6 +143,9 @@ def _coming(view: View) -> Iterator[Decision]:
         if way is None:
             yield wait(scene, f"$.spec.rainbow.service: there is no service/{scene.spec.service}", Phase.PENDING)
     is_first = view.goal is not None and len(scene.editions) == 1
+    if way is not None and view.goal is None and not view.is_abort and not is_direct(scene):
+        stays = f"new traffic stays on {view.serving or scene.status.stable}"
+        yield from before_all(scene.spec.rainbow.analysis, stays).reached(scene)
     if way is not None and not is_first:
         yield from _told_apart(view, way)
     yield from _standing(view)
@@ -259,6 +279,7 @@ def _flipped(view: View, way: Way) -> Iterator[Decision]:
             text = f"svc/{way.name} selects {view.serving} by another hand: it is left so"
             yield halt(scene, f"{text}; `release resume` gives it to {goal.revision} again")
         yield from _rehearsed(view, way, goal)
+        yield from _proven(view, "before", f"new traffic stays on {view.serving}")
         yield _retarget(view, way, goal, f"new connections go to {goal.revision}; {view.serving} keeps those it has")
     if not way.is_shown:
         yield wait(scene, f"until the slices of svc/{way.name} list the pods of {goal.revision}", view.phase)
@@ -267,11 +288,25 @@ def _flipped(view: View, way: Way) -> Iterator[Decision]:
     if said is None or not said.is_settled:
         why = f"{goal.revision} is routed everywhere before anything else changes" if said is None else waits_for(said)
         yield go(scene, Step(Act.ASK, way.name, why, question=asking), phase=view.phase)
+    yield from _proven(
+        view, "after", f"{goal.revision} has new traffic, {scene.status.stable} is kept for the way back"
+    )
     rehearsal = rehearsal_of(scene.spec.workload)
     if scene.way(rehearsal) is not None:
         moved = {} if scene.status.stable == goal.revision else {"stable": goal.revision}
         step = Step(Act.EXPOSE, rehearsal, "it has said what it was made for: it goes")
         yield go(scene, step, phase=view.phase, **moved)
+
+
+def _proven(view: View, when: When, stays: str) -> Iterator[Decision]:
+    """Until what is asked on that side of the flip has passed. Of what has been served by nothing is asked."""
+    scene = view.scene
+    if view.is_abort or is_direct(scene) or scene.status.stable == view.name:
+        return
+    trial = of_flip(scene, when, stays)
+    if cause := trial.failure(scene):
+        yield halt(scene, f"{cause}; {scene.status.stable} is gone: name the revision to go back to")
+    yield from trial.asked(scene)
 
 
 def waits_for(said: Asked) -> str:

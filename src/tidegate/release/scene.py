@@ -214,7 +214,9 @@ class Scene:
     @property
     def goes_back(self) -> bool:
         """Somebody asked to abort, or the release itself saw that it has to."""
-        return self.spec.wish == "abort" or self.status.phase in (Phase.ABORTING.value, Phase.ABORTED.value)
+        is_aborting = self.status.phase in (Phase.ABORTING.value, Phase.ABORTED.value)
+        # A halt on the way back is no change of mind: what was aborted for a cause stays so.
+        return self.spec.wish == "abort" or is_aborting or bool(self.status.cause)
 
     @property
     def stable(self) -> Edition | None:

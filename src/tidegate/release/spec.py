@@ -114,13 +114,15 @@ class Canary(_Shape, frozen=True):
 class Rainbow(_Shape, frozen=True):
     """A Deployment per release. ``cap``: live revisions at most, the new one included; ``idle_seconds``: how long a pod
     has to be without work before it may go; ``retire_seconds``: how long an empty revision is kept at zero (it may be
-    revived); ``activity``: how to ask a revision for its work (model.activity), "" for its open connections."""
+    revived); ``activity``: how to ask a revision for its work (model.activity), "" for its open connections;
+    ``analysis``: what has to hold before new traffic goes to it, and after, before the one before begins to leave."""
 
     service: str = ""
     cap: int = 3
     idle_seconds: float = 5.0
     retire_seconds: float = 60.0
     activity: str = ""
+    analysis: tuple[FlipAnalysis, ...] = ()
 
 
 class Spec(_Shape, frozen=True):
@@ -221,6 +223,9 @@ def _problems(spec: Spec) -> Iterator[str]:
     # A section that is not used is held to its rules all the same: the schema of the object cannot but do so.
     yield from _canary(spec.canary)
     yield from _analyses("bluegreen", spec.bluegreen.analysis)
+    yield from _analyses("rainbow", spec.rainbow.analysis)
+    if spec.rainbow.analysis and not spec.rainbow.service:
+        yield "$.spec.rainbow.service: its analyses are of new traffic, which goes by a Service: name it"
     if not 2 <= spec.rainbow.cap <= 20:
         yield "$.spec.rainbow.cap: must be 2 to 20: the revision that serves and the one that comes"
     yield from _seconds(spec)
