@@ -165,6 +165,23 @@ def test_another_image_and_another_number_asked_for_at_once(strategy):
 
 
 @pytest.mark.parametrize("strategy", NAMES)
+def test_a_restart_is_of_the_revision_that_serves_also_once_the_one_before_it_is_gone(strategy):
+    """The user's own Deployment is another template by then: what was asked for must not turn into that."""
+
+    async def story(stage, made, book):
+        await at_rest(made, book)
+        await ask_for(book, images={}, restart="again")
+        found = await at_rest(made, book)
+        await asyncio.sleep(90)
+        await made.run(60)
+        status = await at_rest(made, book)
+        assert (status.revision, status.round) == (found.revision, found.round)
+        assert await serving(stage) == {"v2"}
+
+    told(strategy, story)
+
+
+@pytest.mark.parametrize("strategy", NAMES)
 def test_a_rollback_of_what_is_done(strategy):
     async def story(stage, made, book):
         await ask_for(book, rollback_to=before(await at_rest(made, book)))

@@ -142,7 +142,8 @@ def _target(sight: Sight, editions: tuple[Edition, ...], base: JsonObject) -> st
             # Images are put into the template of the revision that stands, which need not be the user's own.
             is_over = status.phase == "done" or (spec.strategy == "bluegreen" and is_proven(status))
             known = {one.revision: sight.deployments[one.deployment] for one in editions}
-            model = known.get(status.revision if is_over else status.stable) or base
+            # That one may have been retired already, and the one that came is as asked for, so it stays the same.
+            model = known.get(status.revision if is_over else status.stable) or known.get(status.revision) or base
             sight.template = templates.wanted(spec, model["spec"]["template"])
         target = templates.fingerprint(sight.template)
         sight.template = templates.gated(sight.template)
