@@ -27,6 +27,7 @@ from tidegate.dataplane.netlink import (
     number,
     text,
 )
+from tidegate.dataplane.nftables.kept import KeptChain, Unplaced
 from tidegate.dataplane.nftables.source import (
     DEL_CHAIN,
     DEL_ELEMENT,
@@ -49,7 +50,8 @@ from tidegate.dataplane.rules import Table
 
 _LED_BY_NAMES = frozenset([NEW_RULE, DEL_RULE, NEW_SET, DEL_SET, NEW_ELEMENT, DEL_ELEMENT])
 """Their first two attributes are the table's name and the chain's or set's."""
-_OF_RULES = frozenset([SUBSYSTEM | NEW_RULE, SUBSYSTEM | DEL_RULE])
+_NEW_RULE = SUBSYSTEM | NEW_RULE
+_OF_RULES = frozenset([_NEW_RULE, SUBSYSTEM | DEL_RULE])
 _HEAD = Struct("=IHHI")
 _HARMLESS = (18, 20, 22, 24)
 """Objects and flow tables: nothing that is routed depends on them."""
@@ -61,6 +63,8 @@ _MADE = 0x600
 ASKED_NEXT_MAX = 768
 """Of so many chains that a commit touched each is kept as it was read: the next question is about them."""
 WHOLE_TRIES = 2
+_Run = tuple[bytes, TableMirror | None, str]
+_NO_RUN: _Run = (b"", None, "")
 
 
 @dataclass(eq=False)
@@ -79,11 +83,13 @@ class Mirror:
     _has_owned: bool = False
     """Whether some table goes with the process that made it: without a commit, and without a word (NFT_TABLE_F_OWNER,
     nf_tables_api.c, ``nft_rcv_nl_event``)."""
+    _run: _Run = _NO_RUN
 
     def begin(self, generation: int, between: Callable[[], None] = lambda: None) -> None:
         """Read everything; what is heard from now on is read again. ``between`` is called now and then, to hear."""
         self.is_whole = False
         self.generation = generation
+        self._run = _NO_RUN
         self._tables = {key: TableMirror(self.source, *key) for key in self._listed_tables()}
         self._read_sets()
         listed = {table: bytearray() for table in self._tables.values()}
@@ -145,29 +151,40 @@ class Mirror:
         self._are_bases_known = True
 
     def hear_all(self, data: bytes) -> None:
-        """The messages of one datagram (``hear``). Of rules of one chain that follow each other only what makes a
-        difference: kube-proxy of iptables takes 10,000 away and makes them again for each change of one Service."""
-        place, whole, before = 0, len(data), b""
-        table: TableMirror | None = None
-        chain = ""
+        """The messages of one datagram (``hear``). Where the rules of one chain follow each other, as 10,000 that
+        kube-proxy of iptables takes away and makes again, table and chain are looked for once."""
+        place, whole = 0, len(data)
+        before, table, chain = self._run
+        kept: KeptChain | None = None
         while whole - place >= HEADER_BYTES:
             length, kind, flags, sequence = _HEAD.unpack_from(data, place)
             if not HEADER_BYTES <= length <= whole - place:
                 break
             body = data[place + HEADER_BYTES : place + length]
+            place += length + 3 & ~3
             if kind not in _OF_RULES:
-                before = b""
                 self.hear(Message(kind, flags, sequence, body))
+                kept = None  # it may be another by now
             elif not before or not body.startswith(before):
                 self.hear(Message(kind, flags, sequence, body))
-                led = leading_texts(body)
-                before = b"" if led is None else body[: led[2]]
-                if led is not None:
-                    table, chain = self._tables.get((body[0], led[0])), led[1]
+                before, table, chain = self._run = self._run_of(body)
+                kept = None
             elif table is not None:
-                table.hear_rule(chain, kind - SUBSYSTEM, flags, (body, len(before)))
-            place += length + 3 & ~3
+                if kept is None or not kept.is_current:
+                    kept = table.kept(chain)
+                if kept is None:
+                    table.hear_rule(chain, kind - SUBSYSTEM, flags, (body, len(before)))
+                    continue
+                try:
+                    kept.hear(kind == _NEW_RULE, flags, body, len(before))
+                except Unplaced:
+                    table.touch_chain(chain)
         messages(data[place:])
+
+    def _run_of(self, body: bytes) -> _Run:
+        """With what the messages about the rules of one chain begin, and whose they are."""
+        led = leading_texts(body)
+        return _NO_RUN if led is None else (body[: led[2]], self._tables.get((body[0], led[0])), led[1])
 
     def hear(self, message: Message) -> None:
         """What the kernel says of a commit. Raises ``Malformed`` for what may mean anything: begin again."""

@@ -108,9 +108,11 @@ class TableMirror:
         where they led: the chain is read when a question comes by. Raises ``Malformed``."""
         if chain in self.dirty:
             return
-        kept = self._kept.get(chain)
-        if kept is not None and kept.is_current:
-            return self._follow(chain, kept, (kind, flags, *told))
+        if (kept := self.kept(chain)) is not None:
+            try:
+                return kept.hear(kind == NEW_RULE, flags, *told)
+            except Unplaced:
+                return self.touch_chain(chain)
         if chain in self.rewriting:
             return self.touch_chain(chain)
         if kind == NEW_RULE:
@@ -119,15 +121,14 @@ class TableMirror:
                 return self.touch_chain(chain)
         self._forget_chain(chain)
 
-    def _follow(self, chain: str, kept: KeptChain, told: tuple[int, int, bytes, int]) -> None:
-        if chain not in self._stirred:
-            self._stirred[chain] = None
-            self._forget_chain(chain)
-        kind, flags, body, at = told
-        try:
-            kept.hear(kind == NEW_RULE, flags, body, at)
-        except Unplaced:
-            self.touch_chain(chain)
+    def kept(self, chain: str) -> KeptChain | None:
+        """A chain whose rules are followed one by one, to be told of one."""
+        kept = self._kept.get(chain)
+        if kept is None or not kept.is_current:
+            return None
+        self._stirred[chain] = None
+        self._forget_chain(chain)
+        return kept
 
     def end_commit(self) -> None:
         """All is told of a commit."""
@@ -223,7 +224,9 @@ class TableMirror:
             self._reading = chain
             try:
                 rules = list(bodies)
-                if not self._keep(chain, rules, is_current=False):
+                if self._keep(chain, rules, is_current=False):
+                    self.touch_chain(chain)  # what was told since is not in it
+                else:
                     self._take(chain, rules)
             except Changed:
                 self.touch_chain(chain)
