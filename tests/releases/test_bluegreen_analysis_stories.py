@@ -10,6 +10,7 @@ import pytest
 from judges import PROMETHEUS, SMOKE, prometheus, smoke
 from scene import Mortal, play
 from stage import NS
+from terminal_of_releases import Terminal
 from troupe import V2, V3, ask_for, at_rest, at_work, engine, requests, serving
 
 from tidegate.cli.release_view import lines
@@ -32,6 +33,11 @@ RATE = FlipAnalysis(
 )
 WAY_BACK = 3.0
 """Seconds from the answer that fails to everybody's word that blue has the traffic."""
+
+
+@pytest.fixture
+def terminal(capsys, monkeypatch, tmp_path):
+    return Terminal(capsys, monkeypatch, tmp_path)
 
 
 def spec_of(*analysis, images=V2, **fields):
@@ -198,6 +204,52 @@ def test_the_plan_says_what_is_asked_and_on_which_side():
         "measure smoke: http smoke before the flip",
         "measure success-rate: prometheus success-rate after the flip",
     ]
+
+
+RELEASE = """
+kind: Release
+spec:
+  workload: echo
+  strategy: STRATEGY
+  images: {echo: "tidegate/echo:v2"}
+  STRATEGY:
+    service: echo
+    STEPS
+    analysis:
+    - name: rate
+      kind: prometheus
+      url: "http://HOST:9090"
+      query: q
+      success: ">= 0.99"
+      intervalSeconds: 2
+      WHEN
+"""
+WORDS = {
+    "bluegreen": {"STEPS": "keepSeconds: 3", "WHEN": "when: after"},
+    "canary": {"STEPS": "steps: [{weight: 34}]", "WHEN": "count: 2"},
+    "rainbow": {"STEPS": "retireSeconds: 1", "WHEN": "when: before"},
+}
+
+
+@pytest.mark.parametrize("strategy", WORDS)
+@pytest.mark.parametrize(("value", "end"), [("0.999", "released"), ("0.5", "is back"), (None, "waits")])
+def test_a_command_line_whose_analysis_did_not_pass_did_not_succeed(terminal, tmp_path, strategy, value, end):
+    text = RELEASE.replace("STRATEGY", strategy).replace("HOST", PROMETHEUS)
+    for word, line in WORDS[strategy].items():
+        text = text.replace(word, line)
+    path = tmp_path / "release.yaml"
+    path.write_text(text, "utf-8")
+
+    async def story(stage):
+        async with prometheus() as metrics, requests(stage) as seen:
+            metrics.value = value
+            told = await terminal.type(f"start -f {path}")
+        assert f"deploy/echo {end}: " in told and told.endswith("-> 0\n\n" if end == "released" else "-> 1\n\n"), told
+        assert seen.lost == []
+        shown = await terminal.type("status deploy/echo")
+        assert shown.endswith("-> 0\n\n" if end == "released" else "-> 1\n\n"), shown
+
+    play(story, limit=600)
 
 
 @pytest.mark.parametrize("is_good", [True, False])

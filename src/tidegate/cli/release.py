@@ -109,6 +109,8 @@ def start(workload: tuple[str, str] | None, **given: Any) -> None:
     \b
     Exit codes: 0 done, or paused as asked    3 refused, nothing was changed
                 1 halted on a breach, named,  4 done, not all of it verified
+                  aborted by itself, paused as
+                  an analysis cannot be asked,
                   or not done by --timeout
     """
     from tidegate.cli.release_spec import Unclear, wish_of
@@ -182,7 +184,9 @@ def status(workload: tuple[str, str], **given: Any) -> None:
     tidegate release status deploy/web -w
 
     \b
-    Exit codes: 0 done, or on its way   1 halted   4 done, not all of it verified
+    Exit codes: 0 done, or on its way                    4 done, not all of it verified
+                1 halted, aborted by itself, or paused
+                  since an analysis cannot be asked
     """
     from tidegate.cli.release_view import watched
 
@@ -326,8 +330,13 @@ async def _carried(client: Any, book: AskableBook, entry: Entry, given: dict[str
 
 
 def exit_code(shown: dict[str, Any]) -> int:
-    """0 done, or waiting as asked; 1 halted; 4 done, and something of it was not verified."""
-    if shown["phase"] == "halted":
+    """0 done, or waiting as asked; 1 halted, aborted by itself, or paused as an analysis cannot be asked; 4 done, and
+    something of it was not verified."""
+    from tidegate.release.analysis import PROBLEMS_MAX
+
+    is_unanswered = any(one["problems"] >= PROBLEMS_MAX for one in shown["analyses"])
+    is_by_itself = shown["phase"] == "aborted" and shown["cause"]
+    if shown["phase"] == "halted" or is_by_itself or (shown["phase"] == "paused" and is_unanswered):
         return FAILED
     is_assumed = any(one["verdict"] == "assumed" for one in shown["questions"])
     return UNVERIFIED if shown["phase"] in ("done", "aborted") and (shown["unverified"] or is_assumed) else DONE

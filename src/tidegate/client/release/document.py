@@ -44,6 +44,7 @@ def document(sight: Sight, keeping: Keeping = MappingProxyType({})) -> dict[str,
     status = entry.status
     return {
         **summary(entry),
+        "cause": status.cause,
         "atWork": bool(status.holder),
         "takenUp": status.generation == entry.generation,
         "replicas": scene.replicas,
