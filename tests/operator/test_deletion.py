@@ -25,6 +25,15 @@ async def rolled_out(stage, image, replicas=3):
     raise AssertionError(found["status"])
 
 
+async def paused_by_us(stage):
+    """A release is at rest, and with it the Deployment that it has paused."""
+    await asked(stage, images={"echo": "tidegate/echo:v2"})
+    await asyncio.sleep(0.2)
+    await asked(stage, paused=True)
+    await until(stage, "paused")
+    assert (await stage.api.get(DEPLOYMENTS, "echo", NS))["spec"].get("paused")
+
+
 @pytest.mark.parametrize("after", [0.05, 0.3, 0.6, 1.0])
 def test_deleted_mid_way_a_rolling_release_is_ended_by_the_deployment_controller_and_its_gates(after):
     async def story(stage):
@@ -48,12 +57,7 @@ def test_deleted_mid_way_a_rolling_release_is_ended_by_the_deployment_controller
 def test_a_deployment_that_we_paused_rolls_on_when_its_release_is_deleted():
     async def story(stage):
         hand = Hand(stage)
-        await asked(stage, images={"echo": "tidegate/echo:v2"})
-        await asyncio.sleep(0.2)
-        await asked(stage, paused=True)
-        await until(stage, "paused")
-        found = await stage.api.get(DEPLOYMENTS, "echo", NS)
-        assert found["spec"].get("paused")
+        await paused_by_us(stage)
         await deleted(stage)
         assert not (await rolled_out(stage, "tidegate/echo:v2"))["spec"].get("paused")
         await hand.leave()
@@ -64,10 +68,7 @@ def test_a_deployment_that_we_paused_rolls_on_when_its_release_is_deleted():
 def test_the_finalizer_goes_although_nothing_may_be_written_to_the_deployment():
     async def story(stage):
         hand = Hand(stage)
-        await asked(stage, images={"echo": "tidegate/echo:v2"})
-        await asyncio.sleep(0.2)
-        await asked(stage, paused=True)
-        await until(stage, "paused")
+        await paused_by_us(stage)
 
         async def forbidden(request):
             if request.method == "PATCH" and "/deployments/" in request.path:

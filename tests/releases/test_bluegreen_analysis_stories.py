@@ -11,7 +11,7 @@ from judges import PROMETHEUS, SMOKE, prometheus, smoke
 from scene import Mortal, play
 from stage import NS
 from terminal_of_releases import Terminal
-from troupe import V2, V3, ask_for, at_rest, at_work, engine, requests, serving
+from troupe import V2, V3, ask_for, at_rest, at_work, engine, requests, resting, serving
 
 from tidegate.cli.release_view import lines
 from tidegate.client.release.book import ConfigMapBook
@@ -52,16 +52,6 @@ async def counts(stage):
 
 async def uids(stage):
     return {one["metadata"]["uid"] for one in await stage.pods() if not one["metadata"].get("deletionTimestamp")}
-
-
-async def resting(made, book, phase, within=120.0):
-    until = asyncio.get_running_loop().time() + within
-    while asyncio.get_running_loop().time() < until:
-        status = await made.run(until - asyncio.get_running_loop().time())
-        if status.phase == phase:
-            return (await book.read()).status
-        await asyncio.sleep(0.5)
-    raise AssertionError(f"{status.phase}: {status.reason} {made.failures}")
 
 
 def test_the_new_revision_is_tried_by_its_preview_and_watched_after_the_flip():

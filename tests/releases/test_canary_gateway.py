@@ -10,7 +10,7 @@ import json
 import pytest
 from gateway_kinds import GATEWAYCLASSES, GATEWAYS, HTTPROUTES, INGRESSROUTES, TRAEFIKSERVICES, definitions
 from stage import NS, SERVICE, deployment
-from troupe import V2, ask_for, at_work
+from troupe import V2, ask_for, at_work, doing
 
 from tidegate.client.release.book import ConfigMapBook
 from tidegate.kube.api import CUSTOMRESOURCEDEFINITIONS, DEPLOYMENTS, NAMESPACES, PODS, SERVICES, Patch, Selection
@@ -104,13 +104,8 @@ class Shop:
 
     @contextlib.asynccontextmanager
     async def open(self):
-        tasks = [asyncio.create_task(self._client()) for _ in range(4)]
-        try:
+        async with doing(self._client() for _ in range(4)):
             yield self
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def until(holds, seconds=60.0):

@@ -10,7 +10,7 @@ import pytest
 from judges import PROMETHEUS, prometheus
 from scene import play
 from stage import NS, deployment
-from troupe import AUTOSCALER, BAD, SPECS, V2, V3, ask_for, at_rest, at_work, engine, loaded, requests, serving
+from troupe import AUTOSCALER, BAD, SPECS, V2, V3, ask_for, at_rest, at_work, engine, loaded, requests, resting, serving
 
 from tidegate.kube.api import DEPLOYMENTS, HORIZONTALPODAUTOSCALERS, Patch
 from tidegate.release.spec import Analysis, Canary, CanaryStep, Spec
@@ -35,17 +35,6 @@ def canary(*steps, images=V2, **options):
 async def replicas(stage):
     found = (await stage.api.list(DEPLOYMENTS)).items
     return {one["metadata"]["name"]: one["spec"]["replicas"] for one in found if one["metadata"]["namespace"] == NS}
-
-
-async def resting(made, book, phase, within=120.0):
-    """Turn until the release rests in ``phase``."""
-    until = asyncio.get_running_loop().time() + within
-    while asyncio.get_running_loop().time() < until:
-        status = await made.run(until - asyncio.get_running_loop().time())
-        if status.phase == phase:
-            return (await book.read()).status
-        await asyncio.sleep(0.5)
-    raise AssertionError(f"{status.phase}: {status.reason} {made.failures}")
 
 
 def test_good_to_good_step_by_step_with_an_analysis_loses_nothing():

@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import random
 
 import pytest
 from gateway_kinds import _ROUTE, HTTPROUTES, definition
-from scene import NODES, Mortal, ask, play
+from scene import NODES, Mortal, play
 from stage import NS
-from troupe import V2, V3, ask_for, at_rest, at_work, engine
+from troupe import V2, V3, answered, ask_for, at_rest, at_work, doing, engine, resting
 
 from tidegate.client.release.book import ConfigMapBook
 from tidegate.kube.api import CUSTOMRESOURCEDEFINITIONS, SERVICES, Patch, Selection
@@ -61,12 +60,7 @@ class Gateway:
             names = sorted(self.weights)
             try:
                 service = self.rng.choices(names, [self.weights[one] for one in names])[0]
-                async with asyncio.timeout(20):
-                    reader, writer = await ask(self.stage, source=node, service=service)
-                    whole = await reader.read()
-                    writer.close()
-                assert b" 200 " in whole.partition(b"\r\n")[0], whole[:40]
-                version = json.loads(whole.partition(b"\r\n\r\n")[2])["version"]
+                version = await answered(self.stage, node, service)
                 self.versions[version] = self.versions.get(version, 0) + 1
             except Exception as error:
                 self.lost.append(repr(error))
@@ -81,12 +75,7 @@ class Gateway:
                 if service not in self.weights:
                     names = sorted(self.weights)
                     service = self.rng.choices(names, [self.weights[one] for one in names])[0]
-                async with asyncio.timeout(20):
-                    reader, writer = await ask(self.stage, source=node, service=service)
-                    whole = await reader.read()
-                    writer.close()
-                assert b" 200 " in whole.partition(b"\r\n")[0], whole[:40]
-                heard.append((service, json.loads(whole.partition(b"\r\n\r\n")[2])["version"]))
+                heard.append((service, await answered(self.stage, node, service)))
             except Exception as error:
                 self.lost.append(repr(error))
             await asyncio.sleep(0.08)
@@ -104,31 +93,16 @@ async def gateway(stage):
     await asyncio.sleep(0.5)
     await stage.client.create(HTTPROUTES, ROUTE)
     made = Gateway(stage)
-    tasks = [asyncio.create_task(made.follow())]
-    await asyncio.sleep(2 * LATE_SECONDS)
-    tasks += [asyncio.create_task(made.client(node)) for node in sorted(NODES)]
-    try:
-        yield made
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    async with doing([made.follow()]):
+        await asyncio.sleep(2 * LATE_SECONDS)
+        async with doing(made.client(node) for node in sorted(NODES)):
+            yield made
 
 
 def spec(*steps, images=V2):
     made = tuple(CanaryStep(weight, pause) for weight, pause in steps)
     weights = Canary(service="echo", steps=made, router="httproute", route="echo")
     return Spec("echo", "canary", images=images, progress_seconds=60, canary=weights)
-
-
-async def resting(made, book, phase, within=300.0):
-    until = asyncio.get_running_loop().time() + within
-    while asyncio.get_running_loop().time() < until:
-        status = await made.run(until - asyncio.get_running_loop().time())
-        if status.phase == phase:
-            return (await book.read()).status
-        await asyncio.sleep(0.5)
-    raise AssertionError(f"{status.phase}: {status.reason} {made.failures}")
 
 
 async def as_before(stage):

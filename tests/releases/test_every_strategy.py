@@ -6,8 +6,9 @@ import asyncio
 
 import msgspec
 import pytest
-from scene import Mortal, failing, play
+from scene import failing, play
 from stage import NS, deployment
+from test_killed_midway import mortals
 from troupe import BAD, SPECS, V2, V3, ask_for, at_rest, at_work, engine, requests, serving
 
 from tidegate.client.release.book import ConfigMapBook
@@ -260,32 +261,13 @@ def test_an_api_that_answers_with_errors_for_a_while(strategy, code, reason):
     told(strategy, story)
 
 
-async def killed():
-    """The end of a process that has none."""
-
-
 @pytest.mark.parametrize("strategy", NAMES)
 def test_an_engine_killed_after_any_write_is_taken_over(strategy):
     async def whole(stage):
         async with requests(stage) as seen:
             book = ConfigMapBook(stage.client, NS, "echo")
             await book.begin(SPECS[strategy])
-            for last in range(1, 80):
-                mortal = Mortal(stage.lab.lab.exchange, 2 + last % 3)
-                async with at_work(stage, "echo", f"engine-{last}", client=KubeClient(mortal, "lab")) as made:
-                    made.leave = killed  # a process that is killed gives no lease back
-                    running = asyncio.create_task(made.run(60))
-                    dying = asyncio.create_task(mortal.died.wait())
-                    await asyncio.wait((running, dying), return_when=asyncio.FIRST_COMPLETED)
-                    is_over = running.done()
-                    for task in (running, dying):
-                        task.cancel()
-                    await asyncio.gather(running, dying, return_exceptions=True)
-                if is_over and (await book.read()).status.phase == "done":
-                    break
-            else:
-                raise AssertionError("never done")
-            assert last > 1, "it was never killed"
+            assert await mortals(stage, book, [2 + number % 3 for number in range(1, 80)]) > 0, "it was never killed"
             assert await serving(stage) == {"v2"}
             await asyncio.sleep(3)
         assert seen.lost == []

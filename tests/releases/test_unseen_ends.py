@@ -64,6 +64,21 @@ async def quiet(stage, count=3):
     raise AssertionError("the rollout never came to its end")
 
 
+async def lost_unseen(stage):
+    """A pod ends by itself in the midst of a release, while no engine looks on; the release's book."""
+    old = await first(stage)
+    book = await begun(stage, SPECS["rolling"], makes("SET_TEMPLATE"))
+    await stage.delete(old, grace=0)
+    await quiet(stage)
+    return book
+
+
+async def taken_up(stage, book, **options):
+    """Another engine brings it to its end."""
+    async with at_work(stage, "echo", "engine-2") as made:
+        return await at_rest(made, book, **options)
+
+
 async def images(stage):
     return {pod["spec"]["containers"][0]["image"].rpartition(":")[2] for pod in await stage.pods()}
 
@@ -93,9 +108,8 @@ def test_pods_whose_nodes_have_a_record_of_a_proof_are_verified_whoever_looked_o
     async def story(stage):
         book = await begun(stage, SPECS["rolling"], makes("SET_TEMPLATE"))
         await quiet(stage)
-        async with at_work(stage, "echo", "engine-2") as made:
-            status = await at_rest(made, book, within=60)
-            assert (status.unverified, status.leaving) == ((), {})
+        status = await taken_up(stage, book, within=60)
+        assert (status.unverified, status.leaving) == ((), {})
 
     play(story, limit=600)
 
@@ -154,23 +168,16 @@ def test_pods_of_a_release_at_rest_are_nobody_s_to_ask_for():
         await stage.delete(await first(stage), grace=0)
         await stage.ready(3)
         await ask_for(book, images=V3)
-        async with at_work(stage, "echo", "engine-2") as made:
-            status = await at_rest(made, book)
-            assert status.unverified == ()
+        assert (await taken_up(stage, book)).unverified == ()
 
     play(story, limit=600)
 
 
 def test_what_a_release_before_left_to_end_is_not_the_next_one_s():
     async def story(stage):
-        old = await first(stage)
-        book = await begun(stage, SPECS["rolling"], makes("SET_TEMPLATE"))
-        await stage.delete(old, grace=0)
-        await quiet(stage)
+        book = await lost_unseen(stage)
         await ask_for(book, images=V3)
-        async with at_work(stage, "echo", "engine-2") as made:
-            status = await at_rest(made, book)
-            assert status.unverified == ()
+        assert (await taken_up(stage, book)).unverified == ()
 
     play(story, limit=600)
 
@@ -182,9 +189,7 @@ def test_a_pod_that_somebody_isolated_meanwhile_has_not_ended():
         book = await begun(stage, SPECS["rolling"], makes("SET_TEMPLATE"))
         await isolate_pod(stage.client, (NS, old), VerbOptions(identity=Identity("somebody", "else")))
         await asyncio.sleep(60)
-        async with at_work(stage, "echo", "engine-2") as made:
-            status = await at_rest(made, book)
-            assert status.unverified == ()
+        assert (await taken_up(stage, book)).unverified == ()
 
     play(story, limit=600)
 

@@ -23,6 +23,21 @@ from tidegate.release.spec import BlueGreen, Canary, CanaryStep, Rainbow, Spec
 from tidegate.vtime import Nursery
 
 
+class Lost(Exception):
+    """What came back is no whole answer."""
+
+
+async def answered(stage, node, service):
+    """The version that answers one request, on a new connection. Raises ``Lost``, ``OSError``, ``TimeoutError``."""
+    async with asyncio.timeout(20):
+        reader, writer = await ask(stage, source=node, service=service)
+        whole = await reader.read()
+        writer.close()
+    if b" 200 " not in whole.partition(b"\r\n")[0]:
+        raise Lost(whole[:40])
+    return json.loads(whole.partition(b"\r\n\r\n")[2])["version"]
+
+
 class Requests:
     """One request after the other from every node, each on a new connection; what had no whole answer is lost."""
 
@@ -36,15 +51,8 @@ class Requests:
         while True:
             self.sent += 1
             try:
-                async with asyncio.timeout(20):
-                    reader, writer = await ask(self.stage, source=node, service=self.service)
-                    whole = await reader.read()
-                    writer.close()
-                if b" 200 " not in whole.partition(b"\r\n")[0]:
-                    self.lost.append((node, whole[:40]))
-                else:
-                    self.versions.add(json.loads(whole.partition(b"\r\n\r\n")[2])["version"])
-            except (OSError, TimeoutError) as error:
+                self.versions.add(await answered(self.stage, node, self.service))
+            except (Lost, OSError, TimeoutError) as error:
                 self.lost.append((node, repr(error)))
             await asyncio.sleep(self.pause)
 
@@ -53,9 +61,16 @@ class Requests:
 async def requests(stage, service="echo", pause=0.02):
     """Clients on every node for as long as the block lasts."""
     made = Requests(stage, service, pause)
-    tasks = [asyncio.create_task(made._from(node)) for node in sorted(NODES)]
-    try:
+    async with doing(made._from(node) for node in sorted(NODES)):
         yield made
+
+
+@contextlib.asynccontextmanager
+async def doing(stories):
+    """All of them, for as long as the block lasts."""
+    tasks = [asyncio.create_task(one) for one in stories]
+    try:
+        yield
     finally:
         for task in tasks:
             task.cancel()
@@ -152,6 +167,17 @@ async def at_rest(made, book, phases=("done",), within=300.0):
         await asyncio.sleep(0.5)
     entry = await book.read()
     raise AssertionError(f"{entry.status.phase}: {entry.status.reason} {made.failures}")
+
+
+async def resting(made, book, phase, within=300.0):
+    """Turn until the release rests in ``phase``."""
+    until = asyncio.get_running_loop().time() + within
+    while asyncio.get_running_loop().time() < until:
+        status = await made.run(until - asyncio.get_running_loop().time())
+        if status.phase == phase:
+            return (await book.read()).status
+        await asyncio.sleep(0.5)
+    raise AssertionError(f"{status.phase}: {status.reason} {made.failures}")
 
 
 async def serving(stage, service="echo"):
