@@ -121,6 +121,21 @@ def test_a_third_revision_mid_way_drains_the_second_and_nobody_gets_a_503(router
     assert len(world.revisions) == 2 and len(world.pods("r1")) == 0
 
 
+@pytest.mark.parametrize("router", ROUTERS)
+@pytest.mark.parametrize("seconds", range(0, 66, 3))
+def test_what_serves_is_asked_for_mid_way_and_the_canary_goes(router, seconds):
+    """It was called done at once, with the canary's share where it was."""
+    world = World(router=router, steps=(25, 50), pause=2.0)
+    world.release("t2")
+    world.play(seconds)
+    world.release("t1")
+    world.to_the_end()
+    assert desired(world) == [("r1", 4)] and world.served.get(("service", "r1")), world.text()
+    assert world.lost == [] and world.wrong == []
+    if seconds < 30:
+        as_it_was(world)
+
+
 def test_superseded_mid_way_is_told_as_a_story(golden):
     world = World(router="httproute", steps=(25, 50), pause=None)
     world.release("t2")

@@ -183,6 +183,18 @@ def test_a_restart_is_of_the_revision_that_serves_also_once_the_one_before_it_is
 
 
 @pytest.mark.parametrize("strategy", NAMES)
+@pytest.mark.parametrize("after", [1.0, 4.0, 9.0])
+def test_what_served_is_asked_for_again_midway(strategy, after):
+    async def story(stage, made, book):
+        await made.run(after)
+        await ask_for(book, images={"echo": "tidegate/echo:v1"})
+        await at_rest(made, book)
+        assert await serving(stage) == {"v1"}
+
+    told(strategy, story)
+
+
+@pytest.mark.parametrize("strategy", NAMES)
 def test_a_rollback_of_what_is_done(strategy):
     async def story(stage, made, book):
         await ask_for(book, rollback_to=before(await at_rest(made, book)))

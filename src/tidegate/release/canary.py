@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from tidegate.release.canary_back import back, unwind
+from tidegate.release.canary_back import back, kept, unwind
 from tidegate.release.canary_shares import moved, narrowed, prepared, settled_in, share_of
 from tidegate.release.canary_steps import ending_fault, is_alone, scaled, services_of, settled
 from tidegate.release.plan import Act, Decision, Step, counted, go, halt, wait
@@ -43,7 +43,7 @@ def _decisions(scene: Scene) -> Iterator[Decision]:
     if scene.goes_back:
         yield from back(scene, stable)
     if incoming is stable:
-        yield wait(scene, f"{stable.revision} is what is asked for, and it serves", Phase.DONE)
+        yield from kept(scene, stable)
     yield from _dead(scene, stable, incoming)
     yield from _held(scene)
     if phase is Phase.HALTED:  # somebody asked to go on

@@ -40,6 +40,14 @@ def back(scene: Scene, stable: Edition) -> Iterator[Decision]:
     yield wait(scene, f"{cause}; {stable.revision} has all traffic again", Phase.ABORTED)
 
 
+def kept(scene: Scene, stable: Edition) -> Iterator[Decision]:
+    """What serves is what is asked for: whatever else was on its way gives back its share, and goes."""
+    yield from unwind(scene, stable, [one for one in scene.editions if one is not stable], Phase.PROGRESSING)
+    yield from _traffic(scene, stable, (), Phase.PROGRESSING)
+    yield from narrowed(scene, stable, Phase.PROGRESSING)
+    yield wait(scene, f"{stable.revision} is what is asked for, and it serves", Phase.DONE)
+
+
 def _told(decision: Decision, cause: str) -> Decision:
     return Decision(
         decision.steps, msgspec.structs.replace(decision.status, reason=f"{cause}; {decision.status.reason}")
