@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+
+from tidegate import vtime
+from tidegate.client.release import asking
 from tidegate.client.release.asking import addition_of, subject_of
+from tidegate.kube.api import ENDPOINTSLICES, Listing
 from tidegate.model import endpointslice, pod
 from tidegate.model.endpoint import Endpoint
+from tidegate.observers.coordinator import NodeView, View
 from tidegate.release.scene import Question
 
 QUESTION = Question("routed", "r2", "web", 1)
@@ -17,7 +23,11 @@ def made(name, ip, ready=True):
     return pod.decode({"metadata": metadata, "spec": {"containers": [{"name": "c"}]}, "status": status})
 
 
-def sliced(*pods, port=8080, zone="z-1"):
+def sliced(*pods, **options):
+    return endpointslice.decode(slice_of(*pods, **options))
+
+
+def slice_of(*pods, port=8080, zone="z-1"):
     endpoints = [
         {
             "addresses": [one.ips[0]],
@@ -29,9 +39,7 @@ def sliced(*pods, port=8080, zone="z-1"):
     ]
     labels = {"kubernetes.io/service-name": "web"}
     metadata = {"name": f"web-{port}", "namespace": "demo", "labels": labels}
-    return endpointslice.decode(
-        {"metadata": metadata, "addressType": "IPv4", "endpoints": endpoints, "ports": [{"port": port}]}
-    )
+    return {"metadata": metadata, "addressType": "IPv4", "endpoints": endpoints, "ports": [{"port": port}]}
 
 
 NEW, BESIDE, BEFORE = made("new", "10.0.0.1"), made("beside", "10.0.0.2"), made("before", "10.0.0.3")
@@ -54,3 +62,41 @@ def test_whom_the_service_lists_beside_them_and_whom_it_had_before_tell_who_rout
 
 def test_one_that_is_not_ready_is_not_asked_about():
     assert subject_of("demo", QUESTION, [made("late", "10.0.0.4", ready=False), NEW]).pods == (NEW,)
+
+
+class Lists:
+    """The API, as far as a question looks at it."""
+
+    async def list(self, resource, *args):
+        return Listing([slice_of(NEW)] if resource is ENDPOINTSLICES else [], "1")
+
+
+async def installed(client):
+    return True
+
+
+def test_before_its_coordinator_has_listed_the_nodes_no_other_word_is_a_yes(monkeypatch):
+    balancer = NodeView("lb", "confirmed", "sends to all 1 pods for 5 s, by its own word")
+    view = View(instance="c", now=1.0, spell="1", clean_at=0.5, epoch="main/5", nodes=(balancer,), is_fresh=True)
+
+    class Told:
+        def __init__(self, client):
+            pass
+
+        async def acknowledge(self, ask):
+            await asyncio.sleep(0.1)
+            return view
+
+    monkeypatch.setattr(asking, "ProxiedCoordinator", Told)
+    monkeypatch.setattr(asking, "is_installed", installed)
+
+    async def story():
+        heard = []
+        task = asyncio.create_task(asking.answer(Lists(), subject_of("demo", QUESTION, [NEW]), "n", heard.append))
+        await asyncio.sleep(5)
+        is_over = task.done()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        return is_over, heard[-1].stragglers if heard else ()
+
+    assert vtime.run(story(), limit_seconds=60) == (False, ("the nodes have not been listed yet",))

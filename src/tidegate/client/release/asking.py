@@ -228,12 +228,14 @@ def _is_fence(obj: dict[str, object]) -> bool:
 def _stragglers(view: View) -> tuple[str, ...]:
     if view.clean_at is None:
         return view.reasons or ("the EndpointSlices have not been listed yet",)
+    if view.observers is None:
+        return ("the nodes have not been listed yet",)
     if not view.epoch or not view.nodes:
         return ("no epoch yet",)
     known = {one.node for one in view.nodes}
     letting_go = {verdict.value for verdict in LETTING_GO}
     behind = [f"{one.node}: {one.detail}" for one in view.nodes if one.verdict not in letting_go]
-    return (*behind, *(f"{name}: not heard yet" for name in view.observers or () if name not in known))
+    return (*behind, *(f"{name}: not heard yet" for name in view.observers if name not in known))
 
 
 async def _forget(coordinator: ProxiedCoordinator, ask: Ask) -> None:
