@@ -362,6 +362,7 @@ class Listing:
 
     def __init__(self, additions, services=("demo/web",)):
         self.additions, self.services, self.listed, self.questions = additions, services, (), []
+        self.wanted = services
 
     def replicas(self, slices):
         return (Replica("r", "10.9.0.1:80"),)
@@ -370,7 +371,7 @@ class Listing:
         return any(name in self.services for name in services)
 
     def expected(self, replica, service, services, pods):
-        return pods if service in self.services else None
+        return pods if service in self.wanted else None
 
     async def ask(self, replica, question):
         self.questions.append((question.kind, question.endpoints))
@@ -406,6 +407,30 @@ def test_the_coordinator_asks_for_added_pods_and_names_who_lacks_one(additions):
     assert first == ("pending", "does not list pod/a; does not list pod/b")
     assert second == ("pending", "does not list pod/b at 10.0.0.2:8080")
     assert third[0] == "confirmed" and "sends to all 2 pods" in third[1]
+
+
+def test_one_that_is_to_have_them_only_later_is_asked_for_them_from_then_on():
+    async def story():
+        observer = Listing("asked")
+        observer.wanted = ()
+        configured = config.Configured("lb", "ours", observer, Terms(Fencing.SINGLE, settle_seconds=1.0), 2.0)
+        about = in_flight()
+        externals = Externals((configured,), "main", lambda name: name and externals.take(about, name))
+        externals.enumerate()
+        externals.set_endpoints(about.endpoints, ("tidegate-system/fence", "demo/web"), ADDITION.endpoints)
+        await asyncio.sleep(0.7)
+        observer.wanted = ("demo/web",)
+        await asyncio.sleep(3)
+        [view] = externals.views(about)
+        observer.wanted = ()
+        await asyncio.sleep(3)
+        [after] = externals.views(about)
+        externals.set_endpoints(())
+        return view, after
+
+    view, after = vtime.run(story(), limit_seconds=60)
+    assert (view.verdict, view.detail) == ("pending", "does not list pod/a; does not list pod/b")
+    assert after.verdict == "assumed"
 
 
 def test_one_of_another_service_is_not_asked():

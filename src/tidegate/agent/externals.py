@@ -326,7 +326,9 @@ class Externals:
         if known is not None and known[0] is reading:
             return False
         made = Standing if sought is None else Arrival
-        standing = book.standings.setdefault(name, made(asked.configured.terms, flight.write.epoch))
+        if not isinstance(book.standings.get(name), made):  # whether it has to list them may be known only later
+            book.standings[name] = made(asked.configured.terms, flight.write.epoch)
+        standing = book.standings[name]
         if reading is not None and asked.replica.name == NOBODY:
             verdict, why = standing.fail(reading.failure)
         elif isinstance(standing, Arrival):
