@@ -176,9 +176,19 @@ def test_the_autoscaler_goes_with_the_traffic(golden):
     golden("release/bluegreen-autoscaler.txt", played(story, "aborted", "r1", {"r1": 4}))
 
 
-def test_pods_without_a_gate_are_drained_by_label_before_their_revision_is_shrunk(golden):
+@pytest.mark.parametrize("dies_after", [-1, *range(5, 9)])
+def test_an_abort_after_the_old_pods_have_ended_makes_them_first_and_takes_the_selector_for_its_own(dies_after):
+    story = Story(spec_of(keep_seconds=0)).go()
+    assert story.counts() == {"r1": 0, "r2": 4}
+    story.dies_after = dies_after
+    played(story.ask(wish="abort").go(), "aborted", "r1", {"r1": 4})
+    assert "halted" not in story.text()
+
+
+def test_pods_without_a_gate_end_as_they_are_once_nobody_sends_to_them(golden):
     story = Story(spec_of(keep_seconds=10), gated=False).go()
     assert all(how == "verified" for how in story.world.endings.values())
+    assert story.world.most_pods == 8, "no twin is made"
     golden("release/bluegreen-ungated.txt", played(story, "done", "r2", {"r1": 0, "r2": 4}))
 
 
@@ -318,7 +328,7 @@ def drawn(seed):
 
 
 def _anything(story, rng):
-    choice = rng.randrange(8)
+    choice = rng.randrange(9)
     spec = story.world.spec
     match choice:
         case 0:
@@ -339,6 +349,8 @@ def _anything(story, rng):
                 story.scale(served, rng.randint(3, 8))
         case 6:
             story.ask(retire=(story.status.stable,))
+        case 7:
+            story.ask(rng.choice(story.world.revs).edition.fingerprint, wish="", rollback_to="")  # what stands already
         case _:
             stable = next(
                 (one.edition for one in story.world.revs if one.edition.revision == story.status.stable), None

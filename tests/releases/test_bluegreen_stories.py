@@ -315,16 +315,18 @@ def test_a_deployment_that_somebody_has_paused_stays_paused():
     play(story, limit=600)
 
 
-def test_pods_without_a_gate_are_drained_by_label_when_their_revision_is_retired():
+def test_pods_without_a_gate_that_nobody_sends_to_end_as_they_are_and_verified():
     async def story(stage):
+        old = {one["metadata"]["name"] for one in await stage.pods()}
         async with requests(stage) as seen, engine(stage, spec_of(keep_seconds=5)) as (made, _book):
             status = await made.run(300)
             assert status.phase == "done", (status.reason, made.failures)
             await asyncio.sleep(2)
         assert await counts(stage) == {"echo": 0, "echo-r2": 3}
         assert seen.lost == []
-        ended = {name: stage.result(name) for name in made.endings.of_round}
-        assert {one and one["result"] for one in ended.values()} == {"verified"}
+        assert set(made.endings.of_round) == old, "no twin was made, and ended"
+        assert {stage.result(name)["result"] for name in old} == {"verified"}
+        assert len(stage.names) == 6
 
     play(story, deployment(gate=False, grace=30), limit=900)
 

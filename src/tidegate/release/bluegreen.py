@@ -153,6 +153,11 @@ def _decisions(scene: Scene) -> Iterator[Decision]:
 
 
 def _moved(flip: _Flip) -> Iterator[Decision]:
+    status = flip.scene.status
+    is_turned = flip.is_back and status.phase not in (Phase.ABORTING.value, Phase.ABORTED.value)
+    if is_turned and not flip.has_goal and status.step >= FLIPPED:
+        # Pods may have to be made first: until it is flipped back, that it selects the other is nobody's hand.
+        flip = replace(flip, scene=replace(flip.scene, status=msgspec.structs.replace(status, step=BEFORE)))
     if flip.is_back and flip.scene.status.step == BEFORE and (flip.has_goal or not _has_begun(flip)):
         yield from _ended(flip)  # it never lost the traffic
     if not flip.is_flipped:
@@ -511,16 +516,29 @@ def _warm_until(flip: _Flip) -> float | None:
     return None if keep is None else flip.scene.status.since + keep
 
 
+def _ungated(flip: _Flip, one: Edition) -> Iterator[Decision]:
+    """Pods without a gate end as they are where nobody sends to them: that, and that nothing is in flight, is looked at
+    once more when they do (``client/release/end_unrouted.py``). A drain by label that was begun is brought to its end.
+    """
+    scene, name = flip.scene, one.revision
+    if not one.is_gated:
+        why = "its pods have no gate: whatever it makes from now on is to have one"
+        yield go(scene, Step(Act.GATE, name, why), phase=flip.phase)
+    begun = [pod for pod in one.ungated if pod.is_let_go]
+    pods = tuple(pod.name for pod in begun or one.ungated)
+    said = Question("unrouted", name, flip.main.name, scene.status.round)
+    if begun or one.listed or not _is_settled(scene, said):
+        why = f"{counted(len(pods))} without a gate: each is drained by label"
+        yield go(scene, Step(Act.DRAIN, name, why, pods=pods), phase=flip.phase)
+    why = f"nobody sends to {counted(len(pods))} without a gate: as soon as nothing is in flight, {name} ends as it is"
+    yield go(scene, Step(Act.DRAIN, name, why, 0, pods=pods), phase=flip.phase)
+
+
 def _retired(flip: _Flip, one: Edition) -> Iterator[Decision]:
     scene, name = flip.scene, one.revision
     if one.desired:
         if one.ungated and scene.spec.ungated == "drain":
-            if not one.is_gated:
-                why = "its pods have no gate: their twins are to have one"
-                yield go(scene, Step(Act.GATE, name, why), phase=flip.phase)
-            pods = tuple(pod.name for pod in one.ungated)
-            why = f"{counted(len(pods))} without a gate: each is drained by label"
-            yield go(scene, Step(Act.DRAIN, name, why, pods=pods), phase=flip.phase)
+            yield from _ungated(flip, one)
         why = "nobody sends to it any more; what is in flight ends behind its gates"
         yield go(scene, Step(Act.SCALE, name, why, count=0), phase=flip.phase)
     if one.members:

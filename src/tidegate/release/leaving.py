@@ -61,7 +61,8 @@ def _ending(scene: Scene, decision: Decision, edition: Edition) -> Iterator[Memb
 
 
 def _ended_by(step: Step, edition: Edition) -> Iterator[Member]:
-    if step.act is Act.SCALE and step.subject == edition.revision and (step.count or 0) < len(edition.staying):
+    is_fewer = step.act is Act.SCALE or (step.act is Act.DRAIN and step.count == 0)
+    if is_fewer and step.subject == edition.revision and (step.count or 0) < len(edition.staying):
         yield from edition.members
     elif step.act in (Act.DRAIN, Act.LET_GO):
         yield from (one for one in edition.members if one.name in step.pods)

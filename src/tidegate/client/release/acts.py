@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from copy import deepcopy
 
-from tidegate.client.options import VerbOptions
 from tidegate.client.release import family_acts
 from tidegate.client.release.family import deployments_of, replicasets_of
 from tidegate.client.release.gate import gate_in_place, gating_of, revision_of
@@ -20,10 +19,8 @@ from tidegate.drain.gating import CannotBeGated
 from tidegate.engine.act import Step as Change
 from tidegate.engine.act import write
 from tidegate.kube.api import DEPLOYMENTS, JsonObject
-from tidegate.kube.errors import ApiError
 from tidegate.model.workload import HASH_LABEL
 from tidegate.release import template as templates
-from tidegate.release.endings import is_fine
 from tidegate.release.plan import Act, Step
 
 Performer = Callable[[Ground, Sight, Step], Awaitable[None]]
@@ -104,30 +101,15 @@ def _present(found: JsonObject | None, revision: str) -> JsonObject:
 
 async def _drain(ground: Ground, sight: Sight, step: Step) -> None:
     """One pod after the other, each replaced first; with ``count``, the Deployment is to have as many fewer, and they
-    are idle. Raises ``Failed`` at the first that is not verified."""
-    if step.count is not None:
-        from tidegate.client.release import rainbow_acts
+    are out of traffic. Raises ``Failed`` at the first that is not verified."""
+    from tidegate.client.release import end_unrouted, rainbow_acts
 
+    if step.count is None:
+        await end_unrouted.by_label(ground, sight, step.pods, step.reason)
+    elif sight.entry.spec.strategy == "rainbow":
         await rainbow_acts.end_idle(ground, sight, step)
-        return
-    from tidegate.client.drain import drain_pod
-
-    for name in step.pods:
-        options = VerbOptions(
-            timeout_seconds=ground.drain_seconds,
-            identity=ground.identity,
-            ledger=ground.ledger,
-            seed=ground.seed,
-            reason=step.reason,
-        )
-        try:
-            result = await drain_pod(ground.client, sight.entry.namespace, name, options)
-        except ApiError as error:
-            if not error.is_not_found:
-                raise
-            continue
-        if not is_fine(result.result.value):
-            raise Failed(f"pod/{name} was not drained: {result}")
+    else:
+        await end_unrouted.end_unrouted(ground, sight, step)
 
 
 async def _mark(ground: Ground, sight: Sight, step: Step) -> None:

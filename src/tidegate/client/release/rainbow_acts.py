@@ -66,13 +66,13 @@ async def end_idle(ground: Ground, sight: Sight, step: Step) -> None:
         why = f"routed nowhere and idle, as revision {step.subject} of {sight.entry.spec.workload} drains"
         result = DrainResult(Ending.VERIFIED, why)
         await act.record_result(ground.client, one, result)
-        _written_down(ground, one, result)
+        written_down(ground, one, result)
     if ground.ledger is not None:
         await ground.ledger.settled()
     await scale(ground, sight, step)
 
 
-def _written_down(ground: Ground, one: Pod, result: DrainResult) -> None:
+def written_down(ground: Ground, one: Pod, result: DrainResult) -> None:
     """What stands on the pod goes with it; whoever comes after us asks the ledger."""
     if ground.ledger is None:
         return
