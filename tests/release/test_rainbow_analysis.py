@@ -147,6 +147,17 @@ def test_a_full_promotion_lets_them_pass_and_a_rollback_asks_none():
     assert len(world.asked) == asked
 
 
+def test_the_autoscaler_goes_with_the_traffic_and_comes_back_with_it():
+    world = world_of(rate=SILENT)
+    world.revision("r1").autoscaler = "web"
+    world.play(60)
+    assert [(one.name, one.autoscaler) for one in world.revisions] == [("r1", ""), ("r2", "web")]
+    world.answers["rate"] = BAD
+    world.until(lambda: world.phase() == "aborted")
+    sound(world)
+    assert [(one.name, one.autoscaler, one.desired) for one in world.revisions] == [("r1", "web", 3)]
+
+
 def test_the_guard_lets_nobody_shrink_the_way_back_before_it_has_passed():
     world = world_of(rate=SILENT)
     world.play(60)

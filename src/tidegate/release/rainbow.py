@@ -152,6 +152,9 @@ def _coming(view: View) -> Iterator[Decision]:
     if way is not None and not is_first:
         yield from _flipped(view, way)
     yield from _autoscaled(view)
+    if way is not None and not is_first:
+        stays = f"{view.name} has new traffic, {scene.status.stable} is kept for the way back"
+        yield from _proven(view, "after", stays)
     moved = {"stable": view.name, "step": FLIPPED}
     ending = Phase.ABORTED if view.is_abort else Phase.DONE
     what = "has all new traffic" if scene.spec.service else "takes all new work"
@@ -288,12 +291,10 @@ def _flipped(view: View, way: Way) -> Iterator[Decision]:
     if said is None or not said.is_settled:
         why = f"{goal.revision} is routed everywhere before anything else changes" if said is None else waits_for(said)
         yield go(scene, Step(Act.ASK, way.name, why, question=asking), phase=view.phase)
-    yield from _proven(
-        view, "after", f"{goal.revision} has new traffic, {scene.status.stable} is kept for the way back"
-    )
     rehearsal = rehearsal_of(scene.spec.workload)
     if scene.way(rehearsal) is not None:
-        moved = {} if scene.status.stable == goal.revision else {"stable": goal.revision}
+        is_stable = scene.status.stable == goal.revision or is_kept_by_analysis(scene)
+        moved = {} if is_stable else {"stable": goal.revision}
         step = Step(Act.EXPOSE, rehearsal, "it has said what it was made for: it goes")
         yield go(scene, step, phase=view.phase, **moved)
 
