@@ -8,7 +8,7 @@ import pytest
 from fake_api import FakeApi
 
 from tidegate import vtime
-from tidegate.agent.suspicion import ABSENT_SECONDS, Suspicion
+from tidegate.agent.suspicion import ABSENT_SECONDS, TROUBLED_SECONDS, Suspicion
 from tidegate.drain.state import Mode
 from tidegate.engine.flights import Flights
 from tidegate.kube.api import SERVICES, Listing
@@ -88,3 +88,32 @@ def test_the_last_look_leaves_out_kinds_that_were_absent_a_moment_ago_and_no_oth
         assert len(await looked(suspicion.look_again)) == len(SOURCES)
 
     vtime.run(story(), limit_seconds=100)
+
+
+def test_the_last_look_waits_for_a_server_in_trouble_but_not_for_one_that_stays_so():
+    async def story():
+        api, code = FakeApi(), [200]
+
+        async def list_(resource, select=None, resource_version=""):
+            if code[0] != 200 and resource.plural == "ingresses":
+                raise ApiError(code[0], "", "weather")
+            return Listing([], "1")
+
+        api.list = list_
+        suspicion = Suspicion(api, Reflector(api, SERVICES), lambda: None)
+        assert await suspicion.look_again()
+        code[0] = 403
+        assert await suspicion.look_again(), "a permission does not come by waiting"
+        for code[0] in (429, 500, 503):
+            assert not await suspicion.look_again()
+        await asyncio.sleep(TROUBLED_SECONDS)
+        assert await suspicion.look_again(), "then it is in doubt, and said so"
+        flight = Flights().touch(ask_of(("u", "demo", "web"), (Endpoint("127.17.1.2"),), Mode.LABEL), 0.0)
+        flight.pod = pod.decode(POD)
+        assert any("ingresses" in one and "weather" in one for one in suspicion.sentences(flight, ()))
+        code[0] = 200
+        assert await suspicion.look_again()
+        code[0] = 503
+        assert not await suspicion.look_again(), "another trouble is waited for anew"
+
+    vtime.run(story(), limit_seconds=60)

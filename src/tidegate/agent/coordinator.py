@@ -430,17 +430,17 @@ class Coordinator:
         self._this_pass, self._next_pass = self._next_pass, None
         # At once: no answer leans on another, each says what was true at some instant after this call. One after the
         # other they took most of what a drain took above its floor.
-        listed, is_listed, are_asked, *_ = await asyncio.gather(
+        listed, is_listed, are_asked, is_searched, *_ = await asyncio.gather(
             self._listed_nodes(),
             self._sourcing.list_now(),
             self._ask_externals(),
-            self._canvass.ask_all_now(),
             self._suspicion.look_again(),
+            self._canvass.ask_all_now(),
             self._local.ask_all_now(),
         )
         # A node that the watch has not shown yet was not asked: the next look will.
         is_whole = listed is not None and all(("", name) in self._nodes.objects for name in listed)
-        return is_whole and is_listed and are_asked
+        return is_whole and is_listed and are_asked and is_searched
 
     async def _listed_nodes(self) -> frozenset[str] | None:
         try:

@@ -19,6 +19,10 @@ ABSENT_SECONDS = 10.0
 """How long a kind that the cluster did not have is taken to be absent by the last look: a dozen refusals are no small
 part of it, and who was just installed routes to no pod that is out of its slices."""
 
+TROUBLED_SECONDS = 15.0
+"""How long a last look waits for an API server that cannot just now. A kind that stays unlisted (a conversion webhook
+that is down is a 500 too) is one whose routers are not known."""
+
 
 class Suspicion:
     """``of(flight)``: who is known and who is suspected to route to a drain's pod."""
@@ -35,6 +39,7 @@ class Suspicion:
         """Everything as last listed, by plural and group; None for what could not be."""
         self._problems: tuple[str, ...] = ("what else may route to it was not listed yet",)
         self._listed_at = float("-inf")
+        self._troubled_since: float | None = None
         self._round = 0
         self._absent_at: dict[str, float] = {}
         self._told: dict[Key, tuple[tuple[object, ...], Found]] = {}
@@ -44,10 +49,12 @@ class Suspicion:
         if asyncio.get_running_loop().time() - self._listed_at >= LIST_SECONDS:
             await self.list_now()
 
-    async def look_again(self) -> None:
-        """List every kind anew but those that the cluster did not have a moment ago."""
+    async def look_again(self) -> bool:
+        """List every kind anew but those that the cluster did not have a moment ago. False where that may be had in a
+        moment: the server is in trouble, and has not been for long."""
         now = asyncio.get_running_loop().time()
         await self._list_all(frozenset(one for one, at in self._absent_at.items() if now - at < ABSENT_SECONDS))
+        return self._troubled_since is None or now - self._troubled_since >= TROUBLED_SECONDS
 
     async def list_now(self) -> None:
         """List everything. Kinds that the cluster does not have are nobody; what may not be read stays in doubt."""
@@ -56,11 +63,17 @@ class Suspicion:
     async def _list_all(self, absent: frozenset[str]) -> None:
         listed_at = asyncio.get_running_loop().time()
         asked = [plural for plural in SOURCES if plural not in absent]
-        found = dict(zip(asked, await asyncio.gather(*map(self._list, asked)), strict=True))
+        troubled: set[str] = set()
+        lists = await asyncio.gather(*(self._list(plural, troubled) for plural in asked))
+        found = dict(zip(asked, lists, strict=True))
         answers = [found.get(plural, []) for plural in SOURCES]
         if listed_at < self._listed_at:
             return
         self._listed_at = listed_at
+        if not troubled:
+            self._troubled_since = None
+        elif self._troubled_since is None:
+            self._troubled_since = listed_at
         before = self._round
         self._look_at_nodes()
         problems = []
@@ -84,7 +97,8 @@ class Suspicion:
             self._round += 1
         self._objects["nodes"] = nodes
 
-    async def _list(self, plural: str) -> list[JsonObject] | str:
+    async def _list(self, plural: str, troubled: set[str]) -> list[JsonObject] | str:
+        """All of a kind, or why that is not known; ``troubled`` has those that may be had in a moment."""
         group, version, kind, is_namespaced = SOURCES[plural]
         resource = Resource(group, version, plural.partition(".")[0], kind, is_namespaced)
         try:
@@ -96,8 +110,11 @@ class Suspicion:
                 self._absent_at[plural] = asyncio.get_running_loop().time()
                 return []
             self._absent_at.pop(plural, None)
+            if error.is_trouble:
+                troubled.add(plural)
             return f"{plural} cannot be listed, so who routes by them is not known: {error}"
         except KubeError as error:
+            troubled.add(plural)
             return f"{plural} cannot be listed, so who routes by them is not known: {error}"
 
     def sentences(self, flight: Flight, covers: tuple[str, ...]) -> tuple[str, ...]:
