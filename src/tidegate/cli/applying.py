@@ -13,6 +13,7 @@ import click
 from tidegate import __version__
 from tidegate.cli import question
 from tidegate.cli.main import DONE, FAILED, INTERRUPTED, REFUSED, fail
+from tidegate.cli.target import patience
 from tidegate.model.names import SYSTEM_NAMESPACE
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ async def installed(cluster: Cluster, of: Installation, parts: tuple[str, ...], 
     from tidegate.kube.connect import open_cluster
 
     is_forced = given["force_conflicts"]
-    async with open_cluster(cluster) as client:
+    async with open_cluster(cluster, patience=patience()) as client:
         offer = await offered(client)
         if offer is None and not of.image:
             raise click.UsageError(NO_IMAGE)
@@ -136,7 +137,7 @@ async def uninstalled(cluster: Cluster, of: Installation, given: dict[str, Any])
     from tidegate.client.uninstall import carry_out_uninstall, plan_uninstall
     from tidegate.kube.connect import open_cluster
 
-    async with open_cluster(cluster) as client:
+    async with open_cluster(cluster, patience=patience()) as client:
         offer = await offered(client)
         plan = await plan_uninstall(client, objects_of(of, offer=offer), given["force"])
         _head(cluster, "uninstall")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tidegate.cli.main import DONE, FAILED, UNVERIFIED
-from tidegate.cli.target import cluster_options
+from tidegate.cli.target import cluster_options, patience
 
 if TYPE_CHECKING:
     from tidegate.kube.kubeconfig import Cluster
@@ -45,7 +45,7 @@ async def _examine(cluster: Cluster, namespace: str, output: str) -> int:
     from tidegate.client.doctor import examine
     from tidegate.kube.connect import open_cluster
 
-    async with open_cluster(cluster) as client:
+    async with open_cluster(cluster, patience=patience()) as client:
         found = await examine(client, namespace)
     document = {"context": cluster.context, **found.document}
     click.echo(json.dumps(document, indent=2) if output == "json" else "\n".join(lines(document)))

@@ -12,7 +12,7 @@ import click
 from tidegate.cli import question
 from tidegate.cli.main import DONE, FAILED, INTERRUPTED, REFUSED, fail
 from tidegate.cli.mutate import Progress, exit_code, note_unkept, show, worst
-from tidegate.cli.target import asking
+from tidegate.cli.target import asking, patience
 
 if TYPE_CHECKING:
     from tidegate.client import VerbOptions
@@ -48,7 +48,7 @@ async def drained(
     from tidegate.client.node import drain_node, plan_node
     from tidegate.kube.connect import open_cluster
 
-    async with open_cluster(cluster) as client:
+    async with open_cluster(cluster, patience=patience(options.timeout_seconds)) as client:
         plan = await plan_node(client, name, options)
         click.echo(f"context {cluster.context or '-'}, server {cluster.server}", err=True)
         show_node(plan, options)

@@ -14,7 +14,7 @@ import click
 from tidegate import __version__
 from tidegate.cli.main import REFUSED, fail
 from tidegate.cli.parts import OPTIONAL, PARTS, pieces_of
-from tidegate.cli.target import Duration, Reference, asking, cluster_options
+from tidegate.cli.target import Duration, Reference, asking, cluster_options, patience
 from tidegate.model.names import AGENT_PORT, COORDINATOR_PORT, GATE_PATH, OPERATOR, SYSTEM_NAMESPACE, WEBHOOK
 from tidegate.observers.asking import AGENT_ASK_PORT, COORDINATOR_ASK_PORT
 
@@ -315,5 +315,5 @@ async def _read(cluster: Cluster, kind: str, namespace: str, name: str) -> Manif
     from tidegate.client.kinds import RESOURCES
     from tidegate.kube.connect import open_cluster
 
-    async with open_cluster(cluster) as api:
+    async with open_cluster(cluster, patience=patience()) as api:
         return await api.get(RESOURCES[kind], name, namespace)

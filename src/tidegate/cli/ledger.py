@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tidegate.cli.target import Duration, Reference, cluster_options
+from tidegate.cli.target import Duration, Reference, cluster_options, patience
 
 if TYPE_CHECKING:
     from tidegate.client.ledger import Found
@@ -86,7 +86,7 @@ async def _find(cluster: Any, path: str, wanted: Any) -> Found:
         if not Path(path).exists():
             raise FileNotFoundError(2, "there is no such file", path)
         return await find(None, Ledger(path), wanted)
-    async with open_cluster(cluster) as client:
+    async with open_cluster(cluster, patience=patience()) as client:
         return await find(client, Ledger(default_path()), wanted)
 
 

@@ -88,7 +88,7 @@ _EXTRAS = {"uvloop": "lab", "wsproto": "lab", "prometheus_client": "cluster", "c
 
 def _explain(error: Exception) -> tuple[str, int]:
     """One line a user can act on, and the exit code. Imported late, only when something failed."""
-    from tidegate.kube.errors import KubeError, Unreachable
+    from tidegate.kube.errors import ApiError, KubeError, Unreachable
     from tidegate.lab.folder import LabError, LabNameError
 
     text = str(error).strip() or type(error).__name__
@@ -97,6 +97,9 @@ def _explain(error: Exception) -> tuple[str, int]:
             return f"{text}; a lab's kubeconfig ends with its lab: `tidegate lab status --all` shows what is up", FAILED
         case LabNameError():
             return text, USAGE
+        case ApiError() if error.is_trouble:
+            way = "`kubectl get --raw '/readyz?verbose'` says how it is; the same command again goes on"
+            return f"the API server answers {error.code}: {text}; {way}", FAILED
         case KubeError() | LabError():
             return text, FAILED
         case OSError() if error.strerror:

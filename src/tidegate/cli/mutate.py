@@ -16,7 +16,7 @@ import click
 
 from tidegate.cli import question
 from tidegate.cli.main import DONE, FAILED, REFUSED, UNVERIFIED, fail
-from tidegate.cli.target import Duration, asking, cluster_options
+from tidegate.cli.target import Duration, asking, cluster_options, patience
 
 if TYPE_CHECKING:
     from tidegate.client import PodPlan, VerbOptions
@@ -168,9 +168,10 @@ async def _run(cluster: Cluster, deed: Deed, given: dict[str, Any]) -> tuple[lis
     from tidegate.client.reservation import sweep
     from tidegate.client.targets import pods_of
     from tidegate.kube.connect import open_cluster
+    from tidegate.kube.errors import KubeError
     from tidegate.observers.proxied import is_installed
 
-    async with open_cluster(cluster) as client:
+    async with open_cluster(cluster, patience=patience(deed.options.timeout_seconds)) as client:
         is_run = deed.verb == "drain" and bool(deed.targets.subject)
         marked = await run_of(client, deed.targets) if is_run else None
         names = await pods_of(client, deed.targets) if marked is None else marked.names
@@ -199,7 +200,7 @@ async def _run(cluster: Cluster, deed: Deed, given: dict[str, Any]) -> tuple[lis
             told = Progress(f"{name} ({place}/{count})" if count > 1 else "")
             try:
                 result = await deed.carry_out(client, current, told)
-            except asyncio.CancelledError:
+            except (asyncio.CancelledError, KubeError):
                 click.echo(await standing(client, current), err=True)
                 raise
             if given["output"] == "text":

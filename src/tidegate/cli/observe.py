@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tidegate.cli.target import Duration, Reference, asking, cluster_options
+from tidegate.cli.target import Duration, Reference, asking, cluster_options, patience
 
 if TYPE_CHECKING:
     from tidegate.client.observe import Observation, Subject
@@ -60,7 +60,7 @@ async def _observe(cluster: Cluster, about: Subject, seconds: float, is_told: bo
     found = Observation(about, vtime.now())
 
     async def watch() -> None:
-        async with open_cluster(cluster) as client:
+        async with open_cluster(cluster, patience=patience(seconds)) as client:
             click.echo(f"watching the pods of {about} for {seconds:g} s; Ctrl-C ends it with what was seen", err=True)
             async for one in observe(client, about, seconds, found):
                 if is_told:

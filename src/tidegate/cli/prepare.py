@@ -11,7 +11,7 @@ import click
 
 from tidegate.cli import question
 from tidegate.cli.main import DONE, FAILED, REFUSED, fail
-from tidegate.cli.target import Duration, Reference, asking, cluster_options
+from tidegate.cli.target import Duration, Reference, asking, cluster_options, patience
 
 if TYPE_CHECKING:
     from tidegate.client.prepare.plan import PrepareOptions, PreparePlan
@@ -116,8 +116,9 @@ async def _run(
     from tidegate.client.prepare.plan import plan_prepare
     from tidegate.client.prepare.run import carry_out
     from tidegate.kube.connect import open_cluster
+    from tidegate.kube.errors import KubeError
 
-    async with open_cluster(cluster) as client:
+    async with open_cluster(cluster, patience=patience(options.timeout_seconds)) as client:
         plan = await plan_prepare(client, about, options)
         where = f"context {cluster.context or '-'}, server {cluster.server}, namespace {about.namespace}"
         click.echo(where, err=True)
@@ -127,7 +128,11 @@ async def _run(
         is_wanted = not plan.refusals and not plan.done
         if is_wanted and not question.is_wanted(given["yes"]):
             fail("nothing was changed", FAILED)
-        result = await carry_out(client, plan, options, _Progress(plan.about))
+        try:
+            result = await carry_out(client, plan, options, _Progress(plan.about))
+        except KubeError:
+            click.echo(f"what was begun stays: {_again(about)}", err=True)
+            raise
         if given["output"] == "text":
             click.echo(sentence(plan, result))
         return document(plan, result), exit_code(result)

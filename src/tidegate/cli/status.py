@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tidegate.cli.target import Reference, asking, cluster_options
+from tidegate.cli.target import Reference, asking, cluster_options, patience
 
 if TYPE_CHECKING:
     from tidegate.client.status import Status, Subject
@@ -70,7 +70,7 @@ async def _show(cluster: Cluster, namespace: str, subject: tuple[str, str] | Non
     if given["all_namespaces"]:
         kind, namespace = "cluster", ""
     about = Subject(kind, namespace, name, given["selector"])
-    async with open_cluster(cluster) as client:
+    async with open_cluster(cluster, patience=patience()) as client:
         with _shower(given) as show:
             async for found in _answers(client, about, given):
                 show(found.document)

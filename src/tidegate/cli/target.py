@@ -14,6 +14,7 @@ from tidegate.cli.main import fail
 
 if TYPE_CHECKING:
     from tidegate.kube.kubeconfig import Cluster
+    from tidegate.kube.patience import Patience
 
 KINDS = {
     "pod": ("pod", "pods", "po"),
@@ -55,6 +56,17 @@ def asking(cluster: Cluster, namespace: str) -> Iterator[None]:
         if not error.is_not_found:
             raise
         fail(f"{error.message} in namespace {namespace} of {cluster.server}; choose with -n, --context or --kubeconfig")
+
+
+PATIENCE_SECONDS = 30.0
+"""With an API server that cannot just now: longer than it takes etcd to elect, or a load balancer to find another."""
+
+
+def patience(timeout_seconds: float = PATIENCE_SECONDS) -> Patience:
+    """Of a command, never beyond its own timeout; each time it waits a line on stderr says for what."""
+    from tidegate.kube.patience import Patience
+
+    return Patience(min(PATIENCE_SECONDS, timeout_seconds), lambda line: click.echo(f"          {line}", err=True))
 
 
 class Reference(click.ParamType):  # type: ignore[type-arg] # generic only in newer clicks

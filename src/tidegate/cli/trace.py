@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tidegate.cli.target import Reference, asking, cluster_options
+from tidegate.cli.target import Reference, asking, cluster_options, patience
 
 if TYPE_CHECKING:
     from tidegate.client.trace import Trace
@@ -48,7 +48,7 @@ async def _trace(cluster: Cluster, namespace: str, name: str, given: dict[str, A
     from tidegate.kube.errors import ApiError
 
     is_json = given["output"] == "json"
-    async with open_cluster(cluster) as client:
+    async with open_cluster(cluster, patience=patience()) as client:
         if not given["watch"]:
             try:
                 _print(await trace_pod(client, namespace, name), is_json)

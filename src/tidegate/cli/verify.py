@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tidegate.cli.main import DONE, FAILED, UNVERIFIED, fail
-from tidegate.cli.target import Duration, Reference, asking, cluster_options
+from tidegate.cli.target import Duration, Reference, asking, cluster_options, patience
 
 if TYPE_CHECKING:
     from tidegate.client.targets import Targets
@@ -100,7 +100,7 @@ async def _verify(cluster: Cluster, about: Targets, options: VerifyOptions) -> l
     from tidegate.client.verify import verify_pod
     from tidegate.kube.connect import open_cluster
 
-    async with open_cluster(cluster) as client:
+    async with open_cluster(cluster, patience=patience(options.timeout_seconds)) as client:
         names = await pods_of(client, about)
         found = await asyncio.gather(*(verify_pod(client, about.namespace, name, options) for name in names))
         return [one.document for one in found]

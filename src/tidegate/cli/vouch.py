@@ -11,7 +11,7 @@ import click
 
 from tidegate.cli import question
 from tidegate.cli.main import DONE, FAILED, REFUSED, fail
-from tidegate.cli.target import Duration, Reference, asking, cluster_options
+from tidegate.cli.target import Duration, Reference, asking, cluster_options, patience
 
 if TYPE_CHECKING:
     from tidegate.client.vouch import Vouching, VouchPlan
@@ -67,7 +67,7 @@ async def vouched(cluster: Cluster, name: str, options: Vouching, given: dict[st
     from tidegate.client.vouch import carry_out_vouch, plan_vouch
     from tidegate.kube.connect import open_cluster
 
-    async with open_cluster(cluster) as client:
+    async with open_cluster(cluster, patience=patience()) as client:
         plan = await plan_vouch(client, name, options)
         click.echo(f"context {cluster.context or '-'}, server {cluster.server}", err=True)
         for line in sentences(plan):

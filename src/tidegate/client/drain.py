@@ -26,7 +26,8 @@ from tidegate.engine.observe import PodSeen
 from tidegate.engine.settle import UNFENCED, SettleTime
 from tidegate.kube.api import PODS, JsonObject, Selection
 from tidegate.kube.client import KubeClient
-from tidegate.kube.errors import ApiError
+from tidegate.kube.errors import ApiError, KubeError
+from tidegate.kube.patience import within
 from tidegate.kube.reflector import Reflector
 from tidegate.model.names import DrainResult, Ending, decode_drain
 from tidegate.observers.coordinator import ask_of
@@ -68,7 +69,8 @@ async def carry_out(
     holding = Holding(client, PodSeen(plan.pod.uid, plan.pod), origin, options.identity)
     try:
         async with holding.leased():
-            ready = await make_way(client, plan, options, holding, told)
+            with within(options.timeout_seconds):
+                ready = await make_way(client, plan, options, holding, told)
             if isinstance(ready, DrainResult):
                 chronicle_of(client, plan, options, origin.token).conclude(ready)
                 return ready
@@ -80,7 +82,8 @@ async def carry_out(
             with chronicle_of(client, ready, options, origin.token) as chronicle:
                 keeper.heard = chronicle.follow(_in_flight(client, ready) if ready.is_witnessed else None)
                 grip.ending = _written_down(chronicle, options)
-                return _with_way_on(await _keep(client, keeper, options, chronicle), holding)
+                with within(options.timeout_seconds):
+                    return _with_way_on(await _kept(client, keeper, options, chronicle), holding)
     except HeldByOther as other:
         return DrainResult(Ending.REFUSED, str(other))
     finally:
@@ -142,6 +145,21 @@ def _in_flight(client: KubeClient, plan: PodPlan) -> InFlight:
     """The pod's connections, for the ledger: what its own word is, the drain asks later."""
     sockets = NodeConnections(ProxiedAgents(client), plan.pod.node, plan.serving)
     return lambda: sockets.read(every_endpoint(plan.pod))
+
+
+async def _kept(client: KubeClient, keeper: Keeper, options: VerbOptions, chronicle: Chronicle) -> DrainResult:
+    """What came of it; also where the API takes nothing for longer than the deadline, and the pod stands cut."""
+    try:
+        return await _keep(client, keeper, options, chronicle)
+    except KubeError as error:
+        is_denied = isinstance(error, ApiError) and error.code == 403
+        if is_denied or keeper.drain.state is State.SERVING:
+            raise
+        state = keeper.drain.state.name.lower()
+        reason = f"the API took nothing more ({error}): it stands at {state}, the same command again goes on"
+        result = DrainResult(Ending.TIMED_OUT, reason)
+        chronicle.conclude(result, keeper.drain)
+        return result
 
 
 async def _keep(client: KubeClient, keeper: Keeper, options: VerbOptions, chronicle: Chronicle) -> DrainResult:

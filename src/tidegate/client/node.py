@@ -157,9 +157,13 @@ async def drain_node(
         for one in plan.pods:
             if one.fate != "skip":
                 nursery.start(work.one(one, result), name=f"drain {one.pod}")
-    for namespace in sorted({one.pod.namespace for one in plan.pods}):
-        await sweep(client, namespace)
-    result.left = await _left(client, plan, result)
+    try:
+        for namespace in sorted({one.pod.namespace for one in plan.pods}):
+            await sweep(client, namespace)
+        result.left = await _left(client, plan, result)
+    except KubeError as error:  # what came of each pod is known all the same
+        late = {name: one for name, one in result.results.items() if one.result is not Ending.VERIFIED}
+        result.left = {name: f"{one}; what is left could not be read: {error}" for name, one in late.items()}
     return result
 
 
@@ -196,7 +200,13 @@ class _Work:
         self._waiting = Counter(_owner(one.pod) for one in plan.pods if one.fate == "drain")
 
     async def one(self, item: NodePod, result: NodeResult) -> None:
-        """One pod to its end; its result is filed."""
+        """One pod to its end; its result is filed. What the API does not take of one ends no other's drain."""
+        try:
+            await self._one(item, result)
+        except KubeError as error:
+            result.results[str(item.pod)] = DrainResult(Ending.TIMED_OUT, str(error))
+
+    async def _one(self, item: NodePod, result: NodeResult) -> None:
         if item.fate == "follow":
             result.results[str(item.pod)] = await followed(self._client, item.pod, self._patience(item.pod))
             return

@@ -174,16 +174,19 @@ class Keeper:
             is_over = await self._do(act)
         except KubeError as error:
             self._journal("act-failed", act=act.name, why=str(error))
-            self._check_denied(act, error)
+            self._check_given_up(act, error)
             await self._wait(ACT_SECONDS)
             return False
         self._denied.pop(act, None)
         return is_over
 
-    def _check_denied(self, act: Act, error: KubeError) -> None:
-        """A permission that is missing does not come by waiting: whoever watches a label drain is told."""
+    def _check_given_up(self, act: Act, error: KubeError) -> None:
+        """Whoever watches a label drain is told of a permission that is missing, which does not come by waiting, and,
+        once the deadline is over, of an API that takes nothing: nobody waits for it for ever."""
         now = asyncio.get_running_loop().time()
-        if not (isinstance(error, ApiError) and error.code == 403 and self.drain.mode is Mode.LABEL):
+        is_denied = isinstance(error, ApiError) and error.code == 403
+        is_late = now >= self.grip.deadline_at(self.pod)
+        if self.drain.mode is not Mode.LABEL or not (is_denied or is_late):
             self._denied.pop(act, None)
         elif now - self._denied.setdefault(act, now) >= DENIED_SECONDS:
             raise error

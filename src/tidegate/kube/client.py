@@ -50,6 +50,7 @@ class KubeClient:
 
     def __init__(self, exchange: Exchange, server: str = "") -> None:
         self._exchange = exchange
+        self._patience_seconds: float = getattr(exchange, "patience_seconds", 0.0)  # its tries are timed one by one
         self.server = server
         self._tokens: dict[tuple[str, str, str], asyncio.Future[tuple[str, float]]] = {}
 
@@ -78,9 +79,21 @@ class KubeClient:
         headers = {"accept": "application/json"}
         if body:
             headers["content-type"] = kind or "application/json"
-        async with _in_time(f"{method} {path}"):
+        async with self._in_time(f"{method} {path}") as clock:
             response = await self.request(Request(method, path, tuple(query.items()), headers, body))
+            if self._patience_seconds:
+                clock.reschedule(asyncio.get_running_loop().time() + CALL_SECONDS)
             return _decode(await response.read())
+
+    @contextlib.asynccontextmanager
+    async def _in_time(self, what: str) -> AsyncIterator[asyncio.Timeout]:
+        """``Unreachable`` after ``CALL_SECONDS`` without an answer; where it is asked again, after the last of them."""
+        seconds = CALL_SECONDS + self._patience_seconds
+        try:
+            async with asyncio.timeout(seconds) as clock:
+                yield clock
+        except TimeoutError as error:
+            raise Unreachable(f"no answer within {seconds:g} s to {what}") from error
 
     async def get(self, resource: Resource, name: str, namespace: str = "") -> JsonObject:
         found: JsonObject = await self._call("GET", resource.path(namespace, name), {})
@@ -113,7 +126,7 @@ class KubeClient:
         if resource_version:
             query["resourceVersion"] = resource_version
         request = Request("GET", resource.path(select.namespace), tuple(query.items()), {"accept": "application/json"})
-        async with _in_time(f"watch of {request.path}"):
+        async with self._in_time(f"watch of {request.path}"):
             response = await self.request(request)
         rest = b""
         try:
@@ -198,16 +211,6 @@ class KubeClient:
         path = resource.path(namespace, name)
         answer: JsonObject = await self._call("DELETE", path, {}, msgspec.json.encode(body))
         return answer
-
-
-@contextlib.asynccontextmanager
-async def _in_time(what: str) -> AsyncIterator[None]:
-    """``Unreachable`` after ``CALL_SECONDS``."""
-    try:
-        async with asyncio.timeout(CALL_SECONDS):
-            yield
-    except TimeoutError as error:
-        raise Unreachable(f"no answer within {CALL_SECONDS:g} s to {what}") from error
 
 
 def _select(select: Selection) -> dict[str, str]:

@@ -12,7 +12,7 @@ from tidegate.kube import direct
 from tidegate.kube.client import KubeClient
 from tidegate.kube.exchange import Exchange, Request, Response
 from tidegate.kube.kubeconfig import Cluster, load
-from tidegate.kube.patience import Patient
+from tidegate.kube.patience import Patience, Patient
 
 if TYPE_CHECKING:
     from tidegate.kube.http import HttpTransport
@@ -50,19 +50,21 @@ async def open_exchange(server: str) -> AsyncIterator[Exchange]:
 
 @contextlib.asynccontextmanager
 async def open_cluster(
-    cluster: Cluster, *, is_patient: bool = False, is_lean: bool = True
+    cluster: Cluster, *, is_patient: bool = False, patience: Patience | None = None, is_lean: bool = True
 ) -> AsyncIterator[KubeClient]:
     """An API client for a cluster already loaded. ``is_patient``: asks again where the server cannot just now
-    (``kube.patience``), for callers without a loop of their own to come back with. ``is_lean``: as of ``open_api``;
-    command lines are, and importing aiohttp is a quarter of what a short one costs."""
+    (``kube.patience``), for callers without a loop of their own to come back with; ``patience`` says for how long, and
+    who hears of it. ``is_lean``: as of ``open_api``; command lines are, and importing aiohttp is a quarter of what a
+    short one costs."""
+    patience = Patience() if is_patient and patience is None else patience
     hosted: dict[str, Exchange] = vtime.hosted()
     if cluster.server in hosted:
         signed = _signed(hosted[cluster.server], cluster)
-        yield KubeClient(Patient(signed) if is_patient else signed, cluster.server)
+        yield KubeClient(signed if patience is None else Patient(signed, patience), cluster.server)
         return
     transport = _transport(cluster, is_lean)
     try:
-        yield KubeClient(Patient(transport) if is_patient else transport, cluster.server)
+        yield KubeClient(transport if patience is None else Patient(transport, patience), cluster.server)
     finally:
         await transport.close()
 

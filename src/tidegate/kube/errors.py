@@ -8,6 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
+TROUBLE = (500, 502, 503, 504)
+"""What an API server answers that cannot just now: etcd elects (500), it shuts down, or somebody before it gave up. Of
+a write nobody then knows whether it stands."""
+
 
 class KubeError(Exception):
     """Anything that kept an API call from being answered as asked."""
@@ -40,6 +44,11 @@ class ApiError(KubeError):
         another object's uid is answered with (seen on 1.36)."""
         causes = (self.status.get("details") or {}).get("causes") or ()
         return self.code == 409 or any(cause.get("field") == "metadata.uid" for cause in causes)
+
+    @property
+    def is_trouble(self) -> bool:
+        """The server's own trouble, or too much asked of it at once: nothing that was asked is wrong."""
+        return self.code == 429 or self.code in TROUBLE
 
     @property
     def is_expired(self) -> bool:

@@ -27,6 +27,8 @@ from tidegate.model.names import PrepareRecord
 from tidegate.traffic.preparation import ABORTING, PREPARED, PREPARING, VERIFYING, Act, Move, next_move
 
 POLL_SECONDS = 0.5
+TROUBLES_MAX = 5
+"""Answers of a server in trouble, in a row, that are no end: the client has waited for the reads among them."""
 Heard = Callable[[Move], None]
 
 
@@ -82,6 +84,7 @@ class _Preparation:
         self._renewed_at = self._extended_at = float("-inf")
         self._last: Move | None = None
         self._problem = ""
+        self._troubles = 0
         self.has_changed = False
         self._began_it = False
 
@@ -103,8 +106,11 @@ class _Preparation:
                 self._problem, result = str(error), None
                 await asyncio.sleep(POLL_SECONDS)
             except ApiError as error:
-                # A failed test is 422; a pod that is gone 404: what was looked at has changed, look again.
-                if not (error.is_conflict or error.code == 422 or (error.is_not_found and self._last is not None)):
+                # A failed test is 422; a pod that is gone 404: what was looked at has changed, look again. Of what is
+                # made nobody knows whether it stands where the server is in trouble: the next look tells.
+                is_changed = error.is_conflict or error.code == 422 or (error.is_not_found and self._last is not None)
+                self._troubles = self._troubles + 1 if error.is_trouble else 0
+                if not is_changed and not 0 < self._troubles < TROUBLES_MAX:
                     raise
                 self._problem, result = str(error), None
                 await asyncio.sleep(POLL_SECONDS / 10)
@@ -135,6 +141,7 @@ class _Preparation:
             return None
         self._problem = ""
         await self._make(sight, move)
+        self._troubles = 0
         return None
 
     def _done(self, move: Move) -> Prepared:
