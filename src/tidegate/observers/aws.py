@@ -22,7 +22,7 @@ from tidegate.kube.exchange import Request
 from tidegate.model.endpointslice import EndpointSlice
 from tidegate.observers import cloud
 from tidegate.observers.addition import Joining
-from tidegate.observers.external import Fencing, Question, Replica, Services, Spec
+from tidegate.observers.external import Question, Replica, Services, Spec
 from tidegate.observers.options import decode_options
 
 BINDINGS = "targetgroupbindings.elbv2.k8s.aws"
@@ -47,13 +47,8 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="c
     covers: tuple[str, ...] = ("loadbalancer/aws",)
 
 
-class AwsTargetGroups:
-    """Observer of kind ``aws-target-group``. Its evidence is weak: a control plane's word, without an epoch."""
-
-    fencing = Fencing.SINGLE
-    additions = "listed"
-    registers_late = True
-    poll_seconds = cloud.POLL_SECONDS
+class AwsTargetGroups(cloud.Groups):
+    """Observer of kind ``aws-target-group``."""
 
     def __init__(self, spec: Spec) -> None:
         self._options = decode_options(spec, Options)
@@ -61,7 +56,6 @@ class AwsTargetGroups:
         for arn, service in self._options.target_groups.items():
             if not _ARN.fullmatch(arn) or service.count("/") != 1:
                 raise ValueError(f"{spec.path}.targetGroups: {arn!r}: {service!r} is no ARN and its namespace/name")
-        self._services: dict[str, frozenset[str]] | None = None
         if self._options.target_groups:
             self._services = {arn: frozenset((name,)) for arn, name in self._options.target_groups.items()}
         self._groups: dict[str, TargetGroup] = {}
@@ -88,17 +82,13 @@ class AwsTargetGroups:
             raise ValueError(f"{BINDINGS} were not listed, so which target groups there are is not known")
         return tuple(Replica(_name(arn), arn) for arn in sorted(self._services))
 
-    def concerns(self, replica: Replica, services: Services) -> bool:
-        known = (self._services or {}).get(replica.address)
-        return known is None or not known.isdisjoint(services)
-
     def expected(
         self, replica: Replica, service: str, services: Services, pods: tuple[Joining, ...]
     ) -> tuple[Joining, ...] | None:
         """All of a Service that is bound to the group. With a readiness gate of the controller's a pod is ready once it
         is healthy here; without, this is who says so."""
         del services
-        known = (self._services or {}).get(replica.address)
+        known = self._services_of(replica)
         return pods if known is not None and service in known else None
 
     async def ask(self, replica: Replica, question: Question) -> Facts:

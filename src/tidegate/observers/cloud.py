@@ -10,11 +10,31 @@ from typing import TypeVar
 from tidegate.kube.connect import open_exchange
 from tidegate.kube.errors import Unreachable
 from tidegate.kube.exchange import Request
+from tidegate.observers.external import Fencing, Replica, Services
 
 POLL_SECONDS = 3.0
 """Clouds throttle by the account: every third second while pods drain, however many."""
 BODY_BYTES_MAX = 8 * 1024 * 1024
 Loaded = TypeVar("Loaded")
+
+
+class Groups:
+    """An observer of groups of targets, a replica each; its evidence is weak: a control plane's word, without an
+    epoch."""
+
+    fencing = Fencing.SINGLE
+    additions = "listed"
+    registers_late = True
+    poll_seconds = POLL_SECONDS
+    _services: dict[str, frozenset[str]] | None = None
+    """A group's address -> the Services (namespace/name) whose pods are in it; None while that is not known."""
+
+    def concerns(self, replica: Replica, services: Services) -> bool:
+        known = self._services_of(replica)
+        return known is None or not known.isdisjoint(services)
+
+    def _services_of(self, replica: Replica) -> frozenset[str] | None:
+        return (self._services or {}).get(replica.address)
 
 
 @dataclass(frozen=True, slots=True)

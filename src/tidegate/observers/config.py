@@ -77,10 +77,11 @@ class WhereFields(msgspec.Struct, frozen=True, forbid_unknown_fields=True, renam
     addresses: tuple[str, ...] = ()
 
 
-class ObserverFields(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel", kw_only=True):
-    """One observer as it is written."""
+class ObserverSpec(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, rename="camel", kw_only=True
+):
+    """One observer as it is written; its name stands beside it where it is an object of the cluster."""
 
-    name: str
     kind: str
     where: WhereFields = WhereFields()
     policy: Literal["required", "advisory"] = "required"
@@ -88,6 +89,12 @@ class ObserverFields(msgspec.Struct, frozen=True, forbid_unknown_fields=True, re
     on_unreachable: Literal["hold", "warn"] = "hold"
     settle_seconds: float = 5.0
     options: dict[str, Any] = {}
+
+
+class ObserverFields(ObserverSpec, frozen=True, kw_only=True):
+    """One observer of the file."""
+
+    name: str
 
 
 class FileFields(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -21,7 +21,7 @@ from tidegate.model.endpointslice import EndpointSlice
 from tidegate.observers import cloud
 from tidegate.observers.addition import Joining
 from tidegate.observers.discovery import NEG, has_groups
-from tidegate.observers.external import Fencing, Question, Replica, Services, Spec
+from tidegate.observers.external import Question, Replica, Services, Spec
 from tidegate.observers.options import decode_options
 
 PAGES_MAX = 100
@@ -42,20 +42,14 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="c
     covers: tuple[str, ...] = ("loadbalancer/gcp",)
 
 
-class GcpGroups:
-    """Observer of kind ``gcp-neg``. Its evidence is weak: a control plane's word, without an epoch."""
-
-    fencing = Fencing.SINGLE
-    additions = "listed"
-    registers_late = True
-    poll_seconds = cloud.POLL_SECONDS
+class GcpGroups(cloud.Groups):
+    """Observer of kind ``gcp-neg``."""
 
     def __init__(self, spec: Spec) -> None:
         self._options = decode_options(spec, Options)
         self.covers = self._options.covers
         if not _PROJECT.fullmatch(self._options.project):
             raise ValueError(f"{spec.path}.project: {self._options.project!r} is no project's id")
-        self._services: dict[str, frozenset[str]] | None = None
 
     def see(self, objects: Mapping[str, list[dict[str, Any]] | None]) -> None:
         services = objects.get("services")
@@ -76,10 +70,6 @@ class GcpGroups:
             raise ValueError("Services were not listed, so which endpoint groups there are is not known")
         return tuple(Replica(address.replace(" ", "-"), address) for address in sorted(self._services))
 
-    def concerns(self, replica: Replica, services: Services) -> bool:
-        known = (self._services or {}).get(replica.address)
-        return known is None or not known.isdisjoint(services)
-
     def expected(
         self, replica: Replica, service: str, services: Services, pods: tuple[Joining, ...]
     ) -> tuple[Joining, ...] | None:
@@ -87,7 +77,7 @@ class GcpGroups:
         for in each: until the NEG controller has named its group nobody else would be asked for it."""
         del services
         found = {_zone(address) for address, names in (self._services or {}).items() if service in names}
-        known, zone = (self._services or {}).get(replica.address), _zone(replica.address)
+        known, zone = self._services_of(replica), _zone(replica.address)
         if known is None or service not in known:
             return None
         return tuple(one for one in pods if one.zone == zone or one.zone not in found)

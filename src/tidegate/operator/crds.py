@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from tidegate.kube.api import CUSTOMRESOURCEDEFINITIONS, DRAINS, OBSERVERS, RELEASES, JsonObject, Resource
+from tidegate.observers.config import ObserverSpec
 from tidegate.operator.crd_texts import DRAIN, OBSERVER, RELEASE
 from tidegate.operator.drain_object import DrainSpec, DrainStatus
-from tidegate.operator.observer_object import ObserverSpec
 from tidegate.operator.schema import Schema, schema_of
 from tidegate.release.record import Status
 from tidegate.release.spec import Spec
