@@ -247,3 +247,28 @@ def test_what_cannot_have_a_gate_is_not_paused_for_one_and_what_was_is_resumed()
         assert [one["spec"] for one in await own(stage)] == [made["spec"]]
 
     play(story, with_a_hook_of_its_own(), limit=600)
+
+
+def test_all_that_were_freed_are_named_though_another_hand_wrote_in_between():
+    async def story(stage):
+        other = deployment(1, gate=False)
+        other["metadata"]["name"] = "other"
+        other["spec"]["selector"]["matchLabels"] = other["spec"]["template"]["metadata"]["labels"] = {"app": "other"}
+        await stage.api.create(DEPLOYMENTS, other)
+        await asyncio.sleep(5)
+        for name in ("echo", "other"):
+            half = {"metadata": {"annotations": {GATING: "nothing"}}, "spec": {"paused": True}}
+            await stage.api.patch(DEPLOYMENTS, name, Patch(half), NS)
+        await asyncio.sleep(2)
+        resumed = []
+
+        async def writing(request):
+            if request.method == "PATCH" and "/deployments/" in request.path:
+                resumed.append(request.path)
+                if len(resumed) == 2:
+                    raise ApiError(409, "Conflict", "the object has been modified")
+            return await stage.lab.lab.exchange(request)
+
+        assert sorted(await free_gatings(KubeClient(writing, "lab"))) == [f"{NS}/echo", f"{NS}/other"]
+
+    play(story, deployment(1, gate=False), limit=600)

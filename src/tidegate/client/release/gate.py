@@ -7,6 +7,7 @@ while it is paused, both stay equal and its controller begins no rollout (the wa
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from copy import deepcopy
 
 from tidegate.client.lease import RENEW_SECONDS
@@ -115,7 +116,8 @@ async def free_gatings(client: Api, namespace: str = "", workload: str = "") -> 
     freed: list[str] = []
     for attempt in range(TRIES):
         try:
-            freed += await _freed(client, namespace, workload)
+            async for name in _freed(client, namespace, workload):
+                freed.append(name)
             break
         except ApiError as error:  # their controllers write, too
             if not is_stale(error) or attempt == TRIES - 1:
@@ -124,7 +126,7 @@ async def free_gatings(client: Api, namespace: str = "", workload: str = "") -> 
     return tuple(freed)
 
 
-async def _freed(client: Api, namespace: str, workload: str) -> list[str]:
+async def _freed(client: Api, namespace: str, workload: str) -> AsyncIterator[str]:
     half = [one for one in (await client.list(DEPLOYMENTS, Selection(namespace))).items if is_half_gated(one)]
     if workload:
         half = [one for one in half if workload in (one["metadata"]["name"], _workload_of(one))]
@@ -144,7 +146,7 @@ async def _freed(client: Api, namespace: str, workload: str) -> list[str]:
         await asyncio.sleep(SETTLE_SECONDS)
     for one in half:
         await _resumed(client, one)
-    return [f"{one['metadata']['namespace']}/{one['metadata']['name']}" for one in half]
+        yield f"{one['metadata']['namespace']}/{one['metadata']['name']}"
 
 
 def _is_ahead(deployment: JsonObject, found: JsonObject) -> bool:
