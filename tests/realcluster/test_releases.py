@@ -14,6 +14,7 @@ from tests.realcluster.stories_controllers import web
 from tidegate import vtime
 from tidegate.client.options import Identity
 from tidegate.client.release.book import ConfigMapBook
+from tidegate.client.release.gate import gate_in_place, is_half_gated
 from tidegate.client.release.ground import Ground
 from tidegate.client.release.run import Engine
 from tidegate.kube.api import (
@@ -23,13 +24,17 @@ from tidegate.kube.api import (
     NAMESPACES,
     NODES,
     PODS,
+    REPLICASETS,
     SERVICES,
     Patch,
     Selection,
 )
+from tidegate.kube.client import KubeClient
 from tidegate.kube.connect import open_api
+from tidegate.kube.errors import ApiError
 from tidegate.release.bluegreen import is_flipped
 from tidegate.release.spec import BlueGreen, Spec
+from tidegate.release.template import is_gated
 
 pytestmark = pytest.mark.realcluster
 
@@ -152,5 +157,39 @@ def test_the_autoscaler_is_moved_to_the_deployment_that_serves(real_cluster):
             assert status.phase == "done", status.reason
             [moved] = await side.list(HORIZONTALPODAUTOSCALERS)
             assert moved["spec"]["scaleTargetRef"]["name"] == "web-r2"
+
+    asyncio.run(whole())
+
+
+async def gated(side):
+    """The gate in place, turn after turn, until it is at its end; controllers have time between any two writes."""
+
+    async def slowly(request):
+        await asyncio.sleep(0.3)
+        return await side.api.exchange(request)
+
+    slow = KubeClient(slowly, "slow")
+    for _ in range(20):
+        [found], [made] = await side.list(DEPLOYMENTS), await side.list(REPLICASETS)
+        if is_gated(found["spec"]["template"]) and not is_half_gated(found):
+            return
+        with contextlib.suppress(ApiError):  # its controller wrote meanwhile
+            await gate_in_place(slow, found, made)
+    raise AssertionError("it never came to an end")
+
+
+@pytest.mark.parametrize("is_resumed", [False, True], ids=["at once", "resumed by somebody halfway"])
+def test_the_gate_is_put_in_place_without_a_rollout(real_cluster, is_resumed):
+    async def whole():
+        async with staged(real_cluster, f"gating-{is_resumed}".lower(), 3) as side:
+            before = {pod["metadata"]["uid"] for pod in await side.list(PODS)}
+            if is_resumed:
+                half = {"metadata": {"annotations": {"tidegate.dev/gating": "half"}}, "spec": {"paused": False}}
+                await side.api.patch(DEPLOYMENTS, "web", Patch(half), side.namespace)
+            await gated(side)
+            await asyncio.sleep(3)
+            [found], [made] = await side.list(DEPLOYMENTS), await side.list(REPLICASETS)
+            assert is_gated(made["spec"]["template"]) and not found["spec"].get("paused")
+            assert before == {pod["metadata"]["uid"] for pod in await side.list(PODS)}
 
     asyncio.run(whole())
