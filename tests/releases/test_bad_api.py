@@ -87,7 +87,8 @@ def test_a_server_that_answers_errors_alone_is_told_as_it_answers(terminal):
         stage.lab.lab.faults.apply(Fault("api-errors", "", 3600.0, 1.0))
         began = stage.now
         told = await terminal.type(f"start deploy/echo {V2}")
-        assert told.endswith("-> 1\n\n") and "error: " in told
+        assert told.endswith("-> 1\n\n") and "error: the API server answers " in told
+        assert "for 8 s at most" in told
         assert 4 < stage.now - began < 12
 
     play(story, deployment(replicas=1))

@@ -99,7 +99,8 @@ def _explain(error: Exception) -> tuple[str, int]:
             return text, USAGE
         case ApiError() if error.is_trouble:
             way = "`kubectl get --raw '/readyz?verbose'` says how it is; the same command again goes on"
-            return f"the API server answers {error.code}: {text}; {way}", FAILED
+            said = text.partition(f"answered {error.code}: ")[2] or text
+            return f"the API server answers {error.code}: {said}; {way}", FAILED
         case KubeError() | LabError():
             return text, FAILED
         case OSError() if error.strerror:

@@ -14,7 +14,7 @@ from click.shell_completion import CompletionItem
 from tidegate.cli import question
 from tidegate.cli.fitted import fitted
 from tidegate.cli.main import DONE, FAILED, REFUSED, UNVERIFIED, USAGE, fail
-from tidegate.cli.target import KINDS, Duration, Reference, asking, cluster_options
+from tidegate.cli.target import KINDS, Duration, Reference, asking, cluster_options, engine_patience
 
 if TYPE_CHECKING:
     from tidegate.client.release.book import AskableBook, Entry
@@ -255,7 +255,7 @@ async def _start(cluster: Cluster, namespace: str, wish: dict[str, Any], given: 
     from tidegate.kube.connect import open_cluster
     from tidegate.release.spec import Invalid
 
-    async with open_cluster(cluster, is_patient=True) as client:
+    async with open_cluster(cluster, patience=engine_patience()) as client:
         try:
             spec = await spec_of(client, namespace, wish)
         except Unclear as error:
@@ -282,7 +282,7 @@ async def _ask(
     from tidegate.client.release.command import About, ask_release, changed, no_way_back, sight_of, unknown
     from tidegate.kube.connect import open_cluster
 
-    async with open_cluster(cluster, is_patient=True) as client:
+    async with open_cluster(cluster, patience=engine_patience()) as client:
         _where(cluster, about[0])
         try:
             book = await opened(client, About(*about))
@@ -353,7 +353,7 @@ async def _list(cluster: Cluster, namespace: str, given: dict[str, Any]) -> tupl
     from tidegate.client.release.document import summary
     from tidegate.kube.connect import open_cluster
 
-    async with open_cluster(cluster, is_patient=True) as client:
+    async with open_cluster(cluster, patience=engine_patience()) as client:
         found = [summary(one) for one in await releases(client, "" if given["all_namespaces"] else namespace)]
     if given["output"] == "name":
         click.echo("\n".join(f"deploy/{one['workload']}" for one in found))
@@ -373,7 +373,7 @@ async def _history(cluster: Cluster, namespace: str, workload: str, given: dict[
     from tidegate.client.release.document import history as past_of
     from tidegate.kube.connect import open_cluster
 
-    async with open_cluster(cluster, is_patient=True) as client:
+    async with open_cluster(cluster, patience=engine_patience()) as client:
         about = About(namespace, workload)
         found = past_of((await sight_of(client, await opened(client, about), about)).entry)
     if given["output"] == "table":

@@ -69,6 +69,13 @@ def patience(timeout_seconds: float = PATIENCE_SECONDS) -> Patience:
     return Patience(min(PATIENCE_SECONDS, timeout_seconds), lambda line: click.echo(f"          {line}", err=True))
 
 
+def engine_patience() -> Patience:
+    """Of a release, whose engine looks again by itself and has a lease to renew meanwhile."""
+    from tidegate.kube.patience import PATIENCE_SECONDS as SHORT
+
+    return patience(SHORT)
+
+
 class Reference(click.ParamType):  # type: ignore[type-arg] # generic only in newer clicks
     """``KIND/NAME`` -> (kind, name), the kind a key of ``KINDS``. ``kinds`` are the ones the command knows."""
 
