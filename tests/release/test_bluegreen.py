@@ -185,6 +185,19 @@ def test_an_abort_after_the_old_pods_have_ended_makes_them_first_and_takes_the_s
     assert "halted" not in story.text()
 
 
+def test_a_new_revision_whose_pods_lost_their_gate_is_not_flipped_to():
+    """A webhook of the cluster may take hooks off pods: nobody could drain them."""
+    story = Story().go(1.0)
+    coming = story.world.revs[-1]
+    for one in coming.pods:
+        one.is_gated = False
+    story.go()
+    assert story.phase == "halted" and "have no gate" in story.status.reason
+    assert story.serving() == "r1"
+    story.ask(wish="abort").go()
+    assert story.phase == "aborted" and story.serving() == "r1"
+
+
 def test_pods_without_a_gate_end_as_they_are_once_nobody_sends_to_them(golden):
     story = Story(spec_of(keep_seconds=10), gated=False).go()
     assert all(how == "verified" for how in story.world.endings.values())

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from tidegate.release.endings import faults, fresh_fault
+from tidegate.release.guard import has_served
 from tidegate.release.plan import Act, Decision, Step, counted, go, halt, wait
 from tidegate.release.proving import PROVEN, before_all, is_direct, is_kept_by_analysis, of_flip
 from tidegate.release.record import Phase, Status
@@ -273,6 +274,9 @@ def _made(flip: _Flip) -> Iterator[Decision]:
         yield go(scene, step, since=scene.now)
         return
     yield from _labelled(flip, goal)
+    if scene.spec.ungated == "drain" and goal.ungated and not has_served(scene, goal):
+        names = ", ".join(one.name for one in goal.ungated)
+        yield halt(scene, f"{names} have no gate: {goal.revision} is not given traffic that nobody could drain")
     is_short = goal.desired < flip.wanted and goal.ready < flip.needed
     if is_short or (goal.desired != flip.wanted and not flip.is_return):
         serving = flip.model.revision if flip.model is not None else "the one that serves"

@@ -23,7 +23,11 @@ def _of(scene: Scene, step: Step) -> Iterator[str]:
         case Act.SCALE:
             yield from _scale(scene, step)
         case Act.SET_TEMPLATE:
-            yield from _ungated(scene, step, [one for one in scene.editions if one.fingerprint == scene.template])
+            yield from _ungated(scene, step, _replaced(scene, step))
+        case Act.DRAIN if step.count is not None:
+            yield from _as_they_are(scene, step)
+        case Act.LET_GO if scene.spec.ungated != "proceed":
+            yield f"{step}: they would end unverified, and nobody has agreed to that"
         case Act.RETARGET:
             yield from _retarget(scene, step)
         case Act.WEIGH:
@@ -40,6 +44,8 @@ def _scale(scene: Scene, step: Step) -> Iterator[str]:
         yield f"{step}: there is no such revision, or no such number"
         return
     fewer = len(edition.staying) - step.count
+    if fewer < 0 and not edition.is_gated:
+        yield from _unfit(scene, step, edition)
     if fewer <= 0:
         return
     yield from _ungated(scene, step, [edition])
@@ -77,6 +83,47 @@ def _ungated(scene: Scene, step: Step, shrinking: list[Edition]) -> Iterator[str
         yield f"{step}: {', '.join(bare)} have no gate and would end unverified"
 
 
+def _replaced(scene: Scene, step: Step) -> list[Edition]:
+    """Whom the Deployment controller ends once the template is another: all but the newest that has it."""
+    wanted = step.detail.get("revision")
+    named = scene.edition(str(wanted)) if wanted else None
+    goal = named.fingerprint if named is not None else scene.target
+    kept = next((one for one in reversed(scene.editions) if one.fingerprint == goal), None)
+    return [one for one in scene.editions if one is not kept]
+
+
+def _as_they_are(scene: Scene, step: Step) -> Iterator[str]:
+    """Pods without a gate that are ended without a twin: nobody may send to them, and none may go with them unseen."""
+    edition = scene.edition(step.subject)
+    if edition is None or step.count is None:
+        yield f"{step}: there is no such revision, or no such number"
+        return
+    listed = [one.name for one in edition.staying if one.name in step.pods and one.is_listed]
+    if listed:
+        yield f"{step}: {', '.join(listed)} are listed still"
+    service = scene.spec.service
+    said = scene.asked(Question("unrouted", edition.revision, service, scene.status.round))
+    if service and (said is None or not said.is_settled):
+        yield f"{step}: {edition.revision} is not known to be unrouted"
+    others = [one.name for one in edition.ungated if one.name not in step.pods]
+    if len(others) > step.count and scene.spec.ungated != "proceed":
+        yield f"{step}: {', '.join(others)} have no gate, and would go unseen with the others"
+
+
+def _unfit(scene: Scene, step: Step, edition: Edition) -> Iterator[str]:
+    """More traffic for pods that have no gate. Who had it before may have it again: the way back is not barred."""
+    if scene.spec.ungated == "proceed" or has_served(scene, edition) or (edition.is_gated and not edition.ungated):
+        return
+    names = ", ".join(one.name for one in edition.ungated) or edition.revision
+    yield f"{step}: {names} have no gate, and no traffic is sent to pods that nobody could drain"
+
+
+def has_served(scene: Scene, edition: Edition) -> bool:
+    """Whether it is the user's own, or had the traffic before."""
+    past = {one.revision for one in scene.status.history if one.outcome in ("before", "done")}
+    return edition.is_base or edition.revision == scene.status.stable or edition.revision in past
+
+
 def selected(scene: Scene, selector: Mapping[str, str | None], revision_label: str) -> list[Edition]:
     """The editions that a selector with a revision's label selects; all of them where it has none."""
     wanted = selector.get(revision_label)
@@ -86,6 +133,9 @@ def selected(scene: Scene, selector: Mapping[str, str | None], revision_label: s
 def _retarget(scene: Scene, step: Step) -> Iterator[str]:
     revision = step.detail.get("revision")
     edition = scene.edition(str(revision)) if revision else None
+    for one in scene.editions if revision is None else [edition]:
+        if one is not None and one.ungated:
+            yield from _unfit(scene, step, one)
     if revision is None:
         return
     if edition is None:
@@ -102,8 +152,12 @@ def _weigh(scene: Scene, step: Step) -> Iterator[str]:
         yield f"{step}: weights have to add up to 100"
     for revision, weight in weights.items():
         edition = scene.edition(revision)
-        if weight > scene.weights.get(revision, 0) and (edition is None or not edition.ready):
+        if weight <= scene.weights.get(revision, 0):
+            continue
+        if edition is None or not edition.ready:
             yield f"{step}: {revision} has no ready pod"
+        elif edition.ungated:
+            yield from _unfit(scene, step, edition)
 
 
 def _retire(scene: Scene, step: Step) -> Iterator[str]:
