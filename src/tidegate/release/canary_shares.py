@@ -173,6 +173,7 @@ def _ratio(scene: Scene, stable: Edition, weight: int) -> str:
 
 def _by_router(scene: Scene, stable: Edition, canary: Edition, step: CanaryStep) -> Iterator[Decision]:
     weight = step.weight
+    yield from _ours(scene, stable, canary, step)
     wanted = canary.desired if canary.autoscaler else by_router(scene, stable, weight).canary
     yield from labelled(scene, canary, Phase.PROGRESSING)
     yield from grown(scene, canary, wanted, f"{wanted} of {scene.replicas} pods are enough for {weight} %")
@@ -190,6 +191,25 @@ def _by_router(scene: Scene, stable: Edition, canary: Edition, step: CanaryStep)
     yield from scaled(scene, canary, max(wanted, 1), f"{wanted} of {scene.replicas} pods are enough for {weight} %")
 
 
+def _ours(scene: Scene, stable: Edition, canary: Edition, step: CanaryStep) -> Iterator[Decision]:
+    """Until the share is one that this release has written, or is about to write."""
+    fork, ours = scene.fork, scene.status.weight
+    now = scene.weights.get(canary.revision, 0)
+    if fork is None or now in (ours, step.weight):
+        return
+    written = f"{fork.name} gives {canary.revision} {now} %, and this release had written {ours} %"
+    if scene.generation <= scene.status.generation:
+        text = f"{written}: somebody else writes it; `release resume` writes {ours} % again, and goes on"
+        yield wait(scene, text, Phase.PAUSED)
+    # At once, while it is news: whatever is asked before the next share would take it for old by then.
+    weights = {stable.revision: 100 - ours, canary.revision: ours}
+    yield go(
+        scene,
+        weighing(scene, weights, fork.header, f"{written}, which it is to be again"),
+        **later(scene, canary, ours),
+    )
+
+
 def _weighed(scene: Scene, stable: Edition, canary: Edition, step: CanaryStep) -> Iterator[Decision]:
     fork, weight = scene.fork, step.weight
     if fork is None:
@@ -197,12 +217,6 @@ def _weighed(scene: Scene, stable: Edition, canary: Edition, step: CanaryStep) -
         return
     now = scene.weights.get(canary.revision, 0)
     if now != weight or fork.header != step.header:
-        if now not in (scene.status.weight, weight) and scene.generation <= scene.status.generation:
-            written = (
-                f"{fork.name} gives {canary.revision} {now} %, and this release had written {scene.status.weight} %"
-            )
-            text = f"{written}: somebody else writes it; `release resume` writes {weight} %"
-            yield wait(scene, text, Phase.PAUSED)
         why = f"{counted(canary.ready)} of {canary.revision}, ready and routed everywhere"
         if step.header:
             why = f"{why}; requests with {step.header} go to it alone"

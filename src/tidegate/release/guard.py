@@ -57,7 +57,10 @@ def _scale(scene: Scene, step: Step) -> Iterator[str]:
     if left < scene.floor:
         yield f"{step}: {left} of its pods would be available, {scene.floor} have to be"
     heir = scene.stable if scene.goes_back else scene.incoming
-    if heir is not None and heir is not edition and not _is_routed(scene, heir):
+    if heir is None or heir is edition or _is_routed(scene, heir):
+        return
+    stable = scene.stable  # it takes back what a revision had that is neither: given up, or superseded
+    if stable is None or stable is edition or not _is_routed(scene, stable):
         yield f"{step}: {heir.revision} is not known to be routed everywhere"
 
 
@@ -168,5 +171,5 @@ def _retire(scene: Scene, step: Step) -> Iterator[str]:
         yield f"{step}: it is the user's own Deployment"
     if edition.members or edition.desired:
         yield f"{step}: it still has pods"
-    if edition.revision == scene.status.revision and not scene.goes_back:
+    if edition is scene.incoming and not scene.goes_back:
         yield f"{step}: it is the one that is asked for"
