@@ -382,4 +382,6 @@ def test_whatever_is_asked_for_whenever_the_guard_and_the_floor_hold(seed):
     is_by_hand = "ended ungated" in story.status.reason  # somebody shrank what has no gate
     assert story.phase in ("done", "aborted", "paused") or is_by_hand, story.text()
     assert story.serving() in story.counts()
+    if story.phase == "done":
+        assert story.world.scene().edition(story.serving()).fingerprint == story.world.target, story.text()
     assert breaches(story.world.scene(), story.decision) == ()

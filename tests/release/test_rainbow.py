@@ -372,6 +372,8 @@ def test_whatever_clients_and_people_do_nobody_is_cut_and_all_ends_retired(seed)
             world.release(f"t{number}")
         if rng.random() < 0.01:
             world.ask(wish="abort")
+        if rng.random() < 0.01:
+            world.release(rng.choice(world.revisions).template)  # what stands already, or drains
         pods = [pod for one in world.revisions for pod in one.pods]
         if rng.random() < 0.02:
             rng.choice(pods).is_blind ^= True
@@ -385,10 +387,11 @@ def test_whatever_clients_and_people_do_nobody_is_cut_and_all_ends_retired(seed)
     for one in world.revisions:
         for pod in one.pods:
             pod.is_blind = pod.is_ill = False
-    number += 1
-    world.release(f"t{number}")
+    sound = [one.template for one in world.revisions if one.template not in world.broken]
+    world.release(rng.choice((f"t{number + 1}", *sound)))
     world.until(settled(world))
     world.until(lambda: world.phase() == "done", within=900)
+    assert world.revision(world.routed_to).template == world.target
     assert world.cut == []
     left = [one for one in world.revisions if one.desired]
     assert [one.name for one in left] == [world.routed_to] and len(world.revisions) <= 2
