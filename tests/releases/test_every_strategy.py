@@ -195,6 +195,22 @@ def test_what_served_is_asked_for_again_midway(strategy, after):
 
 
 @pytest.mark.parametrize("strategy", NAMES)
+@pytest.mark.parametrize("after", [0.0, 1.0, 4.0])
+def test_an_abort_is_thought_better_of_while_it_is_on_its_way(strategy, after):
+    async def story(stage, made, book):
+        await made.run(4.0)
+        if (await book.read()).status.stable == (await book.read()).status.revision:
+            return  # rainbow: the others only drain, there is nothing to abort
+        await ask_for(book, wish="abort")
+        await made.run(after)
+        await ask_for(book, wish="")
+        await at_rest(made, book)
+        assert await serving(stage) == {"v2"}
+
+    told(strategy, story)
+
+
+@pytest.mark.parametrize("strategy", NAMES)
 def test_a_rollback_of_what_is_done(strategy):
     async def story(stage, made, book):
         await ask_for(book, rollback_to=before(await at_rest(made, book)))

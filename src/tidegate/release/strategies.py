@@ -113,6 +113,9 @@ def aim(scene: Scene) -> Status:
         is_asked_again = scene.generation > status.generation and scene.spec.wish != "abort"
         if status.phase == Phase.ABORTED.value and is_asked_again:
             return _begun(scene)
+        # Somebody aborted it and has thought better of it. What aborted itself goes back to its end first.
+        if status.phase == Phase.ABORTING.value and scene.spec.wish != "abort" and not status.cause:
+            return _begun(scene)
         return status
     return _begun(scene)
 
