@@ -51,8 +51,10 @@ async def end_idle(ground: Ground, sight: Sight, step: Step) -> None:
     names = set(step.pods)
     pods = [one for one in sight.pods_of.get(step.subject, []) if one.name in names]
     counts = await Work(ground.client).connections(sight, pods)
-    busy = [one.name for one in pods if counts[one.uid] != 0]
-    if busy and step.subject not in sight.scene.spec.retire:
+    unknown = [one.uid for one in pods if counts[one.uid] is None]
+    is_let_go = step.subject in sight.scene.spec.retire  # somebody answers for what is not known, nobody for what is
+    busy = [one.name for one in pods if counts[one.uid] or (one.uid in unknown and not is_let_go)]
+    if busy:
         raise Failed(f"{', '.join(busy)} would have gone idle, and have work again, or it is not known")
     for one in pods:
         others = [name for name, seen in sorted(sight.listed.items()) if seen & {one.uid, *one.ips}]
@@ -63,8 +65,10 @@ async def end_idle(ground: Ground, sight: Sight, step: Step) -> None:
                 f"select by {REVISION_LABEL}, or drain the pod (`tidegate drain pod/{one.name}`)"
             )
     for one in pods:
-        why = f"routed nowhere and idle, as revision {step.subject} of {sight.entry.spec.workload} drains"
-        result = DrainResult(Ending.VERIFIED, why)
+        as_what = f"as revision {step.subject} of {sight.entry.spec.workload} drains"
+        result = DrainResult(Ending.VERIFIED, f"routed nowhere and idle, {as_what}")
+        if one.uid in unknown:
+            result = DrainResult(Ending.ASSUMED, f"routed nowhere, {as_what}: whether it had work was not known")
         await act.record_result(ground.client, one, result)
         written_down(ground, one, result)
     if ground.ledger is not None:
