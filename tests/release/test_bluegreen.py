@@ -72,6 +72,16 @@ def test_it_waits_for_somebody_to_promote_it(golden):
     golden("release/bluegreen-manual.txt", played(story, "done", "r2", {"r1": 4, "r2": 4}))
 
 
+def test_a_pod_that_falls_over_while_somebody_makes_up_his_mind_is_waited_for():
+    story = Story(spec_of(promote="manual")).go()
+    story.world.now += 10 * story.world.spec.progress_seconds
+    del story.world.revs[1].pods[:2]
+    story.go()
+    assert (story.phase, story.serving(), story.counts()) == ("paused", "r1", {"r1": 4, "r2": 4}), story.text()
+    story.ask(promoted=1).go()
+    played(story, "done", "r2", {"r1": 4, "r2": 4})
+
+
 def test_an_abort_before_the_flip_asks_nobody_and_leaves_no_trace(golden):
     story = Story().until(created).ask(wish="abort").go()
     assert not any("ask whether" in getattr(one, "text", "") for one in story.moments)

@@ -304,11 +304,12 @@ def _ready(flip: _Flip, goal: Edition) -> Iterator[Decision]:
         text += f" ({goal.problem})"
     # Who asks an analysis for an hour has seen them stand until then.
     since = max([scene.status.since, *(one.at for one in scene.status.measured.values())])
-    is_late = scene.now - since > scene.spec.progress_seconds
+    stood = scene.status.phase == Phase.PAUSED.value  # nor may who makes up his mind for a night find it halted
+    is_late = not stood and scene.now - since > scene.spec.progress_seconds
     if (goal.is_stalled or is_late) and not flip.is_back and scene.generation <= scene.status.generation:
         limit = f"no progress for {scene.spec.progress_seconds:g} s"
         yield halt(scene, f"{limit}: {text}; traffic stays on {scene.status.stable}")
-    anew = {"since": scene.now} if scene.status.phase == Phase.HALTED.value else {}
+    anew = {"since": scene.now} if stood or scene.status.phase == Phase.HALTED.value else {}
     yield wait(scene, text, flip.phase, **anew)
 
 
