@@ -179,7 +179,7 @@ class Scene:
 
     ``target`` is the fingerprint of the template that is asked for. ``editions`` are oldest first. ``replicas``: how
     many pods the workload is to have, ``floor`` the fewest that may be available at any moment (desired -
-    maxUnavailable, a budget's minimum), ``surge`` how many more than ``replicas`` may stand beside each other.
+    maxUnavailable), ``surge`` how many more than ``replicas`` may stand beside each other.
     ``weights`` are what the router has (revision -> percent). ``template`` is the fingerprint of the user's own
     Deployment's template now. ``endings``: pod -> how its drain ended, of pods that have gone since the release began.
     ``problems``: what could not be read, each a sentence: it blocks.
