@@ -60,6 +60,7 @@ def asking(cluster: Cluster, namespace: str) -> Iterator[None]:
 
 PATIENCE_SECONDS = 30.0
 """With an API server that cannot just now: longer than it takes etcd to elect, or a load balancer to find another."""
+ENGINE_PAUSE_SECONDS = 0.5
 
 
 def patience(timeout_seconds: float = PATIENCE_SECONDS) -> Patience:
@@ -71,9 +72,11 @@ def patience(timeout_seconds: float = PATIENCE_SECONDS) -> Patience:
 
 def engine_patience() -> Patience:
     """Of a release, whose engine looks again by itself and has a lease to renew meanwhile."""
+    from dataclasses import replace
+
     from tidegate.kube.patience import PATIENCE_SECONDS as SHORT
 
-    return patience(SHORT)
+    return replace(patience(SHORT), pause_seconds_max=ENGINE_PAUSE_SECONDS)
 
 
 class Reference(click.ParamType):  # type: ignore[type-arg] # generic only in newer clicks

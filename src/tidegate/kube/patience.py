@@ -26,7 +26,6 @@ from tidegate.kube.exchange import Exchange, Request, Response
 PATIENCE_SECONDS = 8.0
 """In all, for one request, unless told otherwise."""
 _PAUSE_SECONDS_MIN = 0.25
-_PAUSE_SECONDS_MAX = 4.0
 _TOLD_SECONDS = 1.0
 """Shorter pauses are nobody's matter."""
 _BUSY, _CONFLICT = 429, 409
@@ -40,10 +39,12 @@ _UNTIL: ContextVar[float] = ContextVar("patient until", default=float("inf"))
 @dataclass(frozen=True, slots=True)
 class Patience:
     """For ``seconds`` of trouble without a good answer between, and never longer for one request. ``told`` hears a
-    line whenever it waits for a second or more."""
+    line whenever it waits for a second or more. Pauses grow up to ``pause_seconds_max``: who has little time has to ask
+    often, where every other answer is bad (of five tries within 8 s all are, once in 32)."""
 
     seconds: float = PATIENCE_SECONDS
     told: Callable[[str], None] = lambda line: None
+    pause_seconds_max: float = 4.0
 
 
 @contextlib.contextmanager
@@ -93,7 +94,7 @@ class Patient:
             await response.close()
             self._tell(request, response.status, wait)
             await asyncio.sleep(wait)
-            pause = min(2 * pause, _PAUSE_SECONDS_MAX)
+            pause = min(2 * pause, self._patience.pause_seconds_max)
 
     async def _tried(self, request: Request) -> Response:
         try:
