@@ -60,7 +60,7 @@ def asking(cluster: Cluster, namespace: str) -> Iterator[None]:
 
 PATIENCE_SECONDS = 30.0
 """With an API server that cannot just now: longer than it takes etcd to elect, or a load balancer to find another."""
-ENGINE_PAUSE_SECONDS = 0.5
+ENGINE_PAUSE_SECONDS = 0.25
 
 
 def patience(timeout_seconds: float = PATIENCE_SECONDS) -> Patience:
