@@ -8,8 +8,10 @@ from scene import ask, play
 from stage import NS, SERVICE, deployment
 from troupe import SPECS, at_rest, engine, requests
 
+from tidegate.client.release import asking
 from tidegate.client.release.activity import Work
 from tidegate.kube.api import SERVICES
+from tidegate.release.record import Asked
 
 BLUE = 3
 
@@ -95,5 +97,27 @@ def test_a_service_that_comes_while_it_is_looked_at_is_seen_before_the_end(monke
             assert seen_at
             assert len(set(made.endings.of_round) - old) == BLUE, "each had a twin"
             assert {stage.result(name)["result"] for name in old} == {"verified"}
+
+    play(story, deployment(gate=False, grace=30), limit=600)
+
+
+def test_a_no_at_the_last_look_ends_nobody(monkeypatch):
+    """A coordinator that was rolled back meanwhile refuses the question: that is no answer to go on by."""
+    ask_all = asking.answer
+
+    async def refused(client, subject, nonce, heard):
+        if not nonce.startswith("end-"):
+            return await ask_all(client, subject, nonce, heard)
+        return Asked("no", stragglers=("coordinator (refuses the question)",), refused="unknown field")
+
+    monkeypatch.setattr(asking, "answer", refused)
+
+    async def story(stage):
+        old = {one["metadata"]["name"] for one in await stage.pods()}
+        async with engine(stage, SPECS["bluegreen"]) as (made, book):
+            status = await begun(made, book, 60)
+            assert "coordinator (refuses the question)" in status.reason
+            assert old <= {one["metadata"]["name"] for one in await stage.pods()}
+            assert {stage.result(name) for name in old} == {None}
 
     play(story, deployment(gate=False, grace=30), limit=600)

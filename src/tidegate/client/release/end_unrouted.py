@@ -160,7 +160,10 @@ async def _unrouted(ground: Ground, sight: Sight, revision: str, pods: list[Pod]
     last: list[Asked] = []
     try:
         async with asyncio.timeout(ASK_SECONDS):
-            return await asking.answer(ground.client, subject, f"end-{ground.identity.holder}", last.append)
+            said = await asking.answer(ground.client, subject, f"end-{ground.identity.holder}", last.append)
     except TimeoutError:
-        names = ", ".join(last[-1].stragglers[:3]) if last and last[-1].stragglers else "nobody has answered"
-        raise Failed(f"{revision} is not known to be unrouted any more: {names}") from None
+        said = last[-1] if last else Asked("no")
+    if not said.is_settled:  # also where it is refused: by a coordinator of an older version
+        names = ", ".join(said.stragglers[:3]) or "nobody has answered"
+        raise Failed(f"{revision} is not known to be unrouted any more: {names}")
+    return said
