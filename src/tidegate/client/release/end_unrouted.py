@@ -18,11 +18,9 @@ from tidegate.client.options import VerbOptions
 from tidegate.client.release import asking
 from tidegate.client.release.activity import READ_SECONDS, Work
 from tidegate.client.release.family import look
-from tidegate.client.release.family_acts import scale
 from tidegate.client.release.ground import Failed, Ground
 from tidegate.client.release.look import Sight
-from tidegate.client.release.rainbow_acts import written_down
-from tidegate.engine import act
+from tidegate.client.release.rainbow_acts import end
 from tidegate.kube.errors import ApiError
 from tidegate.model.names import DrainResult, Ending
 from tidegate.model.pod import Pod
@@ -65,12 +63,7 @@ async def end_unrouted(ground: Ground, sight: Sight, step: Step) -> None:
         result = DrainResult(Ending.VERIFIED, why)
     else:
         result = DrainResult(Ending.ASSUMED, f"{why}; not all could be asked: {', '.join(said.assumed[:3])}")
-    for one in pods:
-        await act.record_result(ground.client, one, result)
-        written_down(ground, one, result)
-    if ground.ledger is not None:
-        await ground.ledger.settled()
-    await scale(ground, sight, step)
+    await end(ground, sight, step, [(one, result) for one in pods])
 
 
 async def by_label(ground: Ground, sight: Sight, names: Iterable[str], reason: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from tidegate.client.release.activity import Work
 from tidegate.client.release.family_acts import scale
 from tidegate.client.release.ground import Failed, Ground
@@ -52,8 +54,8 @@ async def end_idle(ground: Ground, sight: Sight, step: Step) -> None:
     pods = [one for one in sight.pods_of.get(step.subject, []) if one.name in names]
     counts = await Work(ground.client).connections(sight, pods)
     unknown = [one.uid for one in pods if counts[one.uid] is None]
-    is_let_go = step.subject in sight.scene.spec.retire  # somebody answers for what is not known, nobody for what is
-    busy = [one.name for one in pods if counts[one.uid] or (one.uid in unknown and not is_let_go)]
+    is_retired = step.subject in sight.scene.spec.retire  # somebody answers for what is not known, nobody for what is
+    busy = [one.name for one in pods if counts[one.uid] or (one.uid in unknown and not is_retired)]
     if busy:
         raise Failed(f"{', '.join(busy)} would have gone idle, and have work again, or it is not known")
     for one in pods:
@@ -64,19 +66,23 @@ async def end_idle(ground: Ground, sight: Sight, step: Step) -> None:
                 f"svc/{others[0]} has pod/{one.name} too, nobody was asked about that, and the pod has no gate: let it "
                 f"select by {REVISION_LABEL}, or drain the pod (`tidegate drain pod/{one.name}`)"
             )
-    for one in pods:
-        as_what = f"as revision {step.subject} of {sight.entry.spec.workload} drains"
-        result = DrainResult(Ending.VERIFIED, f"routed nowhere and idle, {as_what}")
-        if one.uid in unknown:
-            result = DrainResult(Ending.ASSUMED, f"routed nowhere, {as_what}: whether it had work was not known")
+    as_what = f"as revision {step.subject} of {sight.entry.spec.workload} drains"
+    idle = DrainResult(Ending.VERIFIED, f"routed nowhere and idle, {as_what}")
+    let_go = DrainResult(Ending.ASSUMED, f"routed nowhere, {as_what}: whether it had work was not known")
+    await end(ground, sight, step, [(one, let_go if one.uid in unknown else idle) for one in pods])
+
+
+async def end(ground: Ground, sight: Sight, step: Step, ended: Iterable[tuple[Pod, DrainResult]]) -> None:
+    """What is known of each pod, on it and in the ledger; then its Deployment is scaled."""
+    for one, result in ended:
         await act.record_result(ground.client, one, result)
-        written_down(ground, one, result)
+        _written_down(ground, one, result)
     if ground.ledger is not None:
         await ground.ledger.settled()
     await scale(ground, sight, step)
 
 
-def written_down(ground: Ground, one: Pod, result: DrainResult) -> None:
+def _written_down(ground: Ground, one: Pod, result: DrainResult) -> None:
     """What stands on the pod goes with it; whoever comes after us asks the ledger."""
     if ground.ledger is None:
         return
