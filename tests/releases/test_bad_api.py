@@ -18,6 +18,7 @@ from tidegate.kube.api import CONFIGMAPS, PODS, RELEASES, Selection
 from tidegate.kube.connect import open_cluster
 from tidegate.kube.errors import ApiError
 from tidegate.kube.exchange import Request
+from tidegate.kube.patience import Patience
 from tidegate.lab.faults import Fault
 from tidegate.release.spec import Spec
 
@@ -167,11 +168,11 @@ def test_patience_is_with_reads_and_with_what_was_not_begun():
 
         vtime.hosted()[CLUSTER.server] = counted
         stage.lab.lab.faults.apply(Fault("api-errors", "", 3600.0, 0.5))
-        async with open_cluster(CLUSTER, is_patient=True) as client:
+        async with open_cluster(CLUSTER, patience=Patience()) as client:
             for _ in range(20):
                 assert (await client.list(PODS, Selection("demo"))).items
         assert set(answers) == {200, 429, 500, 503}
-        async with open_cluster(CLUSTER, is_patient=True) as client:
+        async with open_cluster(CLUSTER, patience=Patience()) as client:
             for number in range(20):
                 del asked[:], answers[:]
                 made = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": f"m{number}"}}

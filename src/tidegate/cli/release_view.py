@@ -13,6 +13,7 @@ import click
 
 from tidegate.cli.fitted import fitted
 from tidegate.cli.table import table
+from tidegate.cli.target import ENGINE_PAUSE_SECONDS
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -200,9 +201,11 @@ async def watched(cluster: Cluster, namespace: str, workload: str, given: dict[s
     from tidegate.client.release.document import document
     from tidegate.client.release.keeping import keeping_of
     from tidegate.kube.connect import open_cluster
+    from tidegate.kube.patience import Patience
 
     about = About(namespace, workload)
-    async with open_cluster(cluster, is_patient=True) as client:
+    quiet = Patience(pause_seconds_max=ENGINE_PAUSE_SECONDS)  # a line of its own would tear what is being shown
+    async with open_cluster(cluster, patience=quiet) as client:
         book = await opened(client, about)
 
         async def looked() -> dict[str, Any]:

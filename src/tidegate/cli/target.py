@@ -61,6 +61,7 @@ def asking(cluster: Cluster, namespace: str) -> Iterator[None]:
 PATIENCE_SECONDS = 30.0
 """With an API server that cannot just now: longer than it takes etcd to elect, or a load balancer to find another."""
 ENGINE_PAUSE_SECONDS = 0.25
+"""A release has 8 s for a request, so it asks often: pauses that double leave five tries, and all five may be bad."""
 
 
 def patience(timeout_seconds: float = PATIENCE_SECONDS) -> Patience:

@@ -50,13 +50,11 @@ async def open_exchange(server: str) -> AsyncIterator[Exchange]:
 
 @contextlib.asynccontextmanager
 async def open_cluster(
-    cluster: Cluster, *, is_patient: bool = False, patience: Patience | None = None, is_lean: bool = True
+    cluster: Cluster, *, patience: Patience | None = None, is_lean: bool = True
 ) -> AsyncIterator[KubeClient]:
-    """An API client for a cluster already loaded. ``is_patient``: asks again where the server cannot just now
-    (``kube.patience``), for callers without a loop of their own to come back with; ``patience`` says for how long, and
-    who hears of it. ``is_lean``: as of ``open_api``; command lines are, and importing aiohttp is a quarter of what a
-    short one costs."""
-    patience = Patience() if is_patient and patience is None else patience
+    """An API client for a cluster already loaded. With ``patience`` it asks again where the server cannot just now
+    (``kube.patience``), for callers without a loop of their own to come back with. ``is_lean``: as of ``open_api``;
+    command lines are, and importing aiohttp is a quarter of what a short one costs."""
     hosted: dict[str, Exchange] = vtime.hosted()
     if cluster.server in hosted:
         signed = _signed(hosted[cluster.server], cluster)
